@@ -1,0 +1,28 @@
+"""Fine-tune pretrained networks for perception scores, and find their hyperparameters."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from deep_cnn.config import TrainConfig
+from deep_cnn.errors import DeepCnnError
+
+if TYPE_CHECKING:
+    from deep_cnn.testing import test
+    from deep_cnn.tracking import FileTracker
+    from deep_cnn.training import fit
+
+__all__ = ["DeepCnnError", "FileTracker", "TrainConfig", "fit", "test"]
+
+
+_HOMES = {
+    "FileTracker": "deep_cnn.tracking",
+    "fit": "deep_cnn.training",
+    "test": "deep_cnn.testing",
+}
+
+
+def __getattr__(name: str) -> Any:
+    # torch takes seconds to import, and `python -m deep_cnn -h` imports this file.
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'deep_cnn' has no attribute {name!r}")

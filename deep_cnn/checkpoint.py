@@ -1,0 +1,106 @@
+"""Save and load all that a run needs to go on: whole files, loaded as data, never as code."""
+
+import os
+import pickle
+import random
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from deep_cnn.errors import CheckpointError
+from deep_cnn.runs import write_whole
+
+VERSION = 1
+_KEYS = {
+    "version",
+    "run_name",
+    "config",
+    "epoch",
+    "state_dict",
+    "optimizer",
+    "scheduler",
+    "random",
+    "threads",
+    "labels",
+    "input",
+    "data",
+    "history",
+    "best",
+    "seconds",
+}
+
+
+def save_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
+    """Write `content`, plain values and tensors, as a whole file; OutputError when that fails."""
+    assert content.keys() | {"version"} == _KEYS, "a checkpoint is complete"
+    write_whole(path, lambda temporary: torch.save({**content, "version": VERSION}, temporary))
+
+
+def copy_checkpoint(source: Path, target: Path) -> None:
+    """Let `target` be what `source` is now; later saves to `source` do not change it."""
+
+    def duplicate(temporary: Path) -> None:
+        temporary.unlink(missing_ok=True)
+        try:
+            os.link(source, temporary)  # Free, because a save replaces the file, never its bytes.
+        except OSError:
+            shutil.copyfile(source, temporary)
+
+    write_whole(target, duplicate)
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """The content of a checkpoint of ours; CheckpointError for anything else, saying what it is."""
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise CheckpointError(
+            f"{path} does not exist; checkpoints are in <out_dir>/models"
+        ) from None
+    except IsADirectoryError:
+        raise CheckpointError(f"{path} is a folder; name a .pt file in it") from None
+    except PermissionError:
+        raise CheckpointError(f"{path} cannot be read; ask for permission") from None
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
+        raise CheckpointError(
+            f"{path} is damaged or no checkpoint at all; take the .best.pt or .pt beside it,"
+            " or start the run again"
+        ) from error
+    version = content.get("version") if isinstance(content, dict) else None
+    if isinstance(version, int) and version > VERSION:
+        raise CheckpointError(
+            f"{path} was written by a newer deep_cnn (format {version}, this one reads {VERSION});"
+            " update deep_cnn"
+        )
+    missing = _KEYS - content.keys() if isinstance(content, dict) else _KEYS
+    if missing:
+        raise CheckpointError(
+            f"{path} is no checkpoint of deep_cnn (it has no {sorted(missing)[0]});"
+            " for weights alone use --weights=FILE"
+        )
+    return dict(content)
+
+
+def random_states() -> dict[str, Any]:
+    """The states of every global generator, as plain values and tensors."""
+    kind, keys, position, has_gauss, gauss = np.random.get_state()
+    return {
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "numpy": (str(kind), np.asarray(keys).tolist(), position, has_gauss, gauss),
+        "python": random.getstate(),
+    }
+
+
+def restore_random_states(states: Mapping[str, Any]) -> None:
+    """Go back to what `random_states` returned; CUDA's only where there are as many devices."""
+    torch.set_rng_state(states["torch"])
+    if torch.cuda.is_available() and len(states["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all(states["cuda"])
+    kind, keys, *rest = states["numpy"]
+    np.random.set_state((kind, np.array(keys, dtype=np.uint32), *rest))
+    random.setstate(states["python"])

@@ -1,0 +1,128 @@
+"""The command line: verbs, help, one-line errors and exit statuses."""
+
+import logging
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from deep_cnn import names
+from deep_cnn.config import Flag, config_from, flags, split_argv
+from deep_cnn.errors import ConfigError, DeepCnnError
+
+_LOGGER = logging.getLogger("deep_cnn")
+_USAGE = """usage: python -m deep_cnn [--flag=value ...]
+
+Fine-tune a pretrained network to predict how people perceive pictures.
+
+  python -m deep_cnn --epochs=1                            the bundled sample, the bundled weights
+  python -m deep_cnn --data_dir=FOLDER --run_name=first    your pictures
+  python -m deep_cnn --resume=outputs/models/first.pt      go on where it stopped
+  python -m deep_cnn --test_net=outputs/models/first.pt    the one look at the test split
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit status."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return _dispatch(words)
+    except DeepCnnError as error:
+        print(f"deep_cnn: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("deep_cnn: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # Whoever reads our output, `head` say, has enough.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as error:
+        if os.environ.get("DEEP_CNN_DEBUG"):
+            raise
+        where = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+        print(
+            f"deep_cnn: {where} - a fault of deep_cnn; DEEP_CNN_DEBUG=1 shows where, please report",
+            file=sys.stderr,
+        )
+        return 1
+
+
+def _dispatch(words: list[str]) -> int:
+    verb = words[0] if words and not words[0].startswith("-") else None
+    if verb is not None and verb not in _VERBS:
+        raise ConfigError(f"{verb!r} is not a flag; flags look like --epochs=3 (-h lists them)")
+    if verb is not None:
+        return _VERBS[verb](words[1:])
+    if {"-h", "--help"} & set(words):
+        print(help_text())
+        return 0
+    return _train(split_argv(words))
+
+
+_VERBS: Mapping[str, Callable[[list[str]], int]] = {}
+
+
+def _train(given: Mapping[str, str]) -> int:
+    """Train, resume or test, as the flags say."""
+    if "resume" in given and "test_net" in given:
+        raise ConfigError("--resume and --test_net are two commands; give one of them")
+    config = config_from(given) if not {"resume", "test_net"} & given.keys() else None
+
+    from deep_cnn import (  # torch takes seconds, which a wrong flag should not cost.
+        testing,
+        training,
+    )
+    from deep_cnn.signals import Signals, exit_status
+    from deep_cnn.tracking import FileTracker
+
+    _log_to_stderr()
+    if config is None:
+        checkpoint = given.get("resume") or given.get("test_net")
+        config = training.resumed_config(Path(str(checkpoint)), given)
+    if "test_net" in given:
+        metrics = testing.test(config)
+        print("Test " + " ".join(f"{name}={value:.6g}" for name, value in metrics.items()))
+        return 0
+    if config.wandb:
+        _LOGGER.warning("--wandb: not built yet, the numbers go to files in %s", config.out_path)
+    with Signals() as signals:
+        result = training.fit(config, FileTracker(), signalled=signals)
+    if result.signal is not None:
+        return exit_status(result.signal)
+    best = result.best
+    text = f", best {best.metric}={best.value:.6g} at epoch {best.epoch}" if best else ""
+    print(f"{result.run_name} {result.state}{text}")
+    return 1 if result.state == "failed" else 0
+
+
+def _log_to_stderr() -> None:
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    _LOGGER.handlers[:] = [handler]
+    _LOGGER.setLevel(logging.INFO)
+    _LOGGER.propagate = False
+
+
+def help_text() -> str:
+    """What -h prints: every flag in its group, with its default and its legal values."""
+    lines = [_USAGE]
+    groups: dict[str, list[Flag]] = {}
+    for flag in flags().values():
+        groups.setdefault(flag.group, []).append(flag)
+    for group, members in groups.items():
+        title = f"task {group}: {names.TASKS[group].summary}" if group in names.TASKS else group
+        lines.append(f"{title}:")
+        lines += [_help_line(flag) for flag in members]
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _help_line(flag: Flag) -> str:
+    defaults = [str(flag.default)]
+    defaults += [
+        f"{task}: {known.defaults[flag.name]}"
+        for task, known in names.TASKS.items()
+        if flag.name in known.defaults
+    ]
+    choices = f" {{{','.join(flag.choices)}}}" if flag.choices else ""
+    return f"  --{flag.name:<16}{flag.help}{choices} (default: {'; '.join(defaults)})"

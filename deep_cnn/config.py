@@ -1,0 +1,355 @@
+"""Hold the configuration of a run: one field = one flag = one name that a sweep may set."""
+
+import hashlib
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from deep_cnn import names
+from deep_cnn.errors import ConfigError, DataError, choose_from
+
+SAMPLE_DATA = "tests/places_test_input"
+
+# Stands for "the task's own default, else the general one", until __post_init__ puts that in.
+_UNSET: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class Flag:
+    """What is known of one flag: its type, default, group and help, and which values it takes."""
+
+    name: str
+    kind: type
+    default: Any
+    group: str
+    help: str
+    choices: tuple[str, ...] = ()
+    low: float = -math.inf
+    high: float = math.inf
+    open_low: bool = False
+    open_high: bool = False
+    bookkeeping: bool = False
+    also: tuple[str, ...] = ()
+
+    def parse(self, text: str) -> Any:
+        """The value that `text` stands for; ConfigError says what would be legal."""
+        if text == "None":
+            if self.default is None:
+                return None
+            raise ConfigError(f"--{self.name}=None is not legal; the default is {self.default}")
+        if text in self.also:
+            return text
+        if not text:
+            raise ConfigError(f"--{self.name}= is empty; give it a value")
+        try:
+            return _PARSERS[self.kind](text)
+        except ValueError:
+            kind = {int: "a whole number", float: "a number", bool: "True or False"}[self.kind]
+            extra = "".join(f" or {word}" for word in self.also)
+            raise ConfigError(f"--{self.name}={text!r} is not {kind}{extra}") from None
+
+    def check(self, value: Any) -> None:
+        """Raise ConfigError unless `value` is one that this flag takes."""
+        if (value is None and self.default is None) or (
+            isinstance(value, str) and value in self.also
+        ):
+            return
+        kinds = (int, float) if self.kind is float else (self.kind,)
+        if not isinstance(value, kinds) or isinstance(value, bool) != (self.kind is bool):
+            raise ConfigError(f"--{self.name}={value!r} is not of type {self.kind.__name__}")
+        if self.choices and value not in self.choices:
+            raise ConfigError(
+                f"--{self.name}={value} is unknown; {choose_from(value, self.choices)}"
+            )
+        if isinstance(value, int | float) and not self._in_range(value):
+            raise ConfigError(f"--{self.name}={value} is out of range; it must be {self._range()}")
+
+    def _in_range(self, value: float) -> bool:
+        above = value > self.low if self.open_low else value >= self.low
+        below = value < self.high if self.open_high else value <= self.high
+        return math.isfinite(value) and above and below
+
+    def _range(self) -> str:
+        parts = []
+        if self.low > -math.inf:
+            parts.append(f"{'above' if self.open_low else 'at least'} {self.low:g}")
+        if self.high < math.inf:
+            parts.append(f"{'below' if self.open_high else 'at most'} {self.high:g}")
+        return " and ".join(parts) or "a finite number"
+
+
+def _parse_int(text: str) -> int:
+    number = float(text)  # A sweep with `q: 1` sends 7.0 for a whole number.
+    if not number.is_integer():
+        raise ValueError(text)
+    return int(text) if text.strip().lstrip("+-").isdigit() else int(number)
+
+
+def _parse_bool(text: str) -> bool:
+    words = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+    if text.lower() not in words:
+        raise ValueError(text)
+    return words[text.lower()]
+
+
+_PARSERS: Mapping[type, Callable[[str], Any]] = {
+    int: _parse_int,
+    float: float,
+    bool: _parse_bool,
+    str: str,
+}
+
+
+def _flag(default: Any, group: str, text: str, kind: type | None = None, **known: Any) -> Any:
+    details = {"group": group, "help": text, "kind": kind or type(default), "default": default}
+    return field(default=_UNSET, metadata={**details, **known})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainConfig:
+    """The configuration of one run; every field is the flag of the same name.
+
+    A field that is not given takes the task's own default, else the general one; a task that is
+    not given is found from what lies in `data_dir`. ConfigError for a value that is not legal,
+    DataError where the task cannot be told from the folder.
+    """
+
+    task: str = _flag("auto", "data", "what is learned", choices=("auto", *names.TASKS))
+    data_dir: str = _flag(SAMPLE_DATA, "data", "folder with the pictures")
+    train_samples: int | None = _flag(None, "data", "train on this many pictures only", int, low=2)
+    val_split: float = _flag(
+        0.2, "data", "part of train for validation", low=0, high=1, open_low=True, open_high=True
+    )
+    test_split: float = _flag(
+        0.15,
+        "data",
+        "part set aside as test where nothing marks one",
+        low=0,
+        high=1,
+        open_high=True,
+    )
+    strict_data: bool = _flag(False, "data", "stop at the first bad picture")
+    num_workers: int | str = _flag(
+        "auto",
+        "data",
+        "processes that decode pictures",
+        int,
+        low=0,
+        also=("auto",),
+        bookkeeping=True,
+    )
+    pre: str = _flag("default", "data", "preprocessing", choices=names.PREPROCESSING)
+    model: str = _flag("efficientnet_lite0", "model", "network", choices=names.MODELS)
+    weights: str = _flag("imagenet", "model", "imagenet, none, or a file of weights")
+    freeze: str = _flag("none", "model", "what does not train", choices=names.FREEZE)
+    dropout: float = _flag(
+        0.2, "model", "dropout before the last layer", low=0, high=1, open_high=True
+    )
+    epochs: int = _flag(20, "training", "number of epochs", low=1)
+    initial_epoch: int = _flag(0, "training", "number of the first epoch", low=0)
+    batch_size: int = _flag(32, "training", "pictures in a step", low=1)
+    lr: float = _flag(1e-3, "training", "learning rate", low=0, open_low=True)
+    optimizer: str = _flag("adam", "training", "optimizer", choices=names.OPTIMIZERS)
+    momentum: float = _flag(0.9, "training", "momentum, for sgd", low=0, high=1, open_high=True)
+    weight_decay: float = _flag(0.0, "training", "weight decay", low=0)
+    schedule: str = _flag(
+        "constant", "training", "learning rate over the epochs", choices=names.SCHEDULES
+    )
+    decay: float = _flag(
+        0.1, "training", "hyperbolic: lr/(1+decay*epoch); step: factor at each third", low=0
+    )
+    patience: int | None = _flag(
+        None, "training", "stop after this many epochs without a better one", int, low=1
+    )
+    seed: int = _flag(0, "training", "seed of everything random", low=0, high=2**32 - 1)
+    amp: str = _flag("auto", "training", "bfloat16 where the processor gains", choices=names.AMP)
+    device: str = _flag(
+        "auto", "training", "where to compute", choices=names.DEVICES, bookkeeping=True
+    )
+    root_dir: str = _flag(".", "run", "folder that relative paths start from", bookkeeping=True)
+    out_dir: str = _flag("outputs", "run", "folder for results", bookkeeping=True)
+    run_name: str | None = _flag(None, "run", "name of the run", str, bookkeeping=True)
+    resume: str | None = _flag(None, "run", "checkpoint to go on from", str, bookkeeping=True)
+    test_net: str | None = _flag(
+        None, "run", "checkpoint to evaluate once on the test split", str, bookkeeping=True
+    )
+    wandb: bool = _flag(False, "run", "log to Weights & Biases", bookkeeping=True)
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.data_dir is None:
+            self._set("data_dir", SAMPLE_DATA)
+        if self.root_dir is None:
+            self._set("root_dir", ".")
+        if self.task is None or self.task == "auto":
+            self._set("task", detect_task(self.data_path))
+        _FLAGS["task"].check(self.task)
+        task = names.TASKS[self.task]
+        for flag in _FLAGS.values():
+            if getattr(self, flag.name) is None:
+                self._set(flag.name, task.defaults.get(flag.name, flag.default))
+            flag.check(getattr(self, flag.name))
+        known = flags(self.task)
+        for name, value in self.options.items():
+            if name not in task.options:
+                raise ConfigError(f"--{name} {_stranger(name, self.task)}")
+            known[name].check(value)
+        own = {
+            name: self.options.get(name, option.default) for name, option in task.options.items()
+        }
+        self._set("options", MappingProxyType(own))
+        if self.weights == "imagenet" and self.model in names.NOT_PRETRAINED:
+            raise ConfigError(f"--model={self.model} has no ImageNet weights; add --weights=none")
+        if self.model == "lenet" and self.batch_size == 1:
+            raise ConfigError(
+                "--batch_size=1 is too small for the batch norm of lenet; use 2 or more"
+            )
+        if self.initial_epoch >= self.epochs:
+            raise ConfigError(
+                f"--initial_epoch={self.initial_epoch} leaves nothing to train;"
+                f" it must be below --epochs={self.epochs}"
+            )
+
+    def _set(self, name: str, value: Any) -> None:
+        object.__setattr__(self, name, value)
+
+    @property
+    def data_path(self) -> Path:
+        """Where the pictures lie; the bundled sample is found from anywhere."""
+        path = Path(self.root_dir).expanduser() / Path(self.data_dir).expanduser()
+        bundled = Path(__file__).parent.parent / SAMPLE_DATA
+        return bundled if self.data_dir == SAMPLE_DATA and not path.exists() else path
+
+    @property
+    def out_path(self) -> Path:
+        """Where results go."""
+        return Path(self.root_dir).expanduser() / Path(self.out_dir).expanduser()
+
+    def flags(self) -> dict[str, Any]:
+        """Every flag with its value, the task's own included: `{flag: value}`, fit for JSON."""
+        core = {name: getattr(self, name) for name in _FLAGS}
+        return {**core, **self.options}
+
+    def updated(self, values: Mapping[str, Any]) -> "TrainConfig":
+        """A configuration with these flags changed; ConfigError lists the names for unknown ones.
+
+        Values may be what a command line or a sweep file holds: "1e-3", 7.0 for a whole number.
+        What was left at its default follows a new task's defaults.
+        """
+        return config_from({**self.delta(), **values})
+
+    def delta(self) -> dict[str, Any]:
+        """The flags that differ from the defaults of this task."""
+        defaults = _defaults(self.task)
+        changed = {k: v for k, v in self.flags().items() if k != "task" and v != defaults[k]}
+        if _detected(self.data_path) != self.task:
+            changed["task"] = self.task
+        return changed
+
+    def fingerprint(self) -> str:
+        """What makes two runs the same run: a hash of every flag that can change a number."""
+        kept = {k: v for k, v in self.flags().items() if not flags(self.task)[k].bookkeeping}
+        return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _core_flags() -> dict[str, Flag]:
+    return {f.name: Flag(f.name, **f.metadata) for f in fields(TrainConfig) if f.metadata}
+
+
+_FLAGS = _core_flags()
+
+
+def flags(task: str | None = None) -> dict[str, Flag]:
+    """All flags by name, with the options of `task`, or of every task where none is named."""
+    found = dict(_FLAGS)
+    for name in names.TASKS if task is None else (task,):
+        for key, option in names.TASKS[name].options.items():
+            found[key] = Flag(key, type(option.default), option.default, name, option.help)
+    return found
+
+
+def parse_flags(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Give every value its flag's type; ConfigError for an unknown flag or a value it refuses."""
+    known = flags()
+    parsed = {}
+    for given, value in values.items():
+        name = given.replace("-", "_")
+        name = {"data": "data_dir"}.get(name, name)
+        if name not in known:
+            raise ConfigError(f"--{given} is no flag; {choose_from(name, known)}")
+        parsed[name] = known[name].parse(str(value))
+        known[name].check(parsed[name])
+    return parsed
+
+
+def config_from(values: Mapping[str, Any]) -> TrainConfig:
+    """The configuration that these flags describe; everything else is at its default."""
+    parsed = parse_flags(values)
+    core = {name: value for name, value in parsed.items() if name in _FLAGS}
+    return TrainConfig(**core, options={k: v for k, v in parsed.items() if k not in _FLAGS})
+
+
+def parse_config(argv: Sequence[str]) -> TrainConfig:
+    """The configuration that a command line describes, e.g. `["--lr=1e-3", "--wandb", "False"]`."""
+    return config_from(split_argv(argv))
+
+
+def split_argv(argv: Sequence[str]) -> dict[str, str]:
+    """The flags of a command line as text; a lone flag is legal for booleans only."""
+    known = flags()
+    found: dict[str, str] = {}
+    words = list(argv)
+    while words:
+        word = words.pop(0)
+        if not word.startswith("--") or word == "--":
+            raise ConfigError(f"{word!r} is not a flag; flags look like --epochs=3 (-h lists them)")
+        name, equals, value = word[2:].partition("=")
+        name = {"data": "data_dir"}.get(name.replace("-", "_"), name.replace("-", "_"))
+        if name not in known:
+            raise ConfigError(f"--{name} is no flag; {choose_from(name, known)}")
+        if not equals:
+            boolean = known[name].kind is bool
+            follows = bool(words) and not words[0].startswith("--")
+            if not follows and not boolean:
+                raise ConfigError(f"--{name} needs a value, as in --{name}={known[name].default}")
+            value = words.pop(0) if follows else "True"
+        found[name] = value
+    return found
+
+
+def detect_task(folder: Path) -> str:
+    """The task of a data folder: scores.csv wins over class folders; DataError when neither."""
+    if not folder.is_dir():
+        what = "is not a folder" if folder.exists() else "does not exist"
+        raise DataError(f"--data_dir={folder} {what}; name the folder with your pictures")
+    task = _detected(folder)
+    if task is None:
+        raise DataError(
+            f"--data_dir={folder} has neither scores.csv (perception) nor train/<class>/ folders"
+            " (folders); add one of them, or use --task=digits, which needs no folder"
+        )
+    return task
+
+
+def _detected(folder: Path) -> str | None:
+    if (folder / "scores.csv").is_file():
+        return "perception"
+    return "folders" if (folder / "train").is_dir() else None
+
+
+def _defaults(task: str) -> dict[str, Any]:
+    general = {name: flag.default for name, flag in flags(task).items()}
+    return {**general, **names.TASKS[task].defaults}
+
+
+def _stranger(name: str, task: str) -> str:
+    owners = [owner for owner, known in names.TASKS.items() if name in known.options]
+    return (
+        f"belongs to --task={' or '.join(owners)}; this run's task is {task}"
+        if owners
+        else f"is no option of the task {task}"
+    )

@@ -1,0 +1,1 @@
+"""Pictures to tensors; knows no task and no model."""

@@ -1,0 +1,181 @@
+"""Part pictures into train, val and test, seeded and stable, and load them in batches."""
+
+import hashlib
+import os
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from deep_cnn.data.images import AUGMENTS, SHAPES, Picture, decode, random_state, to_array
+from deep_cnn.names import InputFormat
+
+SPLITS = ("train", "val", "test")
+
+
+@dataclass(frozen=True, slots=True)
+class Examples:
+    """The pictures of one split, with what is to be learned of each.
+
+    `names` tell pictures apart for ever; `targets` is (N,) float64 scores or int64 classes,
+    `weights` (N,) float64.
+    """
+
+    names: tuple[str, ...]
+    pictures: Sequence[Picture]
+    targets: NDArray[np.float64] | NDArray[np.int64]
+    weights: NDArray[np.float64]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def take(self, indices: Sequence[int]) -> "Examples":
+        """Only these."""
+        kept = list(indices)
+        return Examples(
+            tuple(self.names[i] for i in kept),
+            [self.pictures[i] for i in kept],
+            self.targets[kept],
+            self.weights[kept],
+        )
+
+
+def hashed(name: str, salt: str) -> float:
+    """A number in [0, 1) that depends on `name` and `salt` alone."""
+    digest = hashlib.sha256(f"{salt}\0{name}".encode(errors="surrogatepass")).digest()
+    return int.from_bytes(digest[:7], "little") / 2**56
+
+
+def assign_splits(
+    names: Sequence[str],
+    marks: Sequence[str | None],
+    *,
+    val_split: float,
+    test_split: float,
+    seed: int,
+) -> list[str]:
+    """The split of each picture: as marked, else by a hash of its name.
+
+    A picture's split does not depend on what other pictures there are, unless they are marked.
+    Test does not depend on `seed`: a repeat with another seed must not train on the first one's.
+    """
+    splits = [mark or "train" for mark in marks]
+    if "test" not in splits:
+        for i, name in enumerate(names):
+            if splits[i] == "train" and hashed(name, "test") < test_split:
+                splits[i] = "test"
+    if "val" not in splits:
+        train = [i for i, split in enumerate(splits) if split == "train"]
+        numbers = {i: hashed(names[i], f"val {seed}") for i in train}
+        chosen = [i for i in train if numbers[i] < val_split] or sorted(train, key=numbers.get)[:1]  # type: ignore[arg-type]
+        for i in chosen:
+            splits[i] = "val"
+    return splits
+
+
+def subset(examples: Examples, size: int, seed: int) -> Examples:
+    """`size` of the pictures, the same ones each time for the same seed."""
+    numbers = [hashed(name, f"subset {seed}") for name in examples.names]
+    return examples.take(sorted(np.argsort(numbers, kind="stable")[:size].tolist()))
+
+
+def find_bad(examples: Examples, check: Callable[[], None] = lambda: None) -> dict[int, str]:
+    """The pictures that cannot be decoded, by index, with the reason; `check` may end it early."""
+
+    def fault(picture: Picture) -> str | None:
+        try:
+            decode(picture)
+        except ValueError as error:
+            return str(error)
+        return None
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        bad = {}
+        try:
+            for i, reason in enumerate(pool.map(fault, examples.pictures)):
+                check()
+                if reason is not None:
+                    bad[i] = reason
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+        return bad
+
+
+class _PictureSet(Dataset[tuple[Tensor, int]]):
+    def __init__(
+        self,
+        examples: Examples,
+        pre: str,
+        form: InputFormat,
+        *,
+        augment: bool,
+        seed: int,
+        epoch: int,
+    ) -> None:
+        self.examples, self.form, self.seed, self.epoch = examples, form, seed, epoch
+        self.shape = SHAPES[pre]
+        self.augment = AUGMENTS.get(pre) if augment else None
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        image = decode(self.examples.pictures[index])
+        if self.augment:
+            random = random_state(self.seed, self.epoch, self.examples.names[index])
+            image = self.augment(image, self.form, random)
+        else:
+            image = self.shape(image, self.form)
+        return torch.from_numpy(to_array(image, self.form.channels)), index
+
+
+def _leave_signals_to_the_parent(_: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    if hasattr(signal, "SIGUSR1"):
+        signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    torch.set_num_threads(1)
+
+
+def load_batches(
+    examples: Examples,
+    order: Sequence[Sequence[int]],
+    *,
+    pre: str,
+    form: InputFormat,
+    augment: bool = False,
+    seed: int = 0,
+    epoch: int = 0,
+    workers: int = 0,
+    pin: bool = False,
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Batches of pictures (B, C, H, W) uint8 with their indices (B,) int64, in the given order."""
+    pictures = _PictureSet(examples, pre, form, augment=augment, seed=seed, epoch=epoch)
+    loader = DataLoader(
+        pictures,
+        batch_sampler=[list(batch) for batch in order],
+        num_workers=min(workers, len(order)),
+        worker_init_fn=_leave_signals_to_the_parent,
+        pin_memory=pin,
+        # Its own generator: a loader otherwise draws a seed from torch's global one.
+        generator=torch.Generator().manual_seed(seed),
+    )
+    yield from loader
+
+
+def epoch_order(count: int, batch_size: int, *, seed: int, epoch: int | None) -> list[list[int]]:
+    """The indices of each batch: shuffled by seed and epoch, or in order where epoch is None.
+
+    A last batch of one picture joins the one before, because batch norm cannot train on it.
+    """
+    indices = np.arange(count)
+    if epoch is not None:
+        indices = np.random.default_rng([seed, epoch]).permutation(count)
+    batches = [indices[i : i + batch_size].tolist() for i in range(0, count, batch_size)]
+    if epoch is not None and batch_size > 1 < len(batches) and len(batches[-1]) == 1:
+        last = batches.pop()
+        batches[-1] += last
+    return batches

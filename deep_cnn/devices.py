@@ -1,0 +1,56 @@
+"""Choose where and how precisely to compute, and make it repeat."""
+
+import os
+import random
+
+import numpy as np
+import torch
+
+from deep_cnn.errors import ConfigError
+
+
+def choose_device(name: str) -> torch.device:
+    """The device that --device names; auto takes cuda, then mps, then the cpu. ConfigError."""
+    available = {
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+        "cpu": True,
+    }
+    if name == "auto":
+        name = next(device for device, there in available.items() if there)
+    if not available[name]:
+        there = ", ".join(device for device, found in available.items() if found)
+        raise ConfigError(f"--device={name} is not to be had here; choose from auto, {there}")
+    return torch.device(name)
+
+
+def choose_dtype(amp: str, device: torch.device) -> torch.dtype:
+    """What the trunk computes in: bfloat16 where --amp asks for it or the processor gains by it."""
+    if amp == "off" or device.type == "mps":
+        return torch.float32
+    if amp == "auto":
+        gains = torch.cuda.is_bf16_supported() if device.type == "cuda" else _cpu_gains()
+        return torch.bfloat16 if gains else torch.float32
+    return torch.bfloat16
+
+
+def _cpu_gains() -> bool:
+    # Without these instructions bfloat16 is emulated, and several times slower than float32.
+    tests = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return any(getattr(torch.cpu, test, lambda: False)() for test in tests)
+
+
+def choose_workers(wanted: int | str, device: torch.device) -> int:
+    """Processes that decode; beside a CPU that computes, more processes only take turns."""
+    if isinstance(wanted, int):
+        return wanted
+    return 0 if device.type == "cpu" else min(8, os.cpu_count() or 1)
+
+
+def seed_everything(seed: int) -> None:
+    """Seed every global generator, and choose algorithms that repeat."""
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+    torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.deterministic = True

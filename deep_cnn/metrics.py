@@ -1,0 +1,71 @@
+"""Score a whole split at once: pure functions of outputs and targets."""
+
+import warnings
+from collections.abc import Callable, Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+Array = NDArray[np.float64] | NDArray[np.int64]
+Metric = Callable[[Array, Array], float]
+
+
+def mae(predictions: Array, targets: Array) -> float:
+    """Mean absolute error, (N,) against (N,), in the targets' unit."""
+    return float(np.abs(predictions - targets).mean())
+
+
+def rmse(predictions: Array, targets: Array) -> float:
+    """Root of the mean squared error, (N,) against (N,), in the targets' unit."""
+    return float(np.sqrt(np.square(predictions - targets).mean()))
+
+
+def r2(predictions: Array, targets: Array) -> float:
+    """Coefficient of determination; 0 for predicting the mean of `targets`, nan if they are all
+    equal."""
+    variance = np.square(targets - targets.mean()).sum()
+    return float(1 - np.square(predictions - targets).sum() / variance) if variance else np.nan
+
+
+def pearson(predictions: Array, targets: Array) -> float:
+    """Pearson's correlation; nan where either side is constant or shorter than 2."""
+    return _correlation(stats.pearsonr, predictions, targets)
+
+
+def spearman(predictions: Array, targets: Array) -> float:
+    """Spearman's rank correlation, ties by mean rank; nan as for `pearson`."""
+    return _correlation(stats.spearmanr, predictions, targets)
+
+
+def kendall(predictions: Array, targets: Array) -> float:
+    """Kendall's tau-b; nan as for `pearson`."""
+    return _correlation(stats.kendalltau, predictions, targets)
+
+
+def _correlation(function: Callable[..., tuple[float, float]], a: Array, b: Array) -> float:
+    if len(a) < 2 or np.ptp(a) == 0 or np.ptp(b) == 0:
+        return float("nan")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Nearly constant predictions are worth no warning.
+        return float(function(a, b)[0])
+
+
+def precision(scores: Array, classes: Array, k: int) -> float:
+    """Part of pictures, in [0, 1], whose class is among the k best scores; (N, C) against (N,)."""
+    best = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+    return float((best == classes[:, None]).any(axis=1).mean())
+
+
+REGRESSION: Mapping[str, Metric] = {
+    "mae": mae,
+    "rmse": rmse,
+    "r2": r2,
+    "pearson": pearson,
+    "spearman": spearman,
+    "kendall": kendall,
+}
+CLASSIFICATION: Mapping[str, Metric] = {
+    "precision@1": lambda scores, classes: precision(scores, classes, 1),
+    "precision@5": lambda scores, classes: precision(scores, classes, 5),
+}

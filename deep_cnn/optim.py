@@ -1,0 +1,38 @@
+"""Build the optimizer and the learning-rate schedule that the flags name."""
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+
+from torch import nn, optim
+from torch.optim.lr_scheduler import LambdaLR
+
+from deep_cnn.config import TrainConfig
+
+Parameters = Iterable[nn.Parameter]
+
+OPTIMIZERS: Mapping[str, Callable[[Parameters, TrainConfig], optim.Optimizer]] = {
+    "adam": lambda p, c: optim.Adam(p, lr=c.lr, weight_decay=c.weight_decay),
+    "adamw": lambda p, c: optim.AdamW(p, lr=c.lr, weight_decay=c.weight_decay),
+    "sgd": lambda p, c: optim.SGD(p, lr=c.lr, momentum=c.momentum, weight_decay=c.weight_decay),
+}
+
+# The factor of --lr in each epoch, the first one being number 0.
+SCHEDULES: Mapping[str, Callable[[int, TrainConfig], float]] = {
+    "constant": lambda epoch, c: 1.0,
+    "hyperbolic": lambda epoch, c: 1 / (1 + c.decay * epoch),
+    "step": lambda epoch, c: c.decay ** (3 * epoch // c.epochs),
+    "cosine": lambda epoch, c: (1 + math.cos(math.pi * epoch / c.epochs)) / 2,
+}
+
+
+def build_optimizer(network: nn.Module, config: TrainConfig) -> optim.Optimizer:
+    """The optimizer over every parameter that is not frozen."""
+    parameters = [p for p in network.parameters() if p.requires_grad]
+    return OPTIMIZERS[config.optimizer](parameters, config)
+
+
+def build_scheduler(optimizer: optim.Optimizer, config: TrainConfig) -> LambdaLR:
+    """The schedule, to be stepped once an epoch; it begins at --initial_epoch."""
+    factor = SCHEDULES[config.schedule]
+    first = config.initial_epoch
+    return LambdaLR(optimizer, lambda steps: factor(first + steps, config))

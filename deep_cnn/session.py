@@ -1,0 +1,219 @@
+"""Bring the data, the network and the optimizer of one run together."""
+
+import hashlib
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from deep_cnn.config import TrainConfig
+from deep_cnn.data.images import AUGMENTS
+from deep_cnn.data.splits import Examples, epoch_order, find_bad, load_batches
+from deep_cnn.devices import choose_dtype, choose_workers
+from deep_cnn.errors import DataError
+from deep_cnn.loop import Batch, Interrupted, Learner, Pass, run_pass, weighted_mean
+from deep_cnn.models import Network
+from deep_cnn.optim import build_optimizer, build_scheduler
+from deep_cnn.progress import Progress
+from deep_cnn.tasks import Labels, Task
+
+_LOGGER = logging.getLogger("deep_cnn")
+_MOST_BAD = 0.05
+_EVALUATION_BATCH = 64
+_MOST_NAMED = 20
+
+
+def usable(examples: Examples, config: TrainConfig, check: Callable[[], None]) -> Examples:
+    """The pictures that can be decoded; the others are named in the log.
+
+    DataError where more than 5 % are bad, or any with --strict_data.
+    """
+    bad = find_bad(examples, check)
+    if not bad:
+        return examples
+    first = next(iter(bad))
+    text = f"{len(bad)} of {len(examples)} pictures are bad, the first is {examples.names[first]}"
+    if config.strict_data or len(bad) > _MOST_BAD * len(examples):
+        rule = "--strict_data allows none" if config.strict_data else "at most 5 % may be"
+        raise DataError(
+            f"--data_dir={config.data_path}: {text} ({bad[first]}); {rule}, mend or remove them"
+        )
+    _LOGGER.warning("%d of %d pictures are bad and left out:", len(bad), len(examples))
+    for index in list(bad)[:_MOST_NAMED]:
+        _LOGGER.warning("  %s: %s", examples.names[index], bad[index])
+    if len(bad) > _MOST_NAMED:
+        _LOGGER.warning("  and %d more", len(bad) - _MOST_NAMED)
+    return examples.take([i for i in range(len(examples)) if i not in bad])
+
+
+@dataclass(slots=True)
+class Split:
+    """One split, ready to learn from: encoded targets, and features where the trunk is frozen."""
+
+    examples: Examples
+    targets: Tensor  # (N,)
+    weights: Tensor  # (N,) float32
+    features: Tensor | None = None  # (N, F) float32
+
+
+class Session:
+    """All that one run computes with; it knows no other epoch, no file and no tracker."""
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        task: Task,
+        labels: Labels,
+        network: Network,
+        device: torch.device,
+        check: Callable[[], int | None],
+    ) -> None:
+        self.config, self.task, self.labels, self.device = config, task, labels, device
+        self.check = check
+        if config.freeze == "trunk":
+            network.freeze_trunk()
+        self.network = network.to(device)
+        self.dtype = choose_dtype(config.amp, device)
+        if self.dtype != torch.float32:
+            self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.features_once = config.freeze == "trunk" and config.pre not in AUGMENTS
+        self.optimizer = build_optimizer(self.network, config)
+        self.scheduler = build_scheduler(self.optimizer, config)
+
+    def split(self, examples: Examples) -> Split:
+        """`examples` with their targets encoded."""
+        weights = torch.from_numpy(examples.weights).float()
+        return Split(examples, self.task.encode(examples.targets, self.labels), weights)
+
+    def train(self, split: Split, epoch: int) -> Pass:
+        """One epoch of learning."""
+        self.network.train()
+        order = epoch_order(
+            len(split.examples), self.config.batch_size, seed=self.config.seed, epoch=epoch
+        )
+        batches = self._batches(split, order, epoch=epoch, augment=True)
+        return self._pass(split, batches, f"Epoch {epoch}", len(order), self.optimizer)
+
+    def evaluate(self, split: Split, title: str) -> Pass:
+        """Answers for the whole split, in order, without learning."""
+        self.network.eval()
+        order = epoch_order(len(split.examples), _EVALUATION_BATCH, seed=0, epoch=None)
+        return self._pass(split, self._batches(split, order), title, len(order))
+
+    def prepare_features(self, split: Split, title: str) -> None:
+        """Run a frozen trunk once over the split, where nothing random comes before it."""
+        if not self.features_once:
+            return
+        self.network.eval()
+        order = epoch_order(len(split.examples), _EVALUATION_BATCH, seed=0, epoch=None)
+        found = []
+        with torch.inference_mode(), Progress(title, len(order)) as progress:
+            for x, _ in self._batches(split, order):
+                signum = self.check()
+                if signum is not None:
+                    raise Interrupted(signum)
+                found.append(self.network.features(x.to(self.device), self.dtype).cpu())
+                progress.step()
+        split.features = torch.cat(found).clone()
+
+    def score(self, split: Split, answers: Pass, name: str) -> dict[str, float]:
+        """`{metric_name: value}`, over the whole split, on the original scale but for the loss."""
+        loss = weighted_mean(answers.losses, split.examples.weights)
+        return {f"loss_{name}": loss, **self._metrics(split, answers.outputs, name)}
+
+    def baseline(self, train: Split, split: Split, name: str) -> dict[str, float]:
+        """The same numbers for a network that has seen the training labels but no picture."""
+        count = len(split.examples)
+        outputs = self.task.baseline(train.examples.targets, count, self.labels)
+        losses = self.task.loss(outputs, split.targets).double().numpy()
+        loss = weighted_mean(losses, split.examples.weights)
+        return {f"loss_{name}": loss, **self._metrics(split, outputs, name)}
+
+    def state(self) -> dict[str, Any]:
+        """What of this session a checkpoint keeps."""
+        form = self.network.form
+        return {
+            "state_dict": self.network.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scheduler": {"last_epoch": self.scheduler.last_epoch},
+            "threads": torch.get_num_threads(),
+            "labels": dict(self.labels),
+            "input": {
+                "pre": self.config.pre,
+                "resize": form.resize,
+                "crop": form.crop,
+                "mean": form.mean,
+                "std": form.std,
+                "interpolation": form.interpolation,
+            },
+        }
+
+    def restore(self, content: Mapping[str, Any]) -> None:
+        """Go back to what `state` returned."""
+        self.network.load_state_dict(content["state_dict"])
+        self.optimizer.load_state_dict(content["optimizer"])
+        # The schedule is a pure function of the epoch, so that a raised --epochs reshapes it.
+        self.scheduler.last_epoch = content["scheduler"]["last_epoch"]
+        for group, base, factor in zip(
+            self.optimizer.param_groups,
+            self.scheduler.base_lrs,
+            self.scheduler.lr_lambdas,
+            strict=True,
+        ):
+            group["lr"] = base * factor(self.scheduler.last_epoch)
+
+    def _metrics(self, split: Split, outputs: Tensor, name: str) -> dict[str, float]:
+        predictions = self.task.predictions(outputs, self.labels)
+        targets = split.examples.targets
+        return {f"{key}_{name}": fn(predictions, targets) for key, fn in self.task.metrics.items()}
+
+    def _batches(
+        self, split: Split, order: list[list[int]], *, epoch: int = 0, augment: bool = False
+    ) -> Iterable[Batch]:
+        if split.features is not None:
+            features = split.features
+            return ((features[i], i) for i in (torch.tensor(batch) for batch in order))
+        return load_batches(
+            split.examples,
+            order,
+            pre=self.config.pre,
+            form=self.network.form,
+            augment=augment,
+            seed=self.config.seed,
+            epoch=epoch,
+            workers=choose_workers(self.config.num_workers, self.device),
+            pin=self.device.type == "cuda",
+        )
+
+    def _pass(
+        self,
+        split: Split,
+        batches: Iterable[Batch],
+        title: str,
+        count: int,
+        optimizer: torch.optim.Optimizer | None = None,
+    ) -> Pass:
+        network, dtype = self.network, self.dtype
+        cached = split.features is not None
+        answer = network.head if cached else lambda x: network(x, dtype)
+        learner = Learner(answer, self.task.loss, self.device, self.check)
+        return run_pass(
+            learner,
+            batches,
+            split.targets,
+            split.weights,
+            title=title,
+            count=count,
+            optimizer=optimizer,
+        )
+
+
+def data_digest(*splits: Examples) -> str:
+    """Which pictures and targets these are: a short hash."""
+    digest = hashlib.sha256()
+    for split in splits:
+        digest.update(repr((split.names, split.targets.tolist())).encode(errors="surrogatepass"))
+    return digest.hexdigest()[:16]

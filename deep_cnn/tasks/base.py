@@ -1,0 +1,175 @@
+"""What a task is: the pictures, what is to be learned of each, and how an answer is scored."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from deep_cnn import metrics
+from deep_cnn.config import TrainConfig
+from deep_cnn.data.splits import Examples, assign_splits
+from deep_cnn.errors import DataError
+from deep_cnn.models import Network, build_network, preprocessing_format
+
+Labels = Mapping[str, Any]
+
+
+class Task(ABC):
+    """One way to learn from pictures.
+
+    A task owns no data of a run. What must be known about the labels to use a trained network (a
+    scale, the class names) is a mapping of plain values, `Labels`, that the checkpoint keeps.
+    """
+
+    metrics: ClassVar[Mapping[str, metrics.Metric]]
+
+    @abstractmethod
+    def all_examples(self, config: TrainConfig) -> tuple[Examples, list[str | None]]:
+        """Every picture, and the split that the data mark it with; opens no picture. DataError."""
+
+    @abstractmethod
+    def labels(self, train: Examples, config: TrainConfig) -> Labels:
+        """What the training split says about the labels."""
+
+    @abstractmethod
+    def encode(self, targets: NDArray[Any], labels: Labels) -> Tensor:
+        """(N,) targets as the loss wants them."""
+
+    @abstractmethod
+    def predictions(self, outputs: Tensor, labels: Labels) -> NDArray[np.float64]:
+        """(N, outputs) of the network as the metrics want them, on the original scale."""
+
+    @abstractmethod
+    def loss(self, outputs: Tensor, encoded: Tensor) -> Tensor:
+        """The loss of each picture, (N,)."""
+
+    @abstractmethod
+    def outputs(self, labels: Labels) -> int:
+        """How many outputs the network needs."""
+
+    @abstractmethod
+    def baseline(self, train: NDArray[Any], count: int, labels: Labels) -> Tensor:
+        """(count, outputs) as of a network that saw the training labels but no picture."""
+
+    @abstractmethod
+    def shown(self, predictions: NDArray[Any], labels: Labels) -> list[Any]:
+        """Predictions as a person reads them: scores or class names, (N,)."""
+
+    def network(self, config: TrainConfig, labels: Labels, weights: str | None = None) -> Network:
+        """The network for this configuration; `weights` overrides --weights."""
+        return build_network(
+            config.model,
+            self.outputs(labels),
+            weights=weights or config.weights,
+            dropout=config.dropout,
+            form=preprocessing_format(config.pre, config.model),
+        )
+
+    def splits(self, config: TrainConfig, wanted: Collection[str]) -> dict[str, Examples]:
+        """The wanted ones of train, val and test. DataError where train or val has too little."""
+        examples, marks = self.all_examples(config)
+        splits = assign_splits(
+            examples.names,
+            marks,
+            val_split=config.val_split,
+            test_split=config.test_split,
+            seed=config.seed,
+        )
+        found = {
+            name: examples.take([i for i, split in enumerate(splits) if split == name])
+            for name in wanted
+        }
+        for name, least in (("train", 2), ("val", 1), ("test", 1)):
+            if name in found and len(found[name]) < least:
+                raise DataError(
+                    f"--data_dir={config.data_path}: the {name} split has {len(found[name])} of"
+                    f" {len(examples)} pictures, {least} at least are needed; add pictures"
+                )
+        return found
+
+
+class Regression(Task):
+    """A score for each picture, standardised by the training split; mean squared error."""
+
+    metrics = metrics.REGRESSION
+
+    def labels(self, train: Examples, config: TrainConfig) -> Labels:
+        """Mean and standard deviation of the training scores."""
+        mean, std = float(train.targets.mean()), float(train.targets.std())
+        if std == 0:
+            raise DataError(
+                f"--data_dir={config.data_path}: all {len(train)} training scores are {mean:g};"
+                " there is nothing to learn, check the file or --study"
+            )
+        return {"mean": mean, "std": std}
+
+    def encode(self, targets: NDArray[Any], labels: Labels) -> Tensor:
+        """(N,) scores in training standard deviations from the training mean, float32."""
+        return torch.from_numpy((targets - labels["mean"]) / labels["std"]).float()
+
+    def predictions(self, outputs: Tensor, labels: Labels) -> NDArray[np.float64]:
+        """(N, 1) outputs as (N,) scores on the original scale."""
+        scores: NDArray[np.float64] = outputs.squeeze(1).double().cpu().numpy()
+        return scores * float(labels["std"]) + float(labels["mean"])
+
+    def loss(self, outputs: Tensor, encoded: Tensor) -> Tensor:
+        """Squared error of each picture, in training variances."""
+        return functional.mse_loss(outputs.squeeze(1), encoded, reduction="none")
+
+    def outputs(self, labels: Labels) -> int:
+        """One."""
+        return 1
+
+    def baseline(self, train: NDArray[Any], count: int, labels: Labels) -> Tensor:
+        """The training mean for every picture."""
+        return torch.zeros(count, 1)
+
+    def shown(self, predictions: NDArray[Any], labels: Labels) -> list[Any]:
+        """The scores."""
+        return [float(score) for score in predictions]
+
+
+class Classification(Task):
+    """One class for each picture; cross-entropy."""
+
+    metrics = metrics.CLASSIFICATION
+
+    @abstractmethod
+    def classes(self, config: TrainConfig) -> list[str]:
+        """The names of the classes, in the order of the targets."""
+
+    def labels(self, train: Examples, config: TrainConfig) -> Labels:
+        """The class names."""
+        return {"classes": self.classes(config)}
+
+    def encode(self, targets: NDArray[Any], labels: Labels) -> Tensor:
+        """(N,) classes, int64."""
+        return torch.from_numpy(targets).long()
+
+    def predictions(self, outputs: Tensor, labels: Labels) -> NDArray[np.float64]:
+        """(N, C) scores of the classes."""
+        scores: NDArray[np.float64] = outputs.double().cpu().numpy()
+        return scores
+
+    def loss(self, outputs: Tensor, encoded: Tensor) -> Tensor:
+        """Cross-entropy of each picture, in nats."""
+        return functional.cross_entropy(outputs, encoded, reduction="none")
+
+    def outputs(self, labels: Labels) -> int:
+        """One for each class."""
+        return len(labels["classes"])
+
+    def baseline(self, train: NDArray[Any], count: int, labels: Labels) -> Tensor:
+        """The log of how often each class is in training, with one more picture for each."""
+        counts = np.bincount(train, minlength=self.outputs(labels)) + 1.0
+        return torch.from_numpy(np.log(counts / counts.sum())).float().repeat(count, 1)
+
+    def shown(self, predictions: NDArray[Any], labels: Labels) -> list[Any]:
+        """The class names; (N, C) scores give the best one, (N,) indices their own."""
+        indices = predictions.argmax(1) if predictions.ndim == 2 else predictions
+        return [labels["classes"][int(i)] for i in indices]

@@ -1,0 +1,45 @@
+"""Digits: scikit-learn's 1,797 handwritten digits, resized to 28x28x1, for a LeNet."""
+
+import numpy as np
+from PIL import Image
+
+from deep_cnn.config import TrainConfig
+from deep_cnn.data.splits import Examples
+from deep_cnn.models import Network
+from deep_cnn.models.lenet import FORMAT, lenet_trunk
+from deep_cnn.tasks.base import Classification, Labels
+
+
+class Digits(Classification):
+    """The digit that somebody wrote. The data come with scikit-learn; no folder is read."""
+
+    def all_examples(self, config: TrainConfig) -> tuple[Examples, list[str | None]]:
+        """All 1,797 digits, none marked."""
+        from sklearn.datasets import load_digits  # Half a second, for this task alone.
+
+        digits = load_digits()
+        small = (digits.images * (255 / 16)).round().astype(np.uint8)
+        pictures = [np.asarray(Image.fromarray(p).resize((28, 28))) for p in small]
+        names = tuple(f"digit-{i:04d}" for i in range(len(pictures)))
+        targets = digits.target.astype(np.int64)
+        return Examples(names, pictures, targets, np.ones(len(names))), [None] * len(names)
+
+    def classes(self, config: TrainConfig) -> list[str]:
+        """0 to 9."""
+        return [str(digit) for digit in range(10)]
+
+    def network(self, config: TrainConfig, labels: Labels, weights: str | None = None) -> Network:
+        """LeNet with --hidden units, or any other network by its name."""
+        if config.model != "lenet" or (weights or config.weights) != "none":
+            return super().network(config, labels, weights)
+        hidden = config.options["hidden"]
+        return Network(
+            lenet_trunk(hidden, config.dropout),
+            hidden,
+            self.outputs(labels),
+            dropout=config.dropout,
+            form=FORMAT,
+        )
+
+
+TASK = Digits

@@ -1,0 +1,79 @@
+"""Look once at the test split: `test`."""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from deep_cnn import runs
+from deep_cnn.checkpoint import load_checkpoint
+from deep_cnn.config import TrainConfig
+from deep_cnn.devices import choose_device
+from deep_cnn.runs import RunFiles, RunResult
+from deep_cnn.session import Session, usable
+from deep_cnn.tasks import Labels, get_task
+from deep_cnn.tracking.files import log_to
+from deep_cnn.training import check_resumable, no_signal, restore_into, shown
+
+_LOGGER = logging.getLogger("deep_cnn")
+
+
+def test(config: TrainConfig) -> Mapping[str, float]:
+    """Evaluate the checkpoint config.test_net on the test split: `{metric_test: value}`.
+
+    Writes results/<run>.test.csv and puts the numbers into results/<run>.json. Says so if these
+    pictures were looked at before. Raises a DeepCnnError for what the user can mend.
+    """
+    device = choose_device(config.device)
+    _LOGGER.info("Running on %s device", device.type)
+    content = load_checkpoint(Path(str(config.test_net)))
+    check_resumable(config, content)
+    files = RunFiles(config.out_path, content["run_name"])
+    with log_to(files.log):
+        return _test(config, content, files, device)
+
+
+def _test(
+    config: TrainConfig, content: Mapping[str, Any], files: RunFiles, device: torch.device
+) -> Mapping[str, float]:
+    task = get_task(config.task)
+    examples = usable(task.splits(config, ("test",))["test"], config, lambda: None)
+    labels: Labels = content["labels"]
+    network = task.network(config, labels, weights="none")
+    session = Session(config, task, labels, network, device, no_signal)
+    restore_into(session, content, config.test_net)
+    split = session.split(examples)
+    session.prepare_features(split, "Features of test")
+    answers = session.evaluate(split, "Test")
+    metrics = session.score(split, answers, "test")
+    predictions = task.predictions(answers.outputs, labels)
+    truths = task.shown(examples.targets, labels)
+    rows = list(zip(examples.names, truths, task.shown(predictions, labels), strict=True))
+    _say_opened_before(files, {(name, str(truth)) for name, truth, _ in rows})
+    runs.write_csv(files.predictions, ("image", "truth", "prediction"), rows)
+    _add_to_result(files.result, metrics)
+    _LOGGER.info("Test %s", shown(metrics))
+    return metrics
+
+
+def _say_opened_before(files: RunFiles, pictures: set[tuple[str, str]]) -> None:
+    for name, opened in runs.opened_tests(files.out):
+        if opened & pictures:
+            _LOGGER.warning(
+                "This test split was opened before: %d of its %d pictures by the run %s; the more"
+                " often it is looked at, the less its numbers mean",
+                len(opened & pictures),
+                len(pictures),
+                name,
+            )
+
+
+def _add_to_result(path: Path, metrics: Mapping[str, float]) -> None:
+    try:
+        result = RunResult.from_json(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, TypeError):
+        return  # The run is not over, or its result is lost: the CSV stands by itself.
+    runs.write_text(path, replace(result, test=dict(metrics)).to_json())

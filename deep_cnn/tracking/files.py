@@ -1,0 +1,124 @@
+"""Write the numbers of a run to files: its log, its tables, its arguments and its result."""
+
+import csv
+import json
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from deep_cnn.runs import EpochRecord, RunFiles, RunResult, write_csv, write_text
+
+_LOGGER = logging.getLogger("deep_cnn")
+_STEP_SPLITS = ("train", "val")
+
+
+class _LogFile(logging.FileHandler):
+    """A full disk must not print a traceback a line; the checkpoint's own error says it once."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        pass
+
+
+def _attach(path: Path) -> logging.Handler:
+    handler = _LogFile(path, encoding="utf-8", delay=True)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    _LOGGER.addHandler(handler)
+    return handler
+
+
+def _detach(handler: logging.Handler) -> None:
+    _LOGGER.removeHandler(handler)
+    with suppress(OSError):
+        handler.close()
+
+
+@contextmanager
+def log_to(path: Path) -> Iterator[None]:
+    """Add what is logged meanwhile to the log `path`, where the folder is there."""
+    if not path.parent.is_dir():
+        yield
+        return
+    handler = _attach(path)
+    try:
+        yield
+    finally:
+        _detach(handler)
+
+
+class FileTracker:
+    """The file logger; `<out_dir>/logger`, `<out_dir>/results`, see the README's list of files."""
+
+    files: RunFiles
+
+    def __init__(self) -> None:
+        self.records: list[EpochRecord] = []
+        self.steps: dict[str, list[tuple[Any, ...]]] = {}
+        self.handler: logging.Handler | None = None
+
+    def start(
+        self, files: RunFiles, flags: Mapping[str, Any], history: Sequence[EpochRecord]
+    ) -> None:
+        """Open the log, beginning with every argument; bring the tables to where `history` ends."""
+        self.files, self.records = files, list(history)
+        epochs = {record.epoch for record in history}
+        self.steps = {split: _read_steps(files.steps(split), epochs) for split in _STEP_SPLITS}
+        self.handler = _attach(files.log)
+        for name, value in flags.items():
+            self.handler.emit(_line(f"--{name}={value}"))
+        write_text(files.arguments, json.dumps(dict(flags), indent=2) + "\n")
+        files.result.unlink(missing_ok=True)  # It means that the run is over, and it is not.
+        if self.records:
+            self._write_table()
+
+    def log(self, record: EpochRecord) -> None:
+        """Add a row to the table."""
+        self.records.append(record)
+        self._write_table()
+
+    def log_steps(self, split: str, epoch: int, losses: Sequence[float]) -> None:
+        """Add a row for each step, counted from 0 over the whole run."""
+        rows = self.steps[split]
+        rows += [(len(rows) + i, epoch, loss) for i, loss in enumerate(losses)]
+        write_csv(self.files.steps(split), ("step", "epoch", "loss"), rows)
+
+    def close(self, result: RunResult) -> None:
+        """Write the result, last of all."""
+        write_text(self.files.result, result.to_json())
+        self._close_log()
+
+    def abandon(self) -> None:
+        """Remove what `start` wrote, unless the run has come to save a checkpoint."""
+        self._close_log()
+        if self.files.last.exists():
+            return
+        for path in (self.files.arguments, self.files.log):
+            with suppress(OSError):
+                path.unlink(missing_ok=True)
+
+    def _write_table(self) -> None:
+        columns = list(self.records[0].row())
+        rows = ([record.row().get(column) for column in columns] for record in self.records)
+        write_csv(self.files.table, columns, rows)
+
+    def _close_log(self) -> None:
+        if self.handler:
+            _detach(self.handler)
+            self.handler = None
+
+
+def _line(text: str) -> logging.LogRecord:
+    return logging.LogRecord("deep_cnn", logging.INFO, "", 0, text, None, None)
+
+
+def _read_steps(path: Path, epochs: set[int]) -> list[tuple[Any, ...]]:
+    """The steps of these epochs; none where the file was lost."""
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = [
+                (int(r["step"]), int(r["epoch"]), float(r["loss"])) for r in csv.DictReader(file)
+            ]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+    return [row for row in rows if row[1] in epochs]

@@ -1,0 +1,350 @@
+"""Fine-tune a network, from the beginning or from a checkpoint: `fit`."""
+
+import logging
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from deep_cnn import runs
+from deep_cnn.checkpoint import (
+    copy_checkpoint,
+    load_checkpoint,
+    random_states,
+    restore_random_states,
+    save_checkpoint,
+)
+from deep_cnn.config import SAMPLE_DATA, TrainConfig, config_from, flags
+from deep_cnn.data.splits import subset
+from deep_cnn.devices import choose_device, seed_everything
+from deep_cnn.errors import CheckpointError
+from deep_cnn.loop import Interrupted, LossNotFinite
+from deep_cnn.names import TASKS
+from deep_cnn.runs import Best, EpochRecord, RunFiles, RunResult, State, StopReason
+from deep_cnn.session import Session, data_digest, usable
+from deep_cnn.tasks import Labels, get_task
+from deep_cnn.tracking import NullTracker, Tracker
+
+_LOGGER = logging.getLogger("deep_cnn")
+# What may differ between a checkpoint and the run that goes on from it.
+_FREE_ON_RESUME = ("epochs", "patience", "data_dir", "strict_data")
+History = Sequence[EpochRecord]
+ShouldStop = Callable[[History], StopReason | None]
+Signal = Callable[[], int | None]
+
+
+def never(history: History) -> StopReason | None:
+    """Never stop a run early."""
+    return None
+
+
+def no_signal() -> int | None:
+    """No signal has asked the run to end."""
+    return None
+
+
+def fit(
+    config: TrainConfig,
+    tracker: Tracker | None = None,
+    *,
+    should_stop: ShouldStop = never,
+    signalled: Signal = no_signal,
+) -> RunResult:
+    """Fine-tune the network that `config` describes, or go on from the checkpoint config.resume.
+
+    After each epoch the last and where it is so the best checkpoint are saved, and
+    `should_stop(history)` may end the run as stopped. `signalled()` is asked between two steps and
+    ends it as interrupted, as does KeyboardInterrupt; it never raises to say that it was stopped.
+    Numbers go to `tracker` (to nowhere by default; `FileTracker()` writes what the command line
+    writes). Raises a DeepCnnError for what the user can mend.
+    """
+    tracker = tracker or NullTracker()
+    device = choose_device(config.device)
+    _LOGGER.info("Running on %s device", device.type)
+    content = load_checkpoint(Path(config.resume)) if config.resume else None
+    if content is None:
+        files = runs.claim_run(config)
+        if config.run_name not in (None, files.name):
+            _LOGGER.warning(
+                "--run_name=%s is taken or unsafe as a file name: this run is %s",
+                config.run_name,
+                files.name,
+            )
+    else:
+        check_resumable(config, content)
+        files = RunFiles(config.out_path, content["run_name"])
+    config = replace(config, run_name=files.name)
+    run = _Run(config, tracker, files, content, should_stop, signalled)
+    try:
+        tracker.start(files, config.flags(), run.history)
+        return run.go(device)
+    except BaseException:
+        tracker.abandon()
+        if not files.last.exists():
+            files.log.unlink(missing_ok=True)
+        raise
+
+
+class _Run:
+    """The course of one run: epochs, checkpoints, the reasons to end."""
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        tracker: Tracker,
+        files: RunFiles,
+        content: dict[str, Any] | None,
+        should_stop: ShouldStop,
+        signalled: Signal,
+    ) -> None:
+        self.config, self.tracker, self.files = config, tracker, files
+        self.should_stop, self.signalled = should_stop, signalled
+        self.content = content
+        self.history = [EpochRecord(**row) for row in content["history"]] if content else []
+        self.best = Best(**content["best"]) if content and content["best"] else None
+        self.epoch: int = content["epoch"] if content else config.initial_epoch
+        self.started = time.monotonic() - (content["seconds"] if content else 0.0)
+
+    def go(self, device: torch.device) -> RunResult:
+        """Prepare, train to the end, and tell the tracker how it ended."""
+        try:
+            self._prepare(device)
+            reason = self._train()
+            result = self._result(State.STOPPED if reason else State.FINISHED, stop_reason=reason)
+        except LossNotFinite as error:
+            lr = self.session.optimizer.param_groups[0]["lr"]
+            text = (
+                f"loss is {error.loss} at epoch {self.epoch}, step {error.step}, lr {lr:g};"
+                " lower --lr, or train with --amp=off"
+            )
+            result = self._result(State.FAILED, error=text)
+        except torch.OutOfMemoryError as error:
+            text = f"out of memory at --batch_size={self.config.batch_size}; lower it ({error})"
+            result = self._result(State.FAILED, error=text.splitlines()[0])
+        except Interrupted as error:
+            result = self._interrupted(error.signum, error.steps)
+        except KeyboardInterrupt:
+            result = self._interrupted(2, 0)
+        self._say_end(result)
+        self.tracker.close(result)
+        return result
+
+    def _prepare(self, device: torch.device) -> None:
+        config, content = self.config, self.content
+        seed_everything(config.seed)
+        if config.data_dir == SAMPLE_DATA and config.task != "digits":
+            _LOGGER.info("Data: the bundled sample %s; --data_dir=FOLDER takes yours", SAMPLE_DATA)
+        task = get_task(config.task)
+        found = {
+            name: usable(examples, config, self._check)
+            for name, examples in task.splits(config, ("train", "val")).items()
+        }
+        if config.train_samples is not None:
+            found["train"] = subset(found["train"], config.train_samples, config.seed)
+        labels = task.labels(found["train"], config)
+        if content:
+            labels = _kept_labels(content, labels, config)
+        network = task.network(config, labels, weights="none" if content else None)
+        self.session = Session(config, task, labels, network, device, self.signalled)
+        self.train, self.val = (self.session.split(found[name]) for name in ("train", "val"))
+        self.digest = data_digest(found["train"], found["val"])
+        _LOGGER.info(
+            "Run %s: task %s, model %s, %d pictures for training, %d for validation",
+            self.files.name,
+            config.task,
+            config.model,
+            len(found["train"]),
+            len(found["val"]),
+        )
+        if content:
+            self._restore(content)
+        else:
+            self._save()
+
+    def _check(self) -> None:
+        signum = self.signalled()
+        if signum is not None:
+            raise Interrupted(signum)
+
+    def _restore(self, content: Mapping[str, Any]) -> None:
+        restore_into(self.session, content, self.config.resume)
+        restore_random_states(content["random"])
+        if content["threads"] != torch.get_num_threads():
+            _LOGGER.warning(
+                "The checkpoint was computed with %d threads, this is with %d: numbers may differ"
+                " in the last digits (OMP_NUM_THREADS=%d repeats them)",
+                content["threads"],
+                torch.get_num_threads(),
+                content["threads"],
+            )
+        if content["data"] != self.digest:
+            _LOGGER.warning("The pictures or scores have changed since the checkpoint")
+        if content["best"] and content["best"]["epoch"] == self.epoch - 1:
+            copy_checkpoint(Path(str(self.config.resume)), self.files.best)
+        _LOGGER.info("Going on at epoch %d of %d", self.epoch, self.config.epochs)
+
+    def _train(self) -> StopReason | None:
+        session = self.session
+        reason = self._reason() if self.epoch < self.config.epochs else None
+        if reason or self.epoch >= self.config.epochs:
+            return reason
+        session.prepare_features(self.train, "Features of train")
+        session.prepare_features(self.val, "Features of val")
+        baseline = session.baseline(self.train, self.val, "val")
+        _LOGGER.info("Baseline that sees no picture: %s", shown(baseline))
+        while self.epoch < self.config.epochs:
+            record = self._one_epoch()
+            self._keep(record)
+            reason = self._reason()
+            if reason:
+                return reason
+        return None
+
+    def _one_epoch(self) -> EpochRecord:
+        session, epoch = self.session, self.epoch
+        lr = float(session.optimizer.param_groups[0]["lr"])
+        started = time.monotonic()
+        learned = session.train(self.train, epoch)
+        seconds = time.monotonic() - started
+        checked = session.evaluate(self.val, f"Validation {epoch}")
+        session.scheduler.step()
+        train = session.score(self.train, learned, "train")
+        val = session.score(self.val, checked, "val")
+        pairs = zip(train.items(), val.items(), strict=True)
+        metrics = {key: value for pair in pairs for key, value in pair}
+        self.tracker.log_steps("train", epoch, learned.step_losses)
+        self.tracker.log_steps("val", epoch, checked.step_losses)
+        speed = len(self.train.examples) / max(seconds, 1e-9)
+        return EpochRecord(epoch, lr, metrics, time.monotonic() - started, speed)
+
+    def _keep(self, record: EpochRecord) -> None:
+        """Trackers first, then the checkpoint: what a kill in between loses is done again."""
+        known = TASKS[self.config.task]
+        self.history.append(record)
+        self.epoch += 1
+        value = record.metrics[known.watch]
+        sign = 1 if known.goal == "minimize" else -1
+        better = self.best is None or sign * value < sign * self.best.value
+        if better and math.isfinite(value):
+            self.best = Best(record.epoch, known.watch, value)
+        _LOGGER.info(
+            "Epoch %d: lr=%.4g %s%s",
+            record.epoch,
+            record.lr,
+            shown(record.metrics),
+            " (best)" if better else "",
+        )
+        self.tracker.log(record)
+        self._save()
+        if better:
+            copy_checkpoint(self.files.last, self.files.best)
+
+    def _save(self) -> None:
+        content = {
+            **self.session.state(),
+            "run_name": self.files.name,
+            "config": self.config.flags(),
+            "epoch": self.epoch,
+            "random": random_states(),
+            "data": self.digest,
+            "history": [asdict(record) for record in self.history],
+            "best": asdict(self.best) if self.best else None,
+            "seconds": time.monotonic() - self.started,
+        }
+        save_checkpoint(self.files.last, content)
+
+    def _reason(self) -> StopReason | None:
+        patience, best = self.config.patience, self.best
+        if patience is not None and best and self.epoch - 1 - best.epoch >= patience:
+            value = self.history[-1].metrics[best.metric]
+            return StopReason("patience", value=value, threshold=best.value)
+        return self.should_stop(tuple(self.history)) if self.history else None
+
+    def _interrupted(self, signum: int, steps: int) -> RunResult:
+        if steps:
+            _LOGGER.warning(
+                "Interrupted in epoch %d after %d steps, which will be done again",
+                self.epoch,
+                steps,
+            )
+        return self._result(State.INTERRUPTED, signal=signum)
+
+    def _result(self, state: State, **details: Any) -> RunResult:
+        return RunResult(
+            run_name=self.files.name,
+            state=state,
+            config=self.config.flags(),
+            best=self.best,
+            metrics=dict(self.history[-1].metrics) if self.history else {},
+            seconds=time.monotonic() - self.started,
+            history=tuple(self.history),
+            **details,
+        )
+
+    def _say_end(self, result: RunResult) -> None:
+        if result.state is State.FAILED:
+            _LOGGER.error("Failed: %s", result.error)
+        if result.state is State.INTERRUPTED:
+            saved = self.files.last.exists()
+            way = f"python -m deep_cnn --resume={self.files.last}" if saved else "the same command"
+            _LOGGER.warning("Interrupted; go on with: %s", way)
+        if result.stop_reason:
+            reason = {k: v for k, v in asdict(result.stop_reason).items() if v is not None}
+            _LOGGER.info("Stopped early: %s", reason)
+
+
+def resumed_config(path: Path, changes: Mapping[str, Any]) -> TrainConfig:
+    """The configuration in the checkpoint `path`, with these flags changed.
+
+    Results go where the checkpoint lies, unless --out_dir is among `changes`.
+    """
+    content = load_checkpoint(path)
+    folder = path.resolve().parent
+    place = {"out_dir": str(folder.parent)} if folder.name == "models" else {}
+    return config_from({**content["config"], **place, **changes})
+
+
+def check_resumable(config: TrainConfig, content: Mapping[str, Any]) -> None:
+    """CheckpointError unless `config` is the checkpoint's but for what may change."""
+    known = flags(config.task)
+    for name, value in config.flags().items():
+        free = name in _FREE_ON_RESUME or known[name].bookkeeping
+        if not free and value != content["config"].get(name):
+            raise CheckpointError(
+                f"--{name}={value} does not fit the checkpoint, which has"
+                f" {content['config'].get(name)}; drop --{name}, or begin a new run with"
+                " --weights=CHECKPOINT"
+            )
+
+
+def _kept_labels(content: Mapping[str, Any], labels: Labels, config: TrainConfig) -> Labels:
+    """The checkpoint's labels; CheckpointError where the data have other classes."""
+    kept: Labels = content["labels"]
+    if kept.get("classes") != labels.get("classes"):
+        raise CheckpointError(
+            f"the checkpoint of {content['run_name']} has {len(kept.get('classes', 'x'))} outputs,"
+            f" {config.data_path} needs {len(labels.get('classes', 'x'))} or has other classes;"
+            " take the data it was trained on, or begin a new run with --weights=CHECKPOINT"
+        )
+    return kept
+
+
+def restore_into(session: Session, content: Mapping[str, Any], path: object) -> None:
+    """Bring a session to where the checkpoint is; CheckpointError where it does not fit."""
+    try:
+        session.restore(content)
+    except (RuntimeError, ValueError, KeyError, TypeError) as error:
+        reason = str(error).splitlines()[0]
+        raise CheckpointError(
+            f"{path} does not fit --model={session.config.model} ({reason}); it is damaged or was"
+            " changed, take another checkpoint"
+        ) from error
+
+
+def shown(metrics: Mapping[str, float]) -> str:
+    """Metrics as a line of the log."""
+    return " ".join(f"{name}={value:.4g}" for name, value in metrics.items())

@@ -1,0 +1,39 @@
+"""The one place that imports torchvision, next to a torch with or without CUDA."""
+
+import importlib
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import torch
+
+# Keeps the schemas below declared for as long as the process lives.
+_declared: list[torch.library.Library] = []
+
+
+def torchvision() -> Any:
+    """The module torchvision.
+
+    Its wheel may be built for CUDA while torch is not. Then its compiled operators cannot load,
+    and its import would end in "operator torchvision::nms does not exist". Classifiers need none
+    of them, so their schemas are declared first.
+    """
+    if not _declared and not _operators_load():
+        library = torch.library.Library("torchvision", "DEF")  # type: ignore[no-untyped-call]
+        for name in ("nms", "qnms"):
+            schema = f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
+            library.define(schema)  # type: ignore[no-untyped-call]
+        _declared.append(library)
+    return importlib.import_module("torchvision")
+
+
+def _operators_load() -> bool:
+    spec = importlib.util.find_spec("torchvision")
+    folders = (spec and spec.submodule_search_locations) or []
+    libraries = [file for folder in folders for file in Path(folder).glob("_C.*")]
+    try:
+        for library in libraries:
+            torch.ops.load_library(str(library))  # type: ignore[no-untyped-call]
+    except OSError:
+        return False
+    return bool(libraries)

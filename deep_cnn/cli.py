@@ -3,7 +3,8 @@
 import logging
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from deep_cnn import names
@@ -75,17 +76,17 @@ def _train(given: Mapping[str, str]) -> int:
     from deep_cnn.signals import Signals, exit_status
     from deep_cnn.tracking import FileTracker
 
-    _log_to_stderr()
     if config is None:
         checkpoint = given.get("resume") or given.get("test_net")
         config = training.resumed_config(Path(str(checkpoint)), given)
     if "test_net" in given:
-        metrics = testing.test(config)
+        with _log_on_stderr():
+            metrics = testing.test(config)
         print("Test " + " ".join(f"{name}={value:.6g}" for name, value in metrics.items()))
         return 0
     if config.wandb:
-        _LOGGER.warning("--wandb: not built yet, the numbers go to files in %s", config.out_path)
-    with Signals() as signals:
+        print("--wandb: not there yet, the numbers go to files", file=sys.stderr)
+    with _log_on_stderr(), Signals() as signals:
         result = training.fit(config, FileTracker(), signalled=signals)
     if result.signal is not None:
         return exit_status(result.signal)
@@ -95,12 +96,15 @@ def _train(given: Mapping[str, str]) -> int:
     return 1 if result.state == "failed" else 0
 
 
-def _log_to_stderr() -> None:
+@contextmanager
+def _log_on_stderr() -> Iterator[None]:
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(message)s"))
-    _LOGGER.handlers[:] = [handler]
+    _LOGGER.addHandler(handler)
     _LOGGER.setLevel(logging.INFO)
-    _LOGGER.propagate = False
+    try:
+        yield
+    finally:
+        _LOGGER.removeHandler(handler)
 
 
 def help_text() -> str:

@@ -175,8 +175,8 @@ def safe_name(name: str) -> str:
     names never become one.
     """
     safe = _OTHERS_FILES.sub(r"_\1", _UNSAFE.sub("_", name))
-    safe = re.sub(r"^[.-]", "_", safe)
-    if safe == name and 0 < len(safe) <= _LONGEST_NAME:
+    safe = re.sub(r"^\.", "_", safe) or "run"
+    if safe == name and len(safe) <= _LONGEST_NAME:
         return name
     digest = hashlib.sha256(name.encode(errors="surrogatepass")).hexdigest()[:8]
     return f"{safe[: _LONGEST_NAME - 9]}-{digest}"
@@ -205,14 +205,15 @@ def _create(path: Path) -> bool:
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
     except FileExistsError as error:
         if not path.exists():  # A file stands where a folder is wanted.
-            raise _unwritable(path, error) from error
+            raise unwritable(path, error) from error
         return False
     except OSError as error:
-        raise _unwritable(path, error) from error
+        raise unwritable(path, error) from error
     return True
 
 
-def _unwritable(path: Path, error: Exception) -> OutputError:
+def unwritable(path: Path, error: Exception) -> OutputError:
+    """The error to raise where `path` could not be written because of `error`."""
     reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     return OutputError(
         f"{path} cannot be written ({reason.splitlines()[0]});"
@@ -231,7 +232,7 @@ def write_whole(path: Path, write: Callable[[Path], None]) -> None:
         write(temporary)
         temporary.replace(path)
     except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError.
-        raise _unwritable(path, error) from error
+        raise unwritable(path, error) from error
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)

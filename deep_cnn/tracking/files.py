@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from deep_cnn.runs import EpochRecord, RunFiles, RunResult, write_csv, write_text
+from deep_cnn.runs import EpochRecord, RunFiles, RunResult, unwritable, write_csv, write_text
 
 _LOGGER = logging.getLogger("deep_cnn")
 _STEP_SPLITS = ("train", "val")
@@ -22,7 +22,11 @@ class _LogFile(logging.FileHandler):
 
 
 def _attach(path: Path) -> logging.Handler:
-    handler = _LogFile(path, encoding="utf-8", delay=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handler = _LogFile(path, encoding="utf-8")
+    except OSError as error:
+        raise unwritable(path, error) from error
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     _LOGGER.addHandler(handler)
     return handler
@@ -36,10 +40,7 @@ def _detach(handler: logging.Handler) -> None:
 
 @contextmanager
 def log_to(path: Path) -> Iterator[None]:
-    """Add what is logged meanwhile to the log `path`, where the folder is there."""
-    if not path.parent.is_dir():
-        yield
-        return
+    """Add what is logged meanwhile to the log `path`; OutputError."""
     handler = _attach(path)
     try:
         yield

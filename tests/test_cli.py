@@ -1,0 +1,124 @@
+"""The command line as a user has it: processes, signals, kills."""
+
+import json
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from deep_cnn.checkpoint import load_checkpoint
+from tests.conftest import SAMPLE, Command, environment
+
+DIGITS = ["--task=digits", "--run_name=d", "--train_samples=400", "--out_dir=out"]
+
+
+def start(folder: Path, *words: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "deep_cnn", *words],
+        cwd=folder,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def wait_for(path: Path, process: subprocess.Popen[str], seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not path.exists():
+        assert time.monotonic() < end, "it never came"
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.02)
+
+
+def test_the_readmes_command_on_the_sample(deep_cnn: Command, tmp_path: Path) -> None:
+    done = deep_cnn("--epochs=1", "--wandb=False", "--run_name=first", f"--data_dir={SAMPLE}")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.splitlines()[0] == "Running on cpu device"
+    assert re.search(
+        r"^Epoch 0: 100%\|.*\| 2/2 \[.*batch/s, loss=.*\]|s/batch", done.stderr, re.MULTILINE
+    )
+    assert re.fullmatch(r"first finished, best loss_val=\S+ at epoch 0\n", done.stdout)
+    left = {str(p.relative_to(tmp_path / "outputs")) for p in tmp_path.rglob("*") if p.is_file()}
+    assert left == {
+        "logger/first.log", "results/first.csv", "results/first.json", "results/first.args.json",
+        "results/first.steps_train.csv", "results/first.steps_val.csv",
+        "models/first.pt", "models/first.best.pt",
+    }  # fmt: skip
+    tested = deep_cnn("--test_net=outputs/models/first.pt")
+    assert tested.returncode == 0, tested.stderr
+    assert re.match(r"Test loss_test=\S+ mae_test=\S+ ", tested.stdout)
+    assert len((tmp_path / "outputs/results/first.test.csv").read_text().splitlines()) == 21
+
+
+@pytest.mark.parametrize(
+    ("signum", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGUSR1, 75)]
+)
+def test_a_signal_saves_and_says_how_to_go_on(tmp_path: Path, signum: int, status: int) -> None:
+    process = start(tmp_path, *DIGITS, "--epochs=2000")
+    wait_for(tmp_path / "out/results/d.csv", process)
+    process.send_signal(signum)
+    out, err = process.communicate(timeout=30)
+    assert process.returncode == status, err
+    assert "go on with: python -m deep_cnn --resume=out/models/d.pt" in err
+    assert "Traceback" not in err
+    assert json.loads((tmp_path / "out/results/d.json").read_text())["state"] == "interrupted"
+    done = load_checkpoint(tmp_path / "out/models/d.pt")["epoch"]
+    assert len((tmp_path / "out/results/d.csv").read_text().splitlines()) == done + 1
+
+
+@pytest.mark.slow
+def test_killed_at_random_and_resumed_equals_uninterrupted(
+    tmp_path: Path, deep_cnn: Command
+) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    straight = start(tmp_path / "a", *DIGITS, "--epochs=40")
+    straight.communicate(timeout=120)
+    moments = random.Random(4)
+    words = [*DIGITS, "--epochs=40"]
+    for _ in range(6):
+        process = start(tmp_path / "b", *words)
+        time.sleep(2.0 + moments.random() * 1.5)
+        process.kill()
+        process.communicate()
+        if (tmp_path / "b/out/models/d.pt").exists():
+            words = ["--resume=out/models/d.pt"]
+        else:
+            words = [*DIGITS[:1], *DIGITS[2:], "--epochs=40", "--run_name=d"]
+            for path in (tmp_path / "b").rglob("*.*"):
+                path.unlink()
+    last = start(tmp_path / "b", *words)
+    _, err = last.communicate(timeout=120)
+    assert last.returncode == 0, err
+    one, two = (load_checkpoint(tmp_path / x / "out/models/d.pt") for x in "ab")
+    timing = ("seconds", "images_per_second")
+    histories = [
+        [{k: v for k, v in row.items() if k not in timing} for row in c["history"]]
+        for c in (one, two)
+    ]
+    assert histories[0] == histories[1]
+    steps = [(tmp_path / x / "out/results/d.steps_train.csv").read_text() for x in "ab"]
+    assert steps[0] == steps[1]
+
+
+def test_a_broken_pipe_is_no_traceback(tmp_path: Path) -> None:
+    command = f"{sys.executable} -m deep_cnn -h | head -1"
+    done = subprocess.run(
+        ["bash", "-c", command], cwd=tmp_path, env=environment(), capture_output=True, text=True
+    )
+    assert "Traceback" not in done.stderr
+
+
+def test_help_answers_at_once(deep_cnn: Command) -> None:
+    times = []
+    for _ in range(3):
+        started = time.monotonic()
+        deep_cnn("-h")
+        times.append(time.monotonic() - started)
+    assert min(times) < 0.5  # 0.1 s here; torch alone would take seconds.

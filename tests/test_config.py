@@ -1,0 +1,132 @@
+"""One field = one flag: parsing, defaults of a task, errors that name what is legal."""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from deep_cnn.config import TrainConfig, config_from, flags, parse_config
+from deep_cnn.errors import ConfigError, DataError
+from tests.conftest import ROOT, Command, environment, make_classes
+
+
+@pytest.mark.parametrize(
+    ("argv", "expected"),
+    [
+        (["--wandb"], True),
+        (["--wandb=True"], True),
+        (["--wandb=true"], True),
+        (["--wandb=False"], False),
+        (["--wandb", "False"], False),
+        (["--wandb", "--epochs=3"], True),
+    ],
+)
+def test_wandb_means_what_it_says(argv: list[str], expected: bool) -> None:
+    assert parse_config(argv).wandb is expected
+
+
+def test_underscores_hyphens_and_the_alias_are_one_flag(tmp_path: Path, scored: Path) -> None:
+    assert parse_config(["--batch-size", "7"]) == parse_config(["--batch_size=7"])
+    assert parse_config([f"--data={scored}"]).data_dir == str(scored)
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--wandb=maybe"], "--wandb='maybe' is not True or False"),
+        (["--epoch=3"], "--epoch is no flag; did you mean epochs"),
+        (["--model=resnet19"], "--model=resnet19 is unknown; did you mean resnet18"),
+        (["--pre=squish"], "did you mean squash"),
+        (["--batch_size=0"], "--batch_size=0 is out of range; it must be at least 1"),
+        (["--batch_size=7.5"], "--batch_size='7.5' is not a whole number"),
+        (["--lr=0"], "--lr=0.0 is out of range; it must be above 0"),
+        (["--lr=-1"], "out of range"),
+        (["--lr", "nan"], "--lr=nan is out of range"),
+        (["--lr=fast"], "--lr='fast' is not a number"),
+        (["--lr="], "--lr= is empty"),
+        (["--lr"], "--lr needs a value"),
+        (["--epochs=0"], "--epochs=0 is out of range"),
+        (["--epochs=None"], "--epochs=None is not legal; the default is 20"),
+        (["--initial_epoch=5", "--epochs=5"], "leaves nothing to train"),
+        (["--val_split=1"], "above 0 and below 1"),
+        (["--seed=-1"], "out of range"),
+        (["epochs=3"], "'epochs=3' is not a flag"),
+        (["-e", "3"], "'-e' is not a flag"),
+        (["--hidden=3"], "--hidden belongs to --task=digits; this run's task is perception"),
+        (["--model=lenet"], "--model=lenet has no ImageNet weights; add --weights=none"),
+        (["--num_workers=many"], "is not a whole number or auto"),
+    ],
+)
+def test_a_wrong_flag_or_value_says_what_is_legal(argv: list[str], message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_config(argv)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_none_is_legal_where_it_is_the_default() -> None:
+    assert parse_config(["--patience=None"]).patience is None
+    assert parse_config(["--patience=3"]).patience == 3
+
+
+def test_a_whole_number_may_arrive_as_a_float() -> None:
+    assert config_from({"batch_size": 7.0, "epochs": "12.0"}).batch_size == 7
+
+
+def test_a_task_brings_defaults_and_flags_of_its_own() -> None:
+    digits = TrainConfig(task="digits")
+    assert (digits.model, digits.optimizer, digits.lr) == ("lenet", "sgd", 0.01)
+    assert digits.options["hidden"] == 120
+    assert parse_config(["--task=digits", "--lr=0.5", "--hidden=7"]).lr == 0.5
+    assert "hidden" not in TrainConfig(task="perception").options
+
+
+def test_updated_keeps_what_was_set_and_follows_a_new_task() -> None:
+    config = TrainConfig(task="perception", batch_size=9)
+    assert config.updated({"lr": "1e-2"}).lr == 0.01
+    assert config.updated({"task": "digits"}).model == "lenet"
+    assert config.updated({"task": "digits"}).batch_size == 9
+    with pytest.raises(ConfigError, match="learning_rate is no flag"):
+        config.updated({"learning_rate": 1})
+
+
+def test_the_fingerprint_skips_bookkeeping_only() -> None:
+    config = TrainConfig()
+    assert config.updated({"run_name": "b", "out_dir": "x"}).fingerprint() == config.fingerprint()
+    for name, value in {"lr": 0.5, "seed": 1, "study": "beauty", "weights": "none"}.items():
+        assert config.updated({name: value}).fingerprint() != config.fingerprint(), name
+
+
+def test_the_task_is_found_from_the_folder(tmp_path: Path) -> None:
+    folder = make_classes(tmp_path / "classes")
+    assert TrainConfig(data_dir=str(folder)).task == "folders"
+    (folder / "scores.csv").write_text("image,score\n")
+    assert TrainConfig(data_dir=str(folder)).task == "perception"
+    assert TrainConfig(data_dir=str(folder), task="folders").task == "folders"
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="has neither scores"):
+        TrainConfig(data_dir=str(tmp_path / "empty"))
+    with pytest.raises(DataError, match="does not exist"):
+        TrainConfig(data_dir=str(tmp_path / "nowhere"))
+
+
+def test_help_shows_every_flag_with_its_default_and_no_torch(deep_cnn: Command) -> None:
+    shown = deep_cnn("-h")
+    assert shown.returncode == 0
+    for name, flag in flags().items():
+        line = next(line for line in shown.stdout.splitlines() if line.startswith(f"  --{name} "))
+        assert f"(default: {flag.default}" in line
+    code = (
+        "import sys; from deep_cnn.cli import main; main(['-h']); sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], env=environment(), cwd=ROOT).returncode == 0
+
+
+def test_a_wrong_flag_costs_no_import_of_torch(deep_cnn: Command) -> None:
+    started = time.monotonic()
+    wrong = deep_cnn("--epoch=3")
+    assert wrong.returncode == 2
+    assert wrong.stderr.startswith("deep_cnn: --epoch is no flag; did you mean epochs?")
+    assert time.monotonic() - started < 1.5

@@ -1,0 +1,81 @@
+"""The picture of the layers in the README, as a rule: imports point down, and homes are kept."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "deep_cnn"
+# From the bottom to the top; what stands in one line does not see each other.
+LAYERS = [
+    ["errors"],
+    ["names"],
+    ["config"],
+    ["runs"],
+    ["data", "models", "metrics", "tracking", "checkpoint", "vision", "devices", "progress"],
+    ["tasks", "optim", "loop"],
+    ["session"],
+    ["training"],
+    ["testing"],
+    ["signals"],
+    ["cli"],
+]
+# Below the families, what one part of a line may take from another.
+ALLOWED = {("models", "vision")}
+HOMES = {"torchvision": {"vision"}, "wandb": {"tracking"}, "optuna": {"sweep", "report"}}
+STANDARD_LIBRARY_ONLY = {"errors", "names", "config", "runs", "cli", "signals"}
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+
+def level(part: str) -> int:
+    return next(i for i, layer in enumerate(LAYERS) if part in layer)
+
+
+def part_of(path: Path) -> str:
+    return path.relative_to(PACKAGE).with_suffix("").parts[0]
+
+
+def imports(path: Path) -> list[tuple[str, bool]]:
+    """(module, whether at the top of the file) for every import."""
+    tree = ast.parse(path.read_text())
+    top = set(
+        ast.walk(
+            ast.Module([n for n in tree.body if isinstance(n, ast.Import | ast.ImportFrom)], [])
+        )
+    )
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found += [(alias.name, node in top) for alias in node.names]
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names = (
+                [f"deep_cnn.{a.name}" for a in node.names]
+                if node.module == "deep_cnn"
+                else [node.module]
+            )
+            found += [(name, node in top) for name in names]
+    return found
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_imports_point_down(path: Path) -> None:
+    part = part_of(path)
+    if part in ("__init__", "__main__"):
+        return
+    for module, _ in imports(path):
+        other = module.split(".")[1] if module.startswith("deep_cnn.") else part
+        if other != part and (part, other) not in ALLOWED:
+            assert level(other) < level(part), f"{path.name} imports {module}"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_outside_packages_stay_at_home(path: Path) -> None:
+    for module, at_top in imports(path):
+        package = module.split(".")[0]
+        assert part_of(path) in HOMES.get(package, {part_of(path)}), (
+            f"{path.name} imports {package}"
+        )
+        if part_of(path) in STANDARD_LIBRARY_ONLY and at_top:
+            import sys
+
+            assert package in sys.stdlib_module_names | {"deep_cnn"}, f"{path.name}: {package}"

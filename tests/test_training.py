@@ -1,0 +1,333 @@
+"""What a run computes and leaves: learning, resuming bit for bit, stopping, the sealed test."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+import deep_cnn
+from deep_cnn import FileTracker, TrainConfig, fit
+from deep_cnn.checkpoint import load_checkpoint
+from deep_cnn.errors import CheckpointError, ConfigError
+from deep_cnn.optim import SCHEDULES
+from deep_cnn.runs import RunFiles, RunResult, State, StopReason
+from deep_cnn.training import resumed_config
+from tests.conftest import SAMPLE, make_classes, make_scored
+
+
+def digits(out: Path, **changes: object) -> TrainConfig:
+    values = {"task": "digits", "out_dir": out, "run_name": "d", "epochs": 3, "train_samples": 300}
+    return TrainConfig(task="digits").updated({**values, **changes})
+
+
+def table(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_digits_are_learned_and_files_are_left(tmp_path: Path) -> None:
+    result = fit(digits(tmp_path, epochs=4), FileTracker())
+    files = RunFiles(tmp_path, "d")
+    assert result.state is State.FINISHED
+    assert result.metrics["precision@1_val"] > 0.8
+    rows = table(files.table)
+    assert list(rows[0]) == [
+        "epoch", "lr", "seconds", "images_per_second", "loss_train", "loss_val",
+        "precision@1_train", "precision@1_val", "precision@5_train", "precision@5_val",
+    ]  # fmt: skip
+    assert [float(row["loss_val"]) for row in rows] == [
+        r.metrics["loss_val"] for r in result.history
+    ]
+    steps = table(files.steps("train"))
+    assert [int(row["step"]) for row in steps] == list(range(4 * 5))
+    assert [row["epoch"] for row in steps] == [str(e) for e in range(4) for _ in range(5)]
+    assert len(table(files.steps("val"))) == 4 * 5
+    content = json.loads(files.result.read_text())
+    assert content["config"]["lr"] == 0.01
+    assert content["best"]["value"] == min(r.metrics["loss_val"] for r in result.history)
+    assert json.loads(files.arguments.read_text()) == content["config"]
+    log = files.log.read_text().splitlines()
+    assert [line.split("--")[1].split("=")[0] for line in log[: len(content["config"])]] == list(
+        content["config"]
+    )
+    assert not list(tmp_path.rglob("*.part"))
+
+
+def test_the_best_checkpoint_is_of_the_best_epoch(tmp_path: Path) -> None:
+    result = fit(digits(tmp_path, lr=0.3, epochs=4), FileTracker())
+    assert result.best
+    content = load_checkpoint(RunFiles(tmp_path, "d").best)
+    assert content["epoch"] == result.best.epoch + 1
+    assert content["best"] == {
+        "epoch": result.best.epoch,
+        "metric": "loss_val",
+        "value": result.best.value,
+    }
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"schedule": "hyperbolic", "decay": 0.5},
+        {"optimizer": "adam", "pre": "augment"},
+        {"optimizer": "adamw", "freeze": "trunk", "weight_decay": 0.1},
+    ],
+)
+def test_resumed_equals_uninterrupted_bit_for_bit(
+    tmp_path: Path, changes: dict[str, object]
+) -> None:
+    straight = fit(digits(tmp_path / "a", **changes), FileTracker())
+    fit(digits(tmp_path / "b", **{**changes, "epochs": 1}), FileTracker())
+    checkpoint = tmp_path / "b" / "models" / "d.pt"
+    torch.manual_seed(12345)  # What lies in between must not matter.
+    config = resumed_config(checkpoint, {"epochs": 3, "resume": checkpoint})
+    resumed = fit(config, FileTracker())
+    assert resumed.history == straight.history
+    assert resumed.best == straight.best
+    one, two = (load_checkpoint(tmp_path / x / "models" / "d.pt") for x in "ab")
+    assert all(torch.equal(v, two["state_dict"][k]) for k, v in one["state_dict"].items())
+    for split in ("train", "val"):
+        paths = [RunFiles(tmp_path / x, "d").steps(split) for x in "ab"]
+        assert paths[0].read_text() == paths[1].read_text()
+    numbers = [
+        [{k: v for k, v in row.items() if k[:6] not in ("second", "images")} for row in table(p)]
+        for p in (RunFiles(tmp_path / x, "d").table for x in "ab")
+    ]
+    assert numbers[0] == numbers[1]
+
+
+def test_the_same_seed_gives_the_same_numbers_and_another_one_others(tmp_path: Path) -> None:
+    one, two = (fit(digits(tmp_path / x, epochs=1)) for x in "ab")
+    other = fit(digits(tmp_path / "c", epochs=1, seed=1))
+    assert one.history == two.history != other.history
+
+
+def test_a_signal_between_two_steps_repeats_the_epoch(tmp_path: Path) -> None:
+    straight = fit(digits(tmp_path / "a"))
+    asked = 0
+
+    def signalled() -> int | None:
+        nonlocal asked
+        asked += 1
+        return 15 if asked > 1534 + 12 else None  # 1,534 times while pictures are checked.
+
+    result = fit(digits(tmp_path / "b"), FileTracker(), signalled=signalled)
+    assert result.state is State.INTERRUPTED
+    assert result.signal == 15
+    files = RunFiles(tmp_path / "b", "d")
+    assert json.loads(files.result.read_text())["state"] == "interrupted"
+    assert "go on with: python -m deep_cnn --resume=" in files.log.read_text()
+    resumed = fit(resumed_config(files.last, {"resume": files.last}), FileTracker())
+    assert resumed.history == straight.history
+
+
+def test_a_run_that_is_over_can_be_resumed_with_nothing_left_to_do(tmp_path: Path) -> None:
+    first = fit(digits(tmp_path, epochs=1), FileTracker())
+    files = RunFiles(tmp_path, "d")
+    files.result.unlink()
+    again = fit(resumed_config(files.last, {"resume": files.last}), FileTracker())
+    assert again.history == first.history
+    assert files.result.exists()
+
+
+def test_should_stop_ends_the_run_as_stopped_with_its_reason(tmp_path: Path) -> None:
+    reason = StopReason("hyperband", 2, 0.5, 0.25)
+    result = fit(
+        digits(tmp_path), should_stop=lambda history: reason if len(history) == 2 else None
+    )
+    assert (result.state, result.stop_reason, len(result.history)) == (State.STOPPED, reason, 2)
+
+
+def test_patience_ends_a_run_that_does_not_get_better(tmp_path: Path) -> None:
+    result = fit(digits(tmp_path, lr=1e-9, epochs=20, patience=2, freeze="trunk", momentum=0))
+    assert result.state is State.STOPPED
+    assert result.stop_reason
+    assert result.stop_reason.rule == "patience"
+    assert result.best
+    assert len(result.history) == result.best.epoch + 3
+
+
+def test_a_loss_that_is_not_finite_fails_and_names_the_place(tmp_path: Path) -> None:
+    result = fit(digits(tmp_path, lr=1e30, weights="none"), FileTracker())
+    assert result.state is State.FAILED
+    assert result.error
+    assert "at epoch 0, step" in result.error
+    assert "lr 1e+30" in result.error
+    assert json.loads(RunFiles(tmp_path, "d").result.read_text())["state"] == "failed"
+
+
+def test_a_taken_run_name_is_never_overwritten(tmp_path: Path) -> None:
+    first = fit(digits(tmp_path, epochs=1), FileTracker())
+    before = RunFiles(tmp_path, "d").result.read_text()
+    second = fit(digits(tmp_path, epochs=1), FileTracker())
+    assert (first.run_name, second.run_name) == ("d", "d-2")
+    assert RunFiles(tmp_path, "d").result.read_text() == before
+
+
+@pytest.mark.parametrize(
+    ("schedule", "factors"),
+    [
+        ("constant", [1, 1, 1, 1, 1, 1]),
+        ("hyperbolic", [1, 1 / 1.5, 1 / 2, 1 / 2.5, 1 / 3, 1 / 3.5]),
+        ("step", [1, 1, 0.5, 0.5, 0.25, 0.25]),
+        ("cosine", [1, 0.9330127, 0.75, 0.5, 0.25, 0.0669873]),
+    ],
+)
+def test_schedules(tmp_path: Path, schedule: str, factors: list[float]) -> None:
+    config = digits(tmp_path, schedule=schedule, decay=0.5, epochs=6, train_samples=20)
+    assert [SCHEDULES[schedule](e, config) for e in range(6)] == pytest.approx(factors)
+    used = [record.lr for record in fit(config).history]
+    assert used == pytest.approx([0.01 * factor for factor in factors])
+
+
+def test_perception_metrics_are_over_the_split_and_on_the_original_scale(tmp_path: Path) -> None:
+    folder = make_scored(tmp_path / "data", 60)
+    config = TrainConfig(
+        data_dir=str(folder), out_dir=str(tmp_path), run_name="p", epochs=6, freeze="trunk", lr=0.01
+    )
+    result = fit(config, FileTracker())
+    assert result.metrics["pearson_val"] > 0.8
+    deep_cnn.test(
+        resumed_config(tmp_path / "models" / "p.pt", {"test_net": tmp_path / "models" / "p.pt"})
+    )
+    rows = table(tmp_path / "results" / "p.test.csv")
+    truth, prediction = (np.array([float(r[k]) for r in rows]) for k in ("truth", "prediction"))
+    scores = {r["image"]: float(r["score"]) for r in table(folder / "scores.csv")}
+    assert [scores[row["image"]] for row in rows] == truth.tolist()
+    found = json.loads((tmp_path / "results" / "p.json").read_text())["test"]
+    assert found["mae_test"] == pytest.approx(np.abs(truth - prediction).mean())
+    assert found["rmse_test"] == pytest.approx(np.sqrt(((truth - prediction) ** 2).mean()))
+    assert found["pearson_test"] == pytest.approx(np.corrcoef(truth, prediction)[0, 1])
+    assert found["spearman_test"] == pytest.approx(stats.spearmanr(truth, prediction)[0])
+    assert found["kendall_test"] == pytest.approx(stats.kendalltau(truth, prediction)[0])
+    std = load_checkpoint(tmp_path / "models" / "p.pt")["labels"]["std"]
+    assert found["loss_test"] == pytest.approx((found["rmse_test"] / std) ** 2, rel=1e-5)
+
+
+def test_scores_are_standardised_by_the_training_split_only(tmp_path: Path) -> None:
+    folder = make_scored(tmp_path / "data", 40)
+    lines = (folder / "scores.csv").read_text().splitlines()
+    rows = [line + ("," + ("test" if i % 4 == 0 else "train")) for i, line in enumerate(lines[1:])]
+    (folder / "scores.csv").write_text("\n".join(["image,score,split", *rows]))
+    fit(
+        TrainConfig(
+            data_dir=str(folder), out_dir=str(tmp_path), run_name="p", epochs=1, freeze="trunk"
+        )
+    )
+    first = load_checkpoint(tmp_path / "models" / "p.pt")["labels"]
+    changed = [row.replace("test", "test").split(",") for row in rows]
+    rows = [",".join([a, "9999" if s == "test" else b, s]) for a, b, s in changed]
+    (folder / "scores.csv").write_text("\n".join(["image,score,split", *rows]))
+    fit(
+        TrainConfig(
+            data_dir=str(folder), out_dir=str(tmp_path), run_name="q", epochs=1, freeze="trunk"
+        )
+    )
+    assert load_checkpoint(tmp_path / "models" / "q.pt")["labels"] == first
+
+
+def test_training_opens_no_test_picture(tmp_path: Path) -> None:
+    folder = make_classes(tmp_path / "data")
+    for path in (folder / "val").rglob("*.png"):
+        path.write_bytes(b"no picture: who opens this one fails")
+    config = TrainConfig(data_dir=str(folder), out_dir=str(tmp_path), run_name="f", epochs=1, 
+                         model="lenet", weights="none", strict_data=True)  # fmt: skip
+    assert fit(config).state is State.FINISHED
+
+
+def test_weights_weigh_the_loss(tmp_path: Path) -> None:
+    folder = make_scored(tmp_path / "data", 30)
+    lines = (folder / "scores.csv").read_text().splitlines()
+    rows = [f"{line},{'val' if i % 3 == 0 else 'train'},{i}" for i, line in enumerate(lines[1:])]
+    (folder / "scores.csv").write_text("\n".join([lines[0] + ",split,weight", *rows]))
+    config = TrainConfig(
+        data_dir=str(folder), out_dir=str(tmp_path), epochs=1, freeze="trunk", test_split=0
+    )
+    result = fit(config)
+    unweighted = (result.metrics["rmse_val"] / load_checkpoint(
+        next((tmp_path / "models").glob("*[0-9].pt")))["labels"]["std"]) ** 2  # fmt: skip
+    assert abs(result.metrics["loss_val"] - unweighted) > 1e-4
+
+
+def test_features_once_equal_features_each_time(tmp_path: Path) -> None:
+    """`augment` recomputes them; with its random crop taken away both must agree."""
+    from deep_cnn.data import images
+
+    folder = make_scored(tmp_path / "data", 30)
+
+    def config(pre: str) -> TrainConfig:
+        return TrainConfig(data_dir=str(folder), out_dir=str(tmp_path / pre), epochs=2,
+                           freeze="trunk", pre=pre, amp="off", dropout=0.0)  # fmt: skip
+
+    images.AUGMENTS["augment"], kept = (
+        (lambda i, f, r: images.centre(i, f)),
+        images.AUGMENTS["augment"],
+    )
+    try:
+        every_time = fit(config("augment"))
+    finally:
+        images.AUGMENTS["augment"] = kept
+    once = fit(config("default"))
+    for a, b in zip(once.history, every_time.history, strict=True):
+        assert dict(a.metrics) == pytest.approx(dict(b.metrics), rel=1e-3)
+
+
+def test_a_resume_with_other_flags_says_which(tmp_path: Path) -> None:
+    fit(digits(tmp_path, epochs=1))
+    last = tmp_path / "models" / "d.pt"
+    with pytest.raises(
+        CheckpointError, match=r"--lr=0.5 does not fit the checkpoint, which has 0.01"
+    ):
+        fit(resumed_config(last, {"resume": last, "lr": 0.5}))
+    with pytest.raises(ConfigError, match="is not a number"):
+        fit(
+            resumed_config(
+                last, {"resume": last, "model": "resnet18", "weights": "imagenet", "lr": "x"}
+            )
+        )
+
+
+def test_a_checkpoint_with_other_classes_is_refused(tmp_path: Path) -> None:
+    folder = make_classes(tmp_path / "data")
+    common = {
+        "model": "lenet",
+        "weights": "none",
+        "epochs": 1,
+        "out_dir": tmp_path,
+        "run_name": "f",
+    }
+    fit(TrainConfig(data_dir=str(folder)).updated(common))
+    (folder / "train" / "third").mkdir()
+    (folder / "val" / "third").mkdir()
+    for part in ("train", "val"):
+        (folder / part / "third" / "0.png").write_bytes(
+            (folder / part / "dark" / "0.png").read_bytes()
+        )
+    last = tmp_path / "models" / "f.pt"
+    with pytest.raises(CheckpointError, match=r"has 2 outputs.*needs 3"):
+        fit(resumed_config(last, {"resume": last, "epochs": 2}))
+
+
+def test_the_second_look_at_a_test_split_is_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("a", "b"):
+        fit(digits(tmp_path, epochs=1, run_name=name), FileTracker())
+    for name in ("a", "b"):
+        last = tmp_path / "models" / f"{name}.pt"
+        deep_cnn.test(resumed_config(last, {"test_net": last}))
+        said = [r.message for r in caplog.records if "was opened before" in r.message]
+        assert bool(said) == (name == "b")
+
+
+def test_the_sample_shows_learning(tmp_path: Path) -> None:
+    config = TrainConfig(
+        data_dir=str(SAMPLE), out_dir=str(tmp_path), epochs=8, freeze="trunk", lr=0.01
+    )
+    result = fit(config)
+    assert result.metrics["pearson_val"] > 0.8
+    assert RunResult.from_json(result.to_json()).metrics["r2_val"] > 0.3

@@ -40,9 +40,7 @@ def test_the_readmes_command_on_the_sample(deep_cnn: Command, tmp_path: Path) ->
     done = deep_cnn("--epochs=1", "--wandb=False", "--run_name=first", f"--data_dir={SAMPLE}")
     assert done.returncode == 0, done.stderr
     assert done.stderr.splitlines()[0] == "Running on cpu device"
-    assert re.search(
-        r"^Epoch 0: 100%\|.*\| 2/2 \[.*batch/s, loss=.*\]|s/batch", done.stderr, re.MULTILINE
-    )
+    assert re.search(r"(?m)^Epoch 0: 100%\|.*\| 2/2 \[.*batch.*, loss=.*\]$", done.stderr)
     assert re.fullmatch(r"first finished, best loss_val=\S+ at epoch 0\n", done.stdout)
     left = {str(p.relative_to(tmp_path / "outputs")) for p in tmp_path.rglob("*") if p.is_file()}
     assert left == {
@@ -63,7 +61,7 @@ def test_a_signal_saves_and_says_how_to_go_on(tmp_path: Path, signum: int, statu
     process = start(tmp_path, *DIGITS, "--epochs=2000")
     wait_for(tmp_path / "out/results/d.csv", process)
     process.send_signal(signum)
-    out, err = process.communicate(timeout=30)
+    _, err = process.communicate(timeout=30)
     assert process.returncode == status, err
     assert "go on with: python -m deep_cnn --resume=out/models/d.pt" in err
     assert "Traceback" not in err
@@ -73,9 +71,7 @@ def test_a_signal_saves_and_says_how_to_go_on(tmp_path: Path, signum: int, statu
 
 
 @pytest.mark.slow
-def test_killed_at_random_and_resumed_equals_uninterrupted(
-    tmp_path: Path, deep_cnn: Command
-) -> None:
+def test_killed_at_random_and_resumed_equals_uninterrupted(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
     straight = start(tmp_path / "a", *DIGITS, "--epochs=40")

@@ -45,7 +45,7 @@ def _layer(
 ) -> nn.Sequential:
     return nn.Sequential(
         SameConv2d(inputs, outputs, kernel, stride, groups=groups, bias=False),
-        nn.BatchNorm2d(outputs, eps=1e-3, momentum=0.01),
+        nn.BatchNorm2d(outputs, eps=1e-3),
     )
 
 

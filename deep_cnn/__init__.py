@@ -9,14 +9,15 @@ from deep_cnn.errors import DeepCnnError
 if TYPE_CHECKING:
     from deep_cnn.testing import test
     from deep_cnn.tracking import FileTracker
-    from deep_cnn.training import fit
+    from deep_cnn.training import fit, resumed_config
 
-__all__ = ["DeepCnnError", "FileTracker", "TrainConfig", "fit", "test"]
+__all__ = ["DeepCnnError", "FileTracker", "TrainConfig", "fit", "resumed_config", "test"]
 
 
 _HOMES = {
     "FileTracker": "deep_cnn.tracking",
     "fit": "deep_cnn.training",
+    "resumed_config": "deep_cnn.training",
     "test": "deep_cnn.testing",
 }
 

@@ -1,7 +1,6 @@
 """Save and load all that a run needs to go on: whole files, loaded as data, never as code."""
 
 import os
-import pickle
 import random
 import shutil
 from collections.abc import Mapping
@@ -37,7 +36,14 @@ _KEYS = {
 def save_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
     """Write `content`, plain values and tensors, as a whole file; OutputError when that fails."""
     assert content.keys() | {"version"} == _KEYS, "a checkpoint is complete"
-    write_whole(path, lambda temporary: torch.save({**content, "version": VERSION}, temporary))
+
+    def save(temporary: Path) -> None:
+        with temporary.open("wb") as file:
+            torch.save({**content, "version": VERSION}, file)
+            file.flush()
+            os.fsync(file.fileno())  # A rename may outlive the bytes when the power fails.
+
+    write_whole(path, save)
 
 
 def copy_checkpoint(source: Path, target: Path) -> None:
@@ -65,7 +71,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path} is a folder; name a .pt file in it") from None
     except PermissionError:
         raise CheckpointError(f"{path} cannot be read; ask for permission") from None
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
+    except Exception as error:  # Damaged bytes make the reader fail in a dozen ways.
         raise CheckpointError(
             f"{path} is damaged or no checkpoint at all; take the .best.pt or .pt beside it,"
             " or start the run again"
@@ -79,7 +85,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     missing = _KEYS - content.keys() if isinstance(content, dict) else _KEYS
     if missing:
         raise CheckpointError(
-            f"{path} is no checkpoint of deep_cnn (it has no {sorted(missing)[0]});"
+            f"{path} is no checkpoint of deep_cnn (it has no {sorted(missing or {'config'})[0]});"
             " for weights alone use --weights=FILE"
         )
     return dict(content)
@@ -90,6 +96,7 @@ def random_states() -> dict[str, Any]:
     kind, keys, position, has_gauss, gauss = np.random.get_state()
     return {
         "torch": torch.get_rng_state(),
+        "mps": torch.mps.get_rng_state() if torch.backends.mps.is_available() else None,
         "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
         "numpy": (str(kind), np.asarray(keys).tolist(), position, has_gauss, gauss),
         "python": random.getstate(),
@@ -101,6 +108,8 @@ def restore_random_states(states: Mapping[str, Any]) -> None:
     torch.set_rng_state(states["torch"])
     if torch.cuda.is_available() and len(states["cuda"]) == torch.cuda.device_count():
         torch.cuda.set_rng_state_all(states["cuda"])
+    if torch.backends.mps.is_available() and states["mps"] is not None:
+        torch.mps.set_rng_state(states["mps"])
     kind, keys, *rest = states["numpy"]
     np.random.set_state((kind, np.array(keys, dtype=np.uint32), *rest))
     random.setstate(states["python"])

@@ -10,6 +10,7 @@ from pathlib import Path
 from deep_cnn import names
 from deep_cnn.config import Flag, config_from, flags, split_argv
 from deep_cnn.errors import ConfigError, DeepCnnError
+from deep_cnn.signals import Signals, exit_status
 
 _LOGGER = logging.getLogger("deep_cnn")
 _USAGE = """usage: python -m deep_cnn [--flag=value ...]
@@ -67,33 +68,34 @@ def _train(given: Mapping[str, str]) -> int:
     """Train, resume or test, as the flags say."""
     if "resume" in given and "test_net" in given:
         raise ConfigError("--resume and --test_net are two commands; give one of them")
-    config = config_from(given) if not {"resume", "test_net"} & given.keys() else None
-
-    from deep_cnn import (  # torch takes seconds, which a wrong flag should not cost.
-        testing,
-        training,
-    )
-    from deep_cnn.signals import Signals, exit_status
-    from deep_cnn.tracking import FileTracker
-
-    if config is None:
-        checkpoint = given.get("resume") or given.get("test_net")
-        config = training.resumed_config(Path(str(checkpoint)), given)
     if "test_net" in given:
+        return _test(given)
+    config = None if "resume" in given else config_from(given)
+    with Signals() as signals:
+        # torch takes seconds, which a wrong flag should not cost, and Ctrl-C should not tear.
+        from deep_cnn import training
+        from deep_cnn.tracking import FileTracker
+
+        config = config or training.resumed_config(Path(given["resume"]), given)
         with _log_on_stderr():
-            metrics = testing.test(config)
-        print("Test " + " ".join(f"{name}={value:.6g}" for name, value in metrics.items()))
-        return 0
-    if config.wandb:
-        print("--wandb: not there yet, the numbers go to files", file=sys.stderr)
-    with _log_on_stderr(), Signals() as signals:
-        result = training.fit(config, FileTracker(), signalled=signals)
+            result = training.fit(config, FileTracker(), signalled=signals)
     if result.signal is not None:
         return exit_status(result.signal)
     best = result.best
     text = f", best {best.metric}={best.value:.6g} at epoch {best.epoch}" if best else ""
     print(f"{result.run_name} {result.state}{text}")
     return 1 if result.state == "failed" else 0
+
+
+def _test(given: Mapping[str, str]) -> int:
+    """The one look at the test split."""
+    from deep_cnn import testing, training
+
+    config = training.resumed_config(Path(given["test_net"]), given)
+    with _log_on_stderr():
+        metrics = testing.test(config)
+    print("Test " + " ".join(f"{name}={value:.6g}" for name, value in metrics.items()))
+    return 0
 
 
 @contextmanager

@@ -3,10 +3,10 @@
 import hashlib
 import json
 import math
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 from deep_cnn import names
@@ -152,7 +152,7 @@ class TrainConfig:
     epochs: int = _flag(20, "training", "number of epochs", low=1)
     initial_epoch: int = _flag(0, "training", "number of the first epoch", low=0)
     batch_size: int = _flag(32, "training", "pictures in a step", low=1)
-    lr: float = _flag(1e-3, "training", "learning rate", low=0, open_low=True)
+    lr: float = _flag(1e-3, "training", "learning rate", low=0, high=1e30, open_low=True)
     optimizer: str = _flag("adam", "training", "optimizer", choices=names.OPTIMIZERS)
     momentum: float = _flag(0.9, "training", "momentum, for sgd", low=0, high=1, open_high=True)
     weight_decay: float = _flag(0.0, "training", "weight decay", low=0)
@@ -160,7 +160,11 @@ class TrainConfig:
         "constant", "training", "learning rate over the epochs", choices=names.SCHEDULES
     )
     decay: float = _flag(
-        0.1, "training", "hyperbolic: lr/(1+decay*epoch); step: factor at each third", low=0
+        0.1,
+        "training",
+        "hyperbolic: lr/(1+decay*epoch); step: factor a third",
+        low=0,
+        high=1e3,
     )
     patience: int | None = _flag(
         None, "training", "stop after this many epochs without a better one", int, low=1
@@ -170,7 +174,9 @@ class TrainConfig:
     device: str = _flag(
         "auto", "training", "where to compute", choices=names.DEVICES, bookkeeping=True
     )
-    root_dir: str = _flag(".", "run", "folder that relative paths start from", bookkeeping=True)
+    root_dir: str = _flag(
+        ".", "run", "folder that --data_dir and --out_dir start from", bookkeeping=True
+    )
     out_dir: str = _flag("outputs", "run", "folder for results", bookkeeping=True)
     run_name: str | None = _flag(None, "run", "name of the run", str, bookkeeping=True)
     resume: str | None = _flag(None, "run", "checkpoint to go on from", str, bookkeeping=True)
@@ -178,13 +184,15 @@ class TrainConfig:
         None, "run", "checkpoint to evaluate once on the test split", str, bookkeeping=True
     )
     wandb: bool = _flag(False, "run", "log to Weights & Biases", bookkeeping=True)
-    options: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         if self.data_dir is None:
             self._set("data_dir", SAMPLE_DATA)
         if self.root_dir is None:
             self._set("root_dir", ".")
+        for name in ("data_dir", "root_dir"):
+            _FLAGS[name].check(getattr(self, name))
         if self.task is None or self.task == "auto":
             self._set("task", detect_task(self.data_path))
         _FLAGS["task"].check(self.task)
@@ -201,7 +209,7 @@ class TrainConfig:
         own = {
             name: self.options.get(name, option.default) for name, option in task.options.items()
         }
-        self._set("options", MappingProxyType(own))
+        self._set("options", own)
         if self.weights == "imagenet" and self.model in names.NOT_PRETRAINED:
             raise ConfigError(f"--model={self.model} has no ImageNet weights; add --weights=none")
         if self.model == "lenet" and self.batch_size == 1:
@@ -220,14 +228,14 @@ class TrainConfig:
     @property
     def data_path(self) -> Path:
         """Where the pictures lie; the bundled sample is found from anywhere."""
-        path = Path(self.root_dir).expanduser() / Path(self.data_dir).expanduser()
+        path = _expanded(self.root_dir) / _expanded(self.data_dir)
         bundled = Path(__file__).parent.parent / SAMPLE_DATA
         return bundled if self.data_dir == SAMPLE_DATA and not path.exists() else path
 
     @property
     def out_path(self) -> Path:
         """Where results go."""
-        return Path(self.root_dir).expanduser() / Path(self.out_dir).expanduser()
+        return _expanded(self.root_dir) / _expanded(self.out_dir)
 
     def flags(self) -> dict[str, Any]:
         """Every flag with its value, the task's own included: `{flag: value}`, fit for JSON."""
@@ -250,6 +258,13 @@ class TrainConfig:
             changed["task"] = self.task
         return changed
 
+    def short_name(self) -> str:
+        """The flags that differ from their defaults, as `lr=0.00102,pre=squash`; else the model."""
+        known = flags(self.task)
+        changed = {k: v for k, v in sorted(self.delta().items()) if not known[k].bookkeeping}
+        shown = (f"{k}={v:.4g}" if isinstance(v, float) else f"{k}={v}" for k, v in changed.items())
+        return ",".join(shown) or self.model
+
     def fingerprint(self) -> str:
         """What makes two runs the same run: a hash of every flag that can change a number."""
         kept = {k: v for k, v in self.flags().items() if not flags(self.task)[k].bookkeeping}
@@ -268,7 +283,9 @@ def flags(task: str | None = None) -> dict[str, Flag]:
     found = dict(_FLAGS)
     for name in names.TASKS if task is None else (task,):
         for key, option in names.TASKS[name].options.items():
-            found[key] = Flag(key, type(option.default), option.default, name, option.help)
+            found[key] = Flag(
+                key, type(option.default), option.default, name, option.help, low=option.low
+            )
     return found
 
 
@@ -321,9 +338,17 @@ def split_argv(argv: Sequence[str]) -> dict[str, str]:
     return found
 
 
+def _expanded(path: str) -> Path:
+    return Path(os.path.expanduser(path))  # noqa: PTH111 - Path's own fails for an unknown user.
+
+
 def detect_task(folder: Path) -> str:
     """The task of a data folder: scores.csv wins over class folders; DataError when neither."""
-    if not folder.is_dir():
+    try:
+        there = folder.is_dir()
+    except OSError as error:
+        raise DataError(f"--data_dir is no path ({error.strerror}); name your folder") from None
+    if not there:
         what = "is not a folder" if folder.exists() else "does not exist"
         raise DataError(f"--data_dir={folder} {what}; name the folder with your pictures")
     task = _detected(folder)

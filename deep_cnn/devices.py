@@ -29,9 +29,13 @@ def choose_dtype(amp: str, device: torch.device) -> torch.dtype:
     if amp == "off" or device.type == "mps":
         return torch.float32
     if amp == "auto":
-        gains = torch.cuda.is_bf16_supported() if device.type == "cuda" else _cpu_gains()
+        gains = _cuda_gains() if device.type == "cuda" else _cpu_gains()
         return torch.bfloat16 if gains else torch.float32
     return torch.bfloat16
+
+
+def _cuda_gains() -> bool:
+    return bool(torch.cuda.is_bf16_supported(including_emulation=False))
 
 
 def _cpu_gains() -> bool:
@@ -41,10 +45,17 @@ def _cpu_gains() -> bool:
 
 
 def choose_workers(wanted: int | str, device: torch.device) -> int:
-    """Processes that decode; beside a CPU that computes, more processes only take turns."""
+    """Processes that decode, 0 for this one alone: beside a CPU that computes they take turns."""
     if isinstance(wanted, int):
         return wanted
-    return 0 if device.type == "cpu" else min(8, os.cpu_count() or 1)
+    return 0 if device.type == "cpu" else min(8, cores())
+
+
+def cores() -> int:
+    """The cores that this process may use; a cluster job has fewer than its node."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def seed_everything(seed: int) -> None:

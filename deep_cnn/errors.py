@@ -12,6 +12,10 @@ class ConfigError(DeepCnnError):
     """A flag or a value that is not legal."""
 
 
+class SpecError(DeepCnnError):
+    """A sweep file with faults, a line each; or one that does not fit the sweep on disk."""
+
+
 class DataError(DeepCnnError):
     """Pictures or labels that cannot be learned from."""
 

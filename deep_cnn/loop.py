@@ -62,25 +62,26 @@ def run_pass(
 ) -> Pass:
     """Go once over `batches`, `count` of them; learn where there is an `optimizer`.
 
-    `targets` (N,) are encoded, `weights` (N,) weigh the pictures' losses; both on the CPU. Raises
-    LossNotFinite, or Interrupted between two steps. Nothing in the loop waits for the device but
-    the loss that is shown twice a second.
+    `targets` (N,) are encoded, `weights` (N,), 1 on average, weigh the losses; both on the CPU.
+    Raises LossNotFinite, or Interrupted between two steps. Nothing in the loop waits for the
+    device but the loss that is shown twice a second.
     """
     outputs: list[Tensor] = []
     losses: list[Tensor] = []
     steps: list[Tensor] = []
     orders: list[Tensor] = []
+    pinned = learner.device.type == "cuda"
     with torch.set_grad_enabled(optimizer is not None), Progress(title, count) as progress:
         for x, indices in batches:
             signum = learner.check()
             if signum is not None:
                 raise Interrupted(signum, len(steps))
-            x = x.to(learner.device, non_blocking=True)
-            y = targets[indices].to(learner.device, non_blocking=True)
-            w = weights[indices].to(learner.device, non_blocking=True)
+            x = x.to(learner.device, non_blocking=pinned)
+            y = targets[indices].to(learner.device, non_blocking=pinned)
+            w = weights[indices].to(learner.device, non_blocking=pinned)
             answers = learner.answer(x)
             each = learner.loss(answers, y)
-            loss = (each * w).sum() / w.sum().clamp_min(1e-12)
+            loss = (each * w).mean()
             if optimizer is not None:
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()  # type: ignore[no-untyped-call]

@@ -24,8 +24,10 @@ def rmse(predictions: Array, targets: Array) -> float:
 def r2(predictions: Array, targets: Array) -> float:
     """Coefficient of determination; 0 for predicting the mean of `targets`, nan if they are all
     equal."""
+    if np.ptp(targets) == 0:
+        return float("nan")
     variance = np.square(targets - targets.mean()).sum()
-    return float(1 - np.square(predictions - targets).sum() / variance) if variance else np.nan
+    return float(1 - np.square(predictions - targets).sum() / variance)
 
 
 def pearson(predictions: Array, targets: Array) -> float:

@@ -1,5 +1,6 @@
 """List the legal names as data, so that the command line can check them without importing torch."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -12,6 +13,7 @@ class Option:
 
     default: str | int | float | bool
     help: str
+    low: float = -math.inf
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +45,7 @@ TASKS: Mapping[str, TaskNames] = MappingProxyType(
         "digits": TaskNames(
             "scikit-learn's handwritten digits, 28x28x1, for a LeNet",
             CLASSIFICATION_METRICS,
-            options={"hidden": Option(120, "units in the hidden layer of LeNet")},
+            options={"hidden": Option(120, "units in the hidden layer of LeNet", low=1)},
             defaults={
                 "model": "lenet",
                 "weights": "none",

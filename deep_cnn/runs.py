@@ -6,6 +6,7 @@ import json
 import math
 import os
 import re
+import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
@@ -199,6 +200,31 @@ def claim_run(config: TrainConfig) -> RunFiles:
         number += 1
 
 
+def make_exclusively(path: Path, text: str) -> bool:
+    """Make a whole file that was not there; False where it was. OutputError.
+
+    The file is written beside and linked into place, so that nobody sees half of it.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.part")
+    try:
+        _write(temporary, text)
+        try:
+            os.link(temporary, path)
+        except FileExistsError:
+            return False
+        except OSError:  # A file system without links: exclusive, but not whole at once.
+            with path.open("x", encoding="utf-8") as file:
+                file.write(text)
+    except FileExistsError:
+        return False
+    except OSError as error:
+        raise unwritable(path, error) from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+    return True
+
+
 def _create(path: Path) -> bool:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -214,7 +240,10 @@ def _create(path: Path) -> bool:
 
 def unwritable(path: Path, error: Exception) -> OutputError:
     """The error to raise where `path` could not be written because of `error`."""
-    reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, OSError):
+        cause = cause.__cause__ or cause.__context__  # torch wraps the system's reason.
+    reason = (isinstance(cause, OSError) and cause.strerror) or str(error)
     return OutputError(
         f"{path} cannot be written ({reason.splitlines()[0]});"
         " make room or permission there, or choose another --out_dir"
@@ -239,17 +268,17 @@ def write_whole(path: Path, write: Callable[[Path], None]) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write `text` as a whole file."""
+    """Write `text` as a whole file; OutputError."""
     write_whole(path, lambda temporary: _write(temporary, text))
 
 
 def _write(path: Path, text: str) -> None:
-    with path.open("w", encoding="utf-8", newline="") as file:
+    with path.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
         file.write(text)
 
 
 def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Write a whole CSV file; floats by repr."""
+    """Write a whole CSV file; floats by repr. OutputError."""
     text = StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(columns)
@@ -257,14 +286,20 @@ def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]])
     write_text(path, text.getvalue())
 
 
-def opened_tests(out: Path) -> list[tuple[str, set[tuple[str, str]]]]:
-    """The runs under `out` that looked at test pictures, each with its (image, truth) pairs."""
+def opened_tests(out: Path) -> list[tuple[str, set[str], str | None]]:
+    """The runs under `out` that looked at test pictures: name, pictures, --data_dir if known."""
     found = []
     for path in sorted((out / "results").glob("*.test.csv")):
         try:
             with path.open(encoding="utf-8", newline="") as file:
-                pairs = {(row["image"], row["truth"]) for row in csv.DictReader(file)}
+                pictures = {row["image"] for row in csv.DictReader(file)}
         except (OSError, ValueError, KeyError, csv.Error):
             continue
-        found.append((path.name.removesuffix(".test.csv"), pairs))
+        name = path.name.removesuffix(".test.csv")
+        try:
+            arguments = json.loads(RunFiles(out, name).arguments.read_text(encoding="utf-8"))
+            place = str(Path(arguments["root_dir"]) / arguments["data_dir"])
+        except (OSError, ValueError, KeyError, TypeError):
+            place = None
+        found.append((name, pictures, place))
     return found

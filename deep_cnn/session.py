@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -55,7 +56,7 @@ class Split:
 
     examples: Examples
     targets: Tensor  # (N,)
-    weights: Tensor  # (N,) float32
+    weights: Tensor  # (N,) float32, 1 on average
     features: Tensor | None = None  # (N, F) float32
 
 
@@ -85,7 +86,8 @@ class Session:
 
     def split(self, examples: Examples) -> Split:
         """`examples` with their targets encoded."""
-        weights = torch.from_numpy(examples.weights).float()
+        mean = examples.weights.mean() or 1.0
+        weights = torch.from_numpy(examples.weights / mean).float()
         return Split(examples, self.task.encode(examples.targets, self.labels), weights)
 
     def train(self, split: Split, epoch: int) -> Pass:
@@ -168,7 +170,9 @@ class Session:
     def _metrics(self, split: Split, outputs: Tensor, name: str) -> dict[str, float]:
         predictions = self.task.predictions(outputs, self.labels)
         targets = split.examples.targets
-        return {f"{key}_{name}": fn(predictions, targets) for key, fn in self.task.metrics.items()}
+        with np.errstate(all="ignore"):  # Scores of 1e200 are told as inf and nan.
+            found = {key: fn(predictions, targets) for key, fn in self.task.metrics.items()}
+        return {f"{key}_{name}": value for key, value in found.items()}
 
     def _batches(
         self, split: Split, order: list[list[int]], *, epoch: int = 0, augment: bool = False

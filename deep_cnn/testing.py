@@ -42,6 +42,7 @@ def _test(
     task = get_task(config.task)
     examples = usable(task.splits(config, ("test",))["test"], config, lambda: None)
     labels: Labels = content["labels"]
+    task.check_labels(labels, config)
     network = task.network(config, labels, weights="none")
     session = Session(config, task, labels, network, device, no_signal)
     restore_into(session, content, config.test_net)
@@ -52,16 +53,17 @@ def _test(
     predictions = task.predictions(answers.outputs, labels)
     truths = task.shown(examples.targets, labels)
     rows = list(zip(examples.names, truths, task.shown(predictions, labels), strict=True))
-    _say_opened_before(files, {(name, str(truth)) for name, truth, _ in rows})
+    _say_opened_before(files, set(examples.names), str(config.data_path.resolve()))
     runs.write_csv(files.predictions, ("image", "truth", "prediction"), rows)
     _add_to_result(files.result, metrics)
-    _LOGGER.info("Test %s", shown(metrics))
+    _LOGGER.info("Test of %s: %s", config.test_net, shown(metrics))
     return metrics
 
 
-def _say_opened_before(files: RunFiles, pictures: set[tuple[str, str]]) -> None:
-    for name, opened in runs.opened_tests(files.out):
-        if opened & pictures:
+def _say_opened_before(files: RunFiles, pictures: set[str], folder: str) -> None:
+    for name, opened, data_dir in runs.opened_tests(files.out):
+        elsewhere = data_dir is not None and str(Path(data_dir).resolve()) != folder
+        if opened & pictures and not elsewhere:
             _LOGGER.warning(
                 "This test split was opened before: %d of its %d pictures by the run %s; the more"
                 " often it is looked at, the less its numbers mean",

@@ -2,10 +2,12 @@
 
 import logging
 import math
+import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import torch
@@ -26,8 +28,8 @@ from deep_cnn.loop import Interrupted, LossNotFinite
 from deep_cnn.names import TASKS
 from deep_cnn.runs import Best, EpochRecord, RunFiles, RunResult, State, StopReason
 from deep_cnn.session import Session, data_digest, usable
-from deep_cnn.tasks import Labels, get_task
-from deep_cnn.tracking import NullTracker, Tracker
+from deep_cnn.tasks import get_task
+from deep_cnn.tracking import Tracker
 
 _LOGGER = logging.getLogger("deep_cnn")
 # What may differ between a checkpoint and the run that goes on from it.
@@ -53,6 +55,8 @@ def fit(
     *,
     should_stop: ShouldStop = never,
     signalled: Signal = no_signal,
+    files: RunFiles | None = None,
+    sweep: Mapping[str, Any] | None = None,
 ) -> RunResult:
     """Fine-tune the network that `config` describes, or go on from the checkpoint config.resume.
 
@@ -60,33 +64,46 @@ def fit(
     `should_stop(history)` may end the run as stopped. `signalled()` is asked between two steps and
     ends it as interrupted, as does KeyboardInterrupt; it never raises to say that it was stopped.
     Numbers go to `tracker` (to nowhere by default; `FileTracker()` writes what the command line
-    writes). Raises a DeepCnnError for what the user can mend.
+    writes). A trial of a sweep brings the `files` that are its own, and `sweep` says which it is.
+    Raises a DeepCnnError for what the user can mend.
     """
-    tracker = tracker or NullTracker()
+    tracker = tracker or Tracker()
     device = choose_device(config.device)
     _LOGGER.info("Running on %s device", device.type)
+    if config.wandb:
+        _LOGGER.warning("--wandb: W&B is not there yet, the numbers go to files")
     content = load_checkpoint(Path(config.resume)) if config.resume else None
-    if content is None:
-        files = runs.claim_run(config)
-        if config.run_name not in (None, files.name):
-            _LOGGER.warning(
-                "--run_name=%s is taken or unsafe as a file name: this run is %s",
-                config.run_name,
-                files.name,
-            )
-    else:
+    if content is not None:
         check_resumable(config, content)
-        files = RunFiles(config.out_path, content["run_name"])
+    files = files or _files_of(config, content)
     config = replace(config, run_name=files.name)
-    run = _Run(config, tracker, files, content, should_stop, signalled)
+    run = _Run(config, tracker, files, content, should_stop, signalled, sweep)
     try:
-        tracker.start(files, config.flags(), run.history)
         return run.go(device)
-    except BaseException:
-        tracker.abandon()
-        if not files.last.exists():
-            files.log.unlink(missing_ok=True)
-        raise
+    finally:
+        if (
+            not run.closed
+        ):  # An error that the user can mend: a run that never began leaves nothing.
+            tracker.abandon()
+            if not files.last.exists():
+                files.log.unlink(missing_ok=True)
+
+
+def _files_of(config: TrainConfig, content: Mapping[str, Any] | None) -> RunFiles:
+    """The checkpoint's own files, or new ones: going on from an older state overwrites nothing."""
+    if content is not None:
+        files = RunFiles(config.out_path, content["run_name"])
+        ours = files.last.exists() and files.last.samefile(str(config.resume))
+        if config.run_name in (None, files.name) and (ours or not files.exist()):
+            for rest in files.last.parent.glob(f".{files.name}.*.part"):
+                rest.unlink(missing_ok=True)  # Of a save that was killed.
+            return files
+    files = runs.claim_run(config)
+    if config.run_name not in (None, files.name):
+        _LOGGER.warning(
+            "--run_name=%s is taken or no file name: this run is %s", config.run_name, files.name
+        )
+    return files
 
 
 class _Run:
@@ -100,10 +117,12 @@ class _Run:
         content: dict[str, Any] | None,
         should_stop: ShouldStop,
         signalled: Signal,
+        sweep: Mapping[str, Any] | None,
     ) -> None:
         self.config, self.tracker, self.files = config, tracker, files
         self.should_stop, self.signalled = should_stop, signalled
-        self.content = content
+        self.content, self.sweep = content, sweep
+        self.closed = False
         self.history = [EpochRecord(**row) for row in content["history"]] if content else []
         self.best = Best(**content["best"]) if content and content["best"] else None
         self.epoch: int = content["epoch"] if content else config.initial_epoch
@@ -111,10 +130,18 @@ class _Run:
 
     def go(self, device: torch.device) -> RunResult:
         """Prepare, train to the end, and tell the tracker how it ended."""
+        begun = False
         try:
             self._prepare(device)
+            tested = _tested(self.files) if self.content else None
+            self.tracker.start(self.files, self.config.flags(), self.history)
+            begun = True
+            if not self.content:
+                self._save()
             reason = self._train()
-            result = self._result(State.STOPPED if reason else State.FINISHED, stop_reason=reason)
+            state = State.STOPPED if reason else State.FINISHED
+            kept = tested if self.content and self.content["epoch"] == self.epoch else None
+            result = self._result(state, stop_reason=reason, test=kept)
         except LossNotFinite as error:
             lr = self.session.optimizer.param_groups[0]["lr"]
             text = (
@@ -122,15 +149,19 @@ class _Run:
                 " lower --lr, or train with --amp=off"
             )
             result = self._result(State.FAILED, error=text)
-        except torch.OutOfMemoryError as error:
+        except (MemoryError, RuntimeError) as error:
+            if not _is_out_of_memory(error):
+                raise
             text = f"out of memory at --batch_size={self.config.batch_size}; lower it ({error})"
             result = self._result(State.FAILED, error=text.splitlines()[0])
         except Interrupted as error:
             result = self._interrupted(error.signum, error.steps)
         except KeyboardInterrupt:
-            result = self._interrupted(2, 0)
+            result = self._interrupted(signal.SIGINT, 0)
         self._say_end(result)
-        self.tracker.close(result)
+        if begun:
+            self.tracker.close(result)
+            self.closed = True
         return result
 
     def _prepare(self, device: torch.device) -> None:
@@ -139,15 +170,13 @@ class _Run:
         if config.data_dir == SAMPLE_DATA and config.task != "digits":
             _LOGGER.info("Data: the bundled sample %s; --data_dir=FOLDER takes yours", SAMPLE_DATA)
         task = get_task(config.task)
-        found = {
-            name: usable(examples, config, self._check)
-            for name, examples in task.splits(config, ("train", "val")).items()
-        }
+        found = task.splits(config, ("train", "val"))
         if config.train_samples is not None:
             found["train"] = subset(found["train"], config.train_samples, config.seed)
-        labels = task.labels(found["train"], config)
+        found = {k: usable(examples, config, self._check) for k, examples in found.items()}
         if content:
-            labels = _kept_labels(content, labels, config)
+            task.check_labels(content["labels"], config)
+        labels = content["labels"] if content else task.labels(found["train"], config)
         network = task.network(config, labels, weights="none" if content else None)
         self.session = Session(config, task, labels, network, device, self.signalled)
         self.train, self.val = (self.session.split(found[name]) for name in ("train", "val"))
@@ -162,8 +191,6 @@ class _Run:
         )
         if content:
             self._restore(content)
-        else:
-            self._save()
 
     def _check(self) -> None:
         signum = self.signalled()
@@ -183,8 +210,12 @@ class _Run:
             )
         if content["data"] != self.digest:
             _LOGGER.warning("The pictures or scores have changed since the checkpoint")
-        if content["best"] and content["best"]["epoch"] == self.epoch - 1:
-            copy_checkpoint(Path(str(self.config.resume)), self.files.best)
+        source = Path(str(self.config.resume))
+        beside = source.with_name(source.name.removesuffix(".pt") + ".best.pt")
+        if self.best and self.best.epoch == self.epoch - 1:
+            copy_checkpoint(source, self.files.best)
+        elif beside.exists() and not self.files.best.exists():
+            copy_checkpoint(beside, self.files.best)
         _LOGGER.info("Going on at epoch %d of %d", self.epoch, self.config.epochs)
 
     def _train(self) -> StopReason | None:
@@ -210,7 +241,10 @@ class _Run:
         started = time.monotonic()
         learned = session.train(self.train, epoch)
         seconds = time.monotonic() - started
-        checked = session.evaluate(self.val, f"Validation {epoch}")
+        try:
+            checked = session.evaluate(self.val, f"Validation {epoch}")
+        except Interrupted as error:
+            raise Interrupted(error.signum, len(learned.step_losses)) from None
         session.scheduler.step()
         train = session.score(self.train, learned, "train")
         val = session.score(self.val, checked, "val")
@@ -228,8 +262,10 @@ class _Run:
         self.epoch += 1
         value = record.metrics[known.watch]
         sign = 1 if known.goal == "minimize" else -1
-        better = self.best is None or sign * value < sign * self.best.value
-        if better and math.isfinite(value):
+        better = math.isfinite(value) and (
+            self.best is None or sign * value < sign * self.best.value
+        )
+        if better:
             self.best = Best(record.epoch, known.watch, value)
         _LOGGER.info(
             "Epoch %d: lr=%.4g %s%s",
@@ -247,7 +283,8 @@ class _Run:
         content = {
             **self.session.state(),
             "run_name": self.files.name,
-            "config": self.config.flags(),
+            # With the data's place in full, so that --test_net finds it from any folder.
+            "config": {**self.config.flags(), "data_dir": self._data_dir()},
             "epoch": self.epoch,
             "random": random_states(),
             "data": self.digest,
@@ -256,6 +293,10 @@ class _Run:
             "seconds": time.monotonic() - self.started,
         }
         save_checkpoint(self.files.last, content)
+
+    def _data_dir(self) -> str:
+        given = self.config.data_dir
+        return given if given == SAMPLE_DATA else str(self.config.data_path.resolve())
 
     def _reason(self) -> StopReason | None:
         patience, best = self.config.patience, self.best
@@ -278,6 +319,7 @@ class _Run:
             run_name=self.files.name,
             state=state,
             config=self.config.flags(),
+            sweep=self.sweep,
             best=self.best,
             metrics=dict(self.history[-1].metrics) if self.history else {},
             seconds=time.monotonic() - self.started,
@@ -289,8 +331,9 @@ class _Run:
         if result.state is State.FAILED:
             _LOGGER.error("Failed: %s", result.error)
         if result.state is State.INTERRUPTED:
-            saved = self.files.last.exists()
-            way = f"python -m deep_cnn --resume={self.files.last}" if saved else "the same command"
+            last = self.files.last
+            resume = f"python -m deep_cnn --resume={quote(str(last))}"
+            way = resume if last.exists() else "the same command"
             _LOGGER.warning("Interrupted; go on with: %s", way)
         if result.stop_reason:
             reason = {k: v for k, v in asdict(result.stop_reason).items() if v is not None}
@@ -300,7 +343,8 @@ class _Run:
 def resumed_config(path: Path, changes: Mapping[str, Any]) -> TrainConfig:
     """The configuration in the checkpoint `path`, with these flags changed.
 
-    Results go where the checkpoint lies, unless --out_dir is among `changes`.
+    Results go where the checkpoint lies, unless --out_dir is among `changes`. CheckpointError for
+    a file that is no checkpoint, ConfigError for a flag that is not legal.
     """
     content = load_checkpoint(path)
     folder = path.resolve().parent
@@ -311,6 +355,10 @@ def resumed_config(path: Path, changes: Mapping[str, Any]) -> TrainConfig:
 def check_resumable(config: TrainConfig, content: Mapping[str, Any]) -> None:
     """CheckpointError unless `config` is the checkpoint's but for what may change."""
     known = flags(config.task)
+    if config.resume and config.epochs < content["epoch"]:
+        raise CheckpointError(
+            f"--epochs={config.epochs}: {content['epoch']} epochs are done already; give more"
+        )
     for name, value in config.flags().items():
         free = name in _FREE_ON_RESUME or known[name].bookkeeping
         if not free and value != content["config"].get(name):
@@ -321,16 +369,17 @@ def check_resumable(config: TrainConfig, content: Mapping[str, Any]) -> None:
             )
 
 
-def _kept_labels(content: Mapping[str, Any], labels: Labels, config: TrainConfig) -> Labels:
-    """The checkpoint's labels; CheckpointError where the data have other classes."""
-    kept: Labels = content["labels"]
-    if kept.get("classes") != labels.get("classes"):
-        raise CheckpointError(
-            f"the checkpoint of {content['run_name']} has {len(kept.get('classes', 'x'))} outputs,"
-            f" {config.data_path} needs {len(labels.get('classes', 'x'))} or has other classes;"
-            " take the data it was trained on, or begin a new run with --weights=CHECKPOINT"
-        )
-    return kept
+def _tested(files: RunFiles) -> Mapping[str, float] | None:
+    """The test metrics of a run that is over."""
+    try:
+        return RunResult.from_json(files.result.read_text(encoding="utf-8")).test
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    words = ("out of memory", "not enough memory", "can't allocate memory")
+    return isinstance(error, MemoryError) or any(word in str(error) for word in words)
 
 
 def restore_into(session: Session, content: Mapping[str, Any], path: object) -> None:
@@ -338,7 +387,7 @@ def restore_into(session: Session, content: Mapping[str, Any], path: object) -> 
     try:
         session.restore(content)
     except (RuntimeError, ValueError, KeyError, TypeError) as error:
-        reason = str(error).splitlines()[0]
+        reason = " ".join(str(error).split())[:150]
         raise CheckpointError(
             f"{path} does not fit --model={session.config.model} ({reason}); it is damaged or was"
             " changed, take another checkpoint"

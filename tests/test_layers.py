@@ -11,18 +11,22 @@ LAYERS = [
     ["errors"],
     ["names"],
     ["config"],
-    ["runs"],
+    ["runs", "signals"],
     ["data", "models", "metrics", "tracking", "checkpoint", "vision", "devices", "progress"],
     ["tasks", "optim", "loop"],
     ["session"],
     ["training"],
-    ["testing"],
-    ["signals"],
+    ["testing", "sweep"],
     ["cli"],
 ]
 # Below the families, what one part of a line may take from another.
 ALLOWED = {("models", "vision")}
-HOMES = {"torchvision": {"vision"}, "wandb": {"tracking"}, "optuna": {"sweep", "report"}}
+HOMES = {
+    "yaml": {"sweep"},
+    "torchvision": {"vision"},
+    "wandb": {"tracking"},
+    "optuna": {"sweep", "report"},
+}
 STANDARD_LIBRARY_ONLY = {"errors", "names", "config", "runs", "cli", "signals"}
 MODULES = sorted(PACKAGE.rglob("*.py"))
 

@@ -108,17 +108,17 @@ def test_the_same_seed_gives_the_same_numbers_and_another_one_others(tmp_path: P
 
 def test_a_signal_between_two_steps_repeats_the_epoch(tmp_path: Path) -> None:
     straight = fit(digits(tmp_path / "a"))
-    asked = 0
+    files, asked = RunFiles(tmp_path / "b", "d"), 0
 
     def signalled() -> int | None:
         nonlocal asked
-        asked += 1
-        return 15 if asked > 1534 + 12 else None  # 1,534 times while pictures are checked.
+        asked += files.table.exists()  # The first epoch is over.
+        return 15 if asked > 3 else None
 
     result = fit(digits(tmp_path / "b"), FileTracker(), signalled=signalled)
     assert result.state is State.INTERRUPTED
     assert result.signal == 15
-    files = RunFiles(tmp_path / "b", "d")
+    assert "Interrupted in epoch 1 after 3 steps" in files.log.read_text()
     assert json.loads(files.result.read_text())["state"] == "interrupted"
     assert "go on with: python -m deep_cnn --resume=" in files.log.read_text()
     resumed = fit(resumed_config(files.last, {"resume": files.last}), FileTracker())
@@ -293,13 +293,8 @@ def test_a_resume_with_other_flags_says_which(tmp_path: Path) -> None:
 
 def test_a_checkpoint_with_other_classes_is_refused(tmp_path: Path) -> None:
     folder = make_classes(tmp_path / "data")
-    common = {
-        "model": "lenet",
-        "weights": "none",
-        "epochs": 1,
-        "out_dir": tmp_path,
-        "run_name": "f",
-    }
+    common = {"model": "lenet", "weights": "none", "epochs": 1, "run_name": "f"}
+    common["out_dir"] = tmp_path
     fit(TrainConfig(data_dir=str(folder)).updated(common))
     (folder / "train" / "third").mkdir()
     (folder / "val" / "third").mkdir()
@@ -331,3 +326,63 @@ def test_the_sample_shows_learning(tmp_path: Path) -> None:
     result = fit(config)
     assert result.metrics["pearson_val"] > 0.8
     assert RunResult.from_json(result.to_json()).metrics["r2_val"] > 0.3
+
+
+def test_a_resume_that_is_refused_leaves_the_result(tmp_path: Path) -> None:
+    fit(digits(tmp_path, epochs=1), FileTracker())
+    files = RunFiles(tmp_path, "d")
+    deep_cnn.test(resumed_config(files.last, {"test_net": files.last}))
+    before = files.result.read_text(), files.arguments.read_text()
+    with pytest.raises(CheckpointError):
+        fit(resumed_config(files.last, {"resume": files.last, "lr": 0.5}), FileTracker())
+    assert (files.result.read_text(), files.arguments.read_text()) == before
+    fit(resumed_config(files.last, {"resume": files.last}), FileTracker())
+    assert json.loads(files.result.read_text())["test"] == json.loads(before[0])["test"]
+
+
+def test_going_on_from_an_older_state_overwrites_nothing(tmp_path: Path) -> None:
+    fit(digits(tmp_path, epochs=1), FileTracker())
+    files = RunFiles(tmp_path, "d")
+    older = files.last.with_name("older.pt")
+    older.write_bytes(files.last.read_bytes())
+    fit(resumed_config(files.last, {"resume": files.last, "epochs": 3}), FileTracker())
+    before = files.last.read_bytes(), files.table.read_text()
+    again = fit(resumed_config(older, {"resume": older, "epochs": 2}), FileTracker())
+    assert again.run_name == "d-2"
+    named = resumed_config(older, {"resume": older, "epochs": 2, "run_name": "other"})
+    assert fit(named, FileTracker()).run_name == "other"
+    assert (files.last.read_bytes(), files.table.read_text()) == before
+    with pytest.raises(CheckpointError, match="3 epochs are done already"):
+        fit(resumed_config(files.last, {"resume": files.last, "epochs": 2}))
+
+
+def test_a_test_with_other_classes_is_refused(tmp_path: Path) -> None:
+    folder = make_classes(tmp_path / "data")
+    common = {"model": "lenet", "weights": "none", "epochs": 1, "run_name": "f"}
+    common["out_dir"] = tmp_path
+    fit(TrainConfig(data_dir=str(folder)).updated(common))
+    for part in ("train", "val"):
+        (folder / part / "dark").rename(folder / part / "other")
+    last = tmp_path / "models" / "f.pt"
+    with pytest.raises(CheckpointError, match="classes of other names"):
+        deep_cnn.test(resumed_config(last, {"test_net": last}))
+
+
+def test_a_notebook_gets_the_whole_log(tmp_path: Path) -> None:
+    fit(digits(tmp_path, epochs=1), FileTracker())
+    log = RunFiles(tmp_path, "d").log.read_text()
+    assert "Running on cpu device" in log
+    assert "Epoch 0: lr=0.01" in log
+
+
+def test_weights_count_even_with_one_picture_a_step(tmp_path: Path) -> None:
+    folder = make_scored(tmp_path / "data", 30)
+    lines = (folder / "scores.csv").read_text().splitlines()
+    results = []
+    for weight in (1, 50):
+        rows = [f"{line},{weight if i % 5 == 0 else 1}" for i, line in enumerate(lines[1:])]
+        (folder / "scores.csv").write_text("\n".join([lines[0] + ",weight", *rows]))
+        config = TrainConfig(data_dir=str(folder), out_dir=str(tmp_path), epochs=1, batch_size=1,
+                             freeze="trunk", optimizer="sgd", lr=1e-3)  # fmt: skip
+        results.append(fit(config).metrics["mae_val"])
+    assert results[0] != results[1]

@@ -15,13 +15,14 @@ from deep_cnn.names import InputFormat
 Picture = Path | NDArray[np.uint8]
 # Large pictures and odd EXIF are no news; set once, because decoding runs in many threads.
 warnings.filterwarnings("ignore", module=r"PIL\.")
+_LONGEST = 100
 _FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
 
 def decode(picture: Picture) -> Image.Image:
     """The picture upright, as RGB: grey, palette, CMYK, transparent (on white) and 16-bit alike.
 
-    An array is (H, W) uint8, grey. ValueError, with the reason, for what cannot be decoded.
+    An array, (H, W) uint8, stays grey. ValueError, with the reason, for what cannot be decoded.
     """
     if isinstance(picture, np.ndarray):
         return Image.fromarray(picture)
@@ -29,6 +30,8 @@ def decode(picture: Picture) -> Image.Image:
         if picture.stat().st_size == 0:
             raise ValueError("empty file")
         with Image.open(picture) as image:
+            if max(image.size) > _LONGEST * min(image.size):
+                raise ValueError(f"{image.width} x {image.height} pixels is a line, not a picture")
             return _to_rgb(ImageOps.exif_transpose(image))
     except FileNotFoundError:
         raise ValueError("missing") from None
@@ -41,6 +44,8 @@ def decode(picture: Picture) -> Image.Image:
 def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode in ("I", "F") or image.mode.startswith("I;"):
         values = np.asarray(image, dtype=np.float64)
+        if not np.isfinite(values).all():
+            raise ValueError("pixels that are no numbers")
         top = 1.0 if image.mode == "F" and values.max() <= 1 else 255.0
         top = 65535.0 if values.max() > 255 or image.mode.startswith("I;") else top
         return Image.fromarray((values / top * 255).clip(0, 255).astype(np.uint8)).convert("RGB")

@@ -6,16 +6,22 @@ import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
 
 from deep_cnn.data.images import AUGMENTS, SHAPES, Picture, decode, random_state, to_array
+from deep_cnn.errors import DataError
 from deep_cnn.names import InputFormat
 
+# Quick on a few pictures, and worth a bar on a million.
+_CHECKING: dict[str, Any] = {"desc": "Checking pictures", "unit": "", "delay": 2, "leave": False,
+                             "disable": None}  # fmt: skip
 SPLITS = ("train", "val", "test")
 
 
@@ -36,7 +42,7 @@ class Examples:
         return len(self.names)
 
     def take(self, indices: Sequence[int]) -> "Examples":
-        """Only these."""
+        """Only the pictures at `indices`, in that order."""
         kept = list(indices)
         return Examples(
             tuple(self.names[i] for i in kept),
@@ -98,7 +104,8 @@ def find_bad(examples: Examples, check: Callable[[], None] = lambda: None) -> di
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         bad = {}
         try:
-            for i, reason in enumerate(pool.map(fault, examples.pictures)):
+            faults = pool.map(fault, examples.pictures)
+            for i, reason in enumerate(tqdm(faults, **_CHECKING, total=len(examples))):
                 check()
                 if reason is not None:
                     bad[i] = reason
@@ -123,7 +130,11 @@ class _PictureSet(Dataset[tuple[Tensor, int]]):
         self.augment = AUGMENTS.get(pre) if augment else None
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        image = decode(self.examples.pictures[index])
+        try:
+            image = decode(self.examples.pictures[index])
+        except ValueError as error:  # It was checked when the run began.
+            name = self.examples.names[index]
+            raise DataError(f"{name} cannot be read any more ({error}); put it back") from None
         if self.augment:
             random = random_state(self.seed, self.epoch, self.examples.names[index])
             image = self.augment(image, self.form, random)
@@ -133,10 +144,10 @@ class _PictureSet(Dataset[tuple[Tensor, int]]):
 
 
 def _leave_signals_to_the_parent(_: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    if hasattr(signal, "SIGUSR1"):
-        signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    # A scheduler signals the whole group; workers end with the loader, or with their parent.
+    for name in ("SIGINT", "SIGTERM", "SIGUSR1"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
     torch.set_num_threads(1)
 
 
@@ -163,7 +174,11 @@ def load_batches(
         # Its own generator: a loader otherwise draws a seed from torch's global one.
         generator=torch.Generator().manual_seed(seed),
     )
-    yield from loader
+    try:
+        yield from loader
+    except DataError as error:  # A worker's comes with its whole trace; the last line says it.
+        said = str(error).splitlines()[-1]
+        raise DataError(said.removeprefix("deep_cnn.errors.DataError: ")) from None
 
 
 def epoch_order(count: int, batch_size: int, *, seed: int, epoch: int | None) -> list[list[int]]:

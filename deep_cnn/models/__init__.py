@@ -94,14 +94,8 @@ def build_backbone(name: str, weights: str = "none") -> Backbone:
     source = weights if weights in ("imagenet", "none") else "none"
     backbone = _BUILDERS.get(name, _torchvision_backbone)(name, source)
     if source != weights:
-        _load_file(backbone.trunk, name, Path(weights).expanduser())
+        load_weights(backbone.trunk, name, Path(weights).expanduser())
     return backbone
-
-
-def input_format(name: str) -> InputFormat:
-    """What the network `name` was pretrained with."""
-    with torch.device("meta"):
-        return build_backbone(name).form
 
 
 def _lite0_backbone(name: str, weights: str) -> Backbone:
@@ -180,15 +174,15 @@ def _explained_download(name: str, url: str) -> Iterator[None]:
         socket.setdefaulttimeout(before)
 
 
-def _load_file(trunk: nn.Module, name: str, file: Path) -> None:
-    """Put a file's weights into `trunk`, all of them or none."""
+def load_weights(trunk: nn.Module, name: str, file: Path) -> None:
+    """Put a file's weights into the trunk of the network `name`, all or none; WeightsError."""
     try:
         content = torch.load(file, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise WeightsError(
             f"--weights={file} does not exist; use imagenet, none or a file"
         ) from None
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
+    except Exception as error:  # Damaged bytes make the reader fail in a dozen ways.
         raise WeightsError(f"--weights={file} is not a file of weights that torch saved") from error
     state = _trunk_state(content)
     wanted = trunk.state_dict()

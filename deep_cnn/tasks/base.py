@@ -13,7 +13,7 @@ from torch.nn import functional
 from deep_cnn import metrics
 from deep_cnn.config import TrainConfig
 from deep_cnn.data.splits import Examples, assign_splits
-from deep_cnn.errors import DataError
+from deep_cnn.errors import CheckpointError, DataError
 from deep_cnn.models import Network, build_network, preprocessing_format
 
 Labels = Mapping[str, Any]
@@ -34,7 +34,7 @@ class Task(ABC):
 
     @abstractmethod
     def labels(self, train: Examples, config: TrainConfig) -> Labels:
-        """What the training split says about the labels."""
+        """What the training split says about the labels; DataError if there is nothing to learn."""
 
     @abstractmethod
     def encode(self, targets: NDArray[Any], labels: Labels) -> Tensor:
@@ -60,6 +60,10 @@ class Task(ABC):
     def shown(self, predictions: NDArray[Any], labels: Labels) -> list[Any]:
         """Predictions as a person reads them: scores or class names, (N,)."""
 
+    @abstractmethod
+    def check_labels(self, labels: Labels, config: TrainConfig) -> None:
+        """Raise CheckpointError where a checkpoint with these labels does not fit the data."""
+
     def network(self, config: TrainConfig, labels: Labels, weights: str | None = None) -> Network:
         """The network for this configuration; `weights` overrides --weights."""
         return build_network(
@@ -84,6 +88,8 @@ class Task(ABC):
             name: examples.take([i for i, split in enumerate(splits) if split == name])
             for name in wanted
         }
+        if "train" in found and len(found["train"]) and not found["train"].weights.any():
+            raise DataError(f"{config.data_path}: every weight in train is 0; nothing is learned")
         for name, least in (("train", 2), ("val", 1), ("test", 1)):
             if name in found and len(found[name]) < least:
                 raise DataError(
@@ -99,14 +105,17 @@ class Regression(Task):
     metrics = metrics.REGRESSION
 
     def labels(self, train: Examples, config: TrainConfig) -> Labels:
-        """Mean and standard deviation of the training scores."""
+        """Mean and standard deviation of the training scores; DataError where all are equal."""
         mean, std = float(train.targets.mean()), float(train.targets.std())
-        if std == 0:
+        if np.ptp(train.targets) == 0 or std == 0:
             raise DataError(
                 f"--data_dir={config.data_path}: all {len(train)} training scores are {mean:g};"
                 " there is nothing to learn, check the file or --study"
             )
         return {"mean": mean, "std": std}
+
+    def check_labels(self, labels: Labels, config: TrainConfig) -> None:
+        """Any score fits: new ones are scaled as the old ones were."""
 
     def encode(self, targets: NDArray[Any], labels: Labels) -> Tensor:
         """(N,) scores in training standard deviations from the training mean, float32."""
@@ -122,7 +131,7 @@ class Regression(Task):
         return functional.mse_loss(outputs.squeeze(1), encoded, reduction="none")
 
     def outputs(self, labels: Labels) -> int:
-        """One."""
+        """One, the score."""
         return 1
 
     def baseline(self, train: NDArray[Any], count: int, labels: Labels) -> Tensor:
@@ -146,6 +155,16 @@ class Classification(Task):
     def labels(self, train: Examples, config: TrainConfig) -> Labels:
         """The class names."""
         return {"classes": self.classes(config)}
+
+    def check_labels(self, labels: Labels, config: TrainConfig) -> None:
+        """Raise CheckpointError where the data have other classes than the checkpoint."""
+        known, there = list(labels["classes"]), self.classes(config)
+        if known != there:
+            raise CheckpointError(
+                f"the checkpoint has {len(known)} outputs, {config.data_path} needs {len(there)} or"
+                " has classes of other names; take the data that it was trained on, or begin a new"
+                " run with --weights=CHECKPOINT"
+            )
 
     def encode(self, targets: NDArray[Any], labels: Labels) -> Tensor:
         """(N,) classes, int64."""

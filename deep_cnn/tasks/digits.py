@@ -1,11 +1,13 @@
 """Digits: scikit-learn's 1,797 handwritten digits, resized to 28x28x1, for a LeNet."""
 
+from pathlib import Path
+
 import numpy as np
 from PIL import Image
 
 from deep_cnn.config import TrainConfig
 from deep_cnn.data.splits import Examples
-from deep_cnn.models import Network
+from deep_cnn.models import Network, load_weights
 from deep_cnn.models.lenet import FORMAT, lenet_trunk
 from deep_cnn.tasks.base import Classification, Labels
 
@@ -30,11 +32,14 @@ class Digits(Classification):
 
     def network(self, config: TrainConfig, labels: Labels, weights: str | None = None) -> Network:
         """LeNet with --hidden units, or any other network by its name."""
-        if config.model != "lenet" or (weights or config.weights) != "none":
+        if config.model != "lenet":
             return super().network(config, labels, weights)
-        hidden = config.options["hidden"]
+        hidden, source = config.options["hidden"], weights or config.weights
+        trunk = lenet_trunk(hidden, config.dropout)
+        if source != "none":
+            load_weights(trunk, "lenet", Path(source).expanduser())
         return Network(
-            lenet_trunk(hidden, config.dropout),
+            trunk,
             hidden,
             self.outputs(labels),
             dropout=config.dropout,

@@ -19,13 +19,12 @@ class Folders(Classification):
     def all_examples(self, config: TrainConfig) -> tuple[Examples, list[str | None]]:
         """The pictures of train/, and those of val/ marked as test."""
         root = config.data_path
+        classes = self.classes(config)
         names: list[str] = []
         targets: list[int] = []
         marks: list[str | None] = []
         for folder, mark in (("train", None), ("val", "test")):
-            for target, label in enumerate(
-                self.classes(config) if (root / folder).is_dir() else ()
-            ):
+            for target, label in enumerate(classes if (root / folder).is_dir() else ()):
                 found = _pictures(root, f"{folder}/{label}")
                 names += found
                 targets += [target] * len(found)
@@ -59,15 +58,28 @@ class Folders(Classification):
 
 
 def _subfolders(folder: Path) -> list[str]:
-    if not folder.is_dir():
-        raise DataError(f"{folder} does not exist; class folders lie in train/ and val/")
-    with os.scandir(folder) as entries:
-        return sorted(e.name for e in entries if e.is_dir() and not e.name.startswith("."))
+    return sorted(e.name for e in _entries(folder) if _is_dir(e) and not e.name.startswith("."))
+
+
+def _is_dir(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # A link that leads to itself.
+        return False
+
+
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            return list(entries)
+    except OSError as error:
+        reason = error.strerror
+        raise DataError(f"{folder} cannot be listed ({reason}); class folders lie there") from None
 
 
 def _pictures(root: Path, folder: str) -> list[str]:
-    with os.scandir(root / folder) as entries:
-        files = [e.name for e in entries if Path(e.name).suffix.lower() in SUFFIXES and e.is_file()]
+    entries = _entries(root / folder)
+    files = [e.name for e in entries if Path(e.name).suffix.lower() in SUFFIXES and not _is_dir(e)]
     if not files:
         raise DataError(f"{root / folder} has no picture ({', '.join(sorted(SUFFIXES))}); add some")
     return sorted(f"{folder}/{file}" for file in files)

@@ -54,8 +54,6 @@ def read_scores(path: Path, study: str) -> tuple[Examples, list[str | None]]:
         marks.append(mark)
     if len(names) < 3:
         raise DataError(f"{path} has {len(names)} rows with pictures; 3 at least are needed")
-    if not any(weights):
-        raise DataError(f"{path}: every weight is 0; there is nothing to learn")
     pictures = [path.parent / name for name in names]
     return Examples(tuple(names), pictures, np.array(scores), np.array(weights)), marks
 
@@ -104,7 +102,7 @@ def _listed(columns: list[str]) -> str:
 
 def _number(text: str, where: str, column: str) -> float:
     try:
-        number = float(text)
+        number = math.nan if "_" in text else float(text)
     except ValueError:
         number = math.nan
     if not math.isfinite(number):

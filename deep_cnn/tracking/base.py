@@ -1,13 +1,16 @@
-"""The protocol that every tracker keeps, and the one that does nothing."""
+"""What every tracker can be told; the base class does nothing with it."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 from deep_cnn.runs import EpochRecord, RunFiles, RunResult
 
 
-class Tracker(Protocol):
-    """Told of a run as it goes: start, then log and log_steps an epoch, then close or abandon."""
+class Tracker:
+    """Told of a run as it goes: start, then log and log_steps an epoch, then close or abandon.
+
+    Keeps nothing; the others override what they keep.
+    """
 
     def start(
         self, files: RunFiles, flags: Mapping[str, Any], history: Sequence[EpochRecord]
@@ -25,24 +28,3 @@ class Tracker(Protocol):
 
     def abandon(self) -> None:
         """The run breaks off with an error that the user can mend, and has no result."""
-
-
-class NullTracker:
-    """Keeps nothing."""
-
-    def start(
-        self, files: RunFiles, flags: Mapping[str, Any], history: Sequence[EpochRecord]
-    ) -> None:
-        """Nothing."""
-
-    def log(self, record: EpochRecord) -> None:
-        """Nothing."""
-
-    def log_steps(self, split: str, epoch: int, losses: Sequence[float]) -> None:
-        """Nothing."""
-
-    def close(self, result: RunResult) -> None:
-        """Nothing."""
-
-    def abandon(self) -> None:
-        """Nothing."""

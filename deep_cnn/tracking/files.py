@@ -5,10 +5,12 @@ import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from logging.handlers import MemoryHandler
 from pathlib import Path
 from typing import Any
 
 from deep_cnn.runs import EpochRecord, RunFiles, RunResult, unwritable, write_csv, write_text
+from deep_cnn.tracking.base import Tracker
 
 _LOGGER = logging.getLogger("deep_cnn")
 _STEP_SPLITS = ("train", "val")
@@ -48,12 +50,17 @@ def log_to(path: Path) -> Iterator[None]:
         _detach(handler)
 
 
-class FileTracker:
+class FileTracker(Tracker):
     """The file logger; `<out_dir>/logger`, `<out_dir>/results`, see the README's list of files."""
 
     files: RunFiles
 
     def __init__(self) -> None:
+        # What is said before the run has its files waits for them.
+        self.early = MemoryHandler(10_000, flushLevel=logging.CRITICAL + 1)
+        _LOGGER.addHandler(self.early)
+        if _LOGGER.level == logging.NOTSET:
+            _LOGGER.setLevel(logging.INFO)
         self.records: list[EpochRecord] = []
         self.steps: dict[str, list[tuple[Any, ...]]] = {}
         self.handler: logging.Handler | None = None
@@ -68,6 +75,9 @@ class FileTracker:
         self.handler = _attach(files.log)
         for name, value in flags.items():
             self.handler.emit(_line(f"--{name}={value}"))
+        _LOGGER.removeHandler(self.early)
+        self.early.setTarget(self.handler)
+        self.early.close()
         write_text(files.arguments, json.dumps(dict(flags), indent=2) + "\n")
         files.result.unlink(missing_ok=True)  # It means that the run is over, and it is not.
         if self.records:
@@ -91,8 +101,10 @@ class FileTracker:
 
     def abandon(self) -> None:
         """Remove what `start` wrote, unless the run has come to save a checkpoint."""
+        _LOGGER.removeHandler(self.early)
+        begun = self.handler is not None
         self._close_log()
-        if self.files.last.exists():
+        if not begun or self.files.last.exists():
             return
         for path in (self.files.arguments, self.files.log):
             with suppress(OSError):

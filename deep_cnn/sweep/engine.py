@@ -1,0 +1,240 @@
+"""Run a sweep with local workers: start them, watch over them, show how far they are."""
+
+import json
+import multiprocessing
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from deep_cnn.errors import SpecError
+from deep_cnn.runs import safe_name, write_csv
+from deep_cnn.sweep.job import Job
+from deep_cnn.sweep.spec import SweepSpec
+from deep_cnn.sweep.store import LEASE, FolderStore, Trial
+
+_PAUSE = 0.2
+_MOST_IN_A_ROW = 5
+_GRACE = 25.0
+
+
+@dataclass(frozen=True, slots=True)
+class Swept:
+    """How a sweep stands when the engine leaves it."""
+
+    trials: tuple[Trial, ...]
+    signal: int | None = None
+    error: str | None = None
+
+    @property
+    def failed(self) -> list[Trial]:
+        """The trials that were given up."""
+        return [trial for trial in self.trials if trial.state == "failed"]
+
+
+def run_sweep(
+    spec: SweepSpec,
+    file: Path,
+    out: Path,
+    *,
+    workers: int = 1,
+    seed: int = 0,
+    retries: int = 1,
+    count: int | None = None,
+    signalled: Callable[[], int | None] = lambda: None,
+) -> Swept:
+    """Run every trial of the sweep in `file` that is not over yet; results go to `out`.
+
+    SpecError for a sweep that cannot run here, or that is another one than on disk.
+    """
+    _check_runnable(spec, file, count)
+    folder = out / "sweeps" / safe_name(spec.name)
+    lease = float(os.environ.get("DEEP_CNN_LEASE", LEASE))
+    store = FolderStore(folder, retries=retries, lease=lease)
+    store.open(spec.content, seed)
+    store.reopen()
+    limit = min((n for n in (spec.run_cap, count) if n is not None), default=None)
+    return _Engine(spec, file, out, store, workers, seed, limit, signalled).run()
+
+
+def _check_runnable(spec: SweepSpec, file: Path, count: int | None) -> None:
+    if not spec.ours:
+        raise SpecError(
+            f"{file}: the command does not run deep_cnn, and foreign programs are not run yet;"
+            " check and sample plan the search of any sweep file"
+        )
+    if spec.method not in ("grid", "random"):
+        raise SpecError(
+            f"{file}: method {spec.method} does not run locally yet; use grid or random"
+        )
+    if spec.points is None and spec.run_cap is None and count is None:
+        raise SpecError(
+            f"{file}: this random search has no end; add run_cap: 20 to the file, or --count=20"
+        )
+
+
+class _Engine:
+    def __init__(
+        self,
+        spec: SweepSpec,
+        file: Path,
+        out: Path,
+        store: FolderStore,
+        workers: int,
+        seed: int,
+        limit: int | None,
+        signalled: Callable[[], int | None],
+    ) -> None:
+        self.spec, self.store, self.out = spec, store, out
+        self.workers, self.limit, self.signalled = workers, limit, signalled
+        self.job = Job(
+            file, store.folder, out, seed, store.retries, limit, store.lease, threads_each(workers)
+        )
+        self.context = multiprocessing.get_context("forkserver")
+        # The server imports torch once and never touches CUDA; its forks are ready at once.
+        self.context.set_forkserver_preload(["deep_cnn.sweep.worker"])
+        self.processes: dict[int, BaseProcess] = {}
+        self.written: Sequence[Trial] = ()
+        self.ends: dict[int, tuple[str, int]] = {}
+        self.in_a_row = 0
+
+    def run(self) -> Swept:
+        total = self._total()
+        with tqdm(total=total, desc=self.spec.name, unit="trial", file=sys.stderr) as bar:
+            try:
+                return self._watch(bar)
+            finally:
+                self._stop_workers()
+                self._write(self.store.trials())
+
+    def _total(self) -> int | None:
+        ends = [n for n in (self.spec.points, self.limit) if n is not None]
+        return min(ends) if ends else None
+
+    def _watch(self, bar: "tqdm[Any]") -> Swept:
+        for slot in range(self.workers):
+            self._start(slot)
+        while True:
+            trials = self.store.trials()
+            self._write(trials)
+            self._show(bar, trials)
+            signum = self.signalled()
+            if signum is not None:
+                return Swept(self._after_stop(), signal=signum)
+            error = self._five_in_a_row(trials)
+            if error:
+                return Swept(self._after_stop(), error=error)
+            if not self._keep_workers():
+                return Swept(tuple(self.store.trials()))
+            time.sleep(_PAUSE)
+
+    def _after_stop(self) -> tuple[Trial, ...]:
+        self._stop_workers()
+        return tuple(self.store.trials())
+
+    def _start(self, slot: int) -> None:
+        process = self.context.Process(
+            target=_work, args=(self.job, slot), name=f"worker {slot}", daemon=False
+        )
+        process.start()
+        self.processes[slot] = process
+
+    def _keep_workers(self) -> bool:
+        """Put a new worker in the place of one that died; False when all have done their part."""
+        for slot, process in list(self.processes.items()):
+            if process.exitcode is None:
+                continue
+            del self.processes[slot]
+            if process.exitcode != 0:
+                self._start(slot)
+        return bool(self.processes)
+
+    def _stop_workers(self) -> None:
+        for process in self.processes.values():
+            process.terminate()
+        end = time.monotonic() + _GRACE
+        for process in self.processes.values():
+            process.join(max(0.1, end - time.monotonic()))
+            if process.exitcode is None:
+                process.kill()
+                process.join()
+        self.processes.clear()
+
+    def _five_in_a_row(self, trials: Sequence[Trial]) -> str | None:
+        """The last error, after five failures without a success in between."""
+        for trial in trials:
+            now = ("over", 0) if trial.over else (trial.state, trial.failures)
+            before = self.ends.get(trial.number, ("", 0))
+            if trial.over and before[0] != "over":
+                self.in_a_row = 0
+            elif trial.failures > before[1]:
+                self.in_a_row += trial.failures - before[1]
+                if self.in_a_row >= _MOST_IN_A_ROW:
+                    return f"{self.in_a_row} failures in a row, the last one: {trial.error}"
+            self.ends[trial.number] = now
+        return None
+
+    def _show(self, bar: "tqdm[Any]", trials: Sequence[Trial]) -> None:
+        states = [trial.state for trial in trials]
+        over = sum(trial.over for trial in trials)
+        best = best_trials(self.spec, trials)[:1]
+        shown: dict[str, Any] = {
+            "running": states.count("running"),
+            "failed": states.count("failed"),
+        }
+        if best and best[0].outcome:
+            shown["best"] = f"{best[0].outcome['value']:.4g}"
+        bar.n = over
+        bar.set_postfix(shown, refresh=False)
+        bar.refresh()
+
+    def _write(self, trials: Sequence[Trial]) -> None:
+        """Keep trials.csv current."""
+        if list(trials) == list(self.written):
+            return
+        self.written = list(trials)
+        names = sorted(self.spec.leaves(dict.fromkeys(self.spec.space)))
+        ends = ("value", "epochs", "stop_reason", "seconds")
+        columns = ["trial", "state", "run_name", *names, *ends]
+        rows = []
+        for trial in trials:
+            found = trial.outcome or {}
+            point = self.spec.leaves(trial.point or {})
+            reason = found.get("stop_reason")
+            rows.append(
+                [trial.number, trial.state, trial.run_name or ""]
+                + [point.get(name, "") for name in names]
+                + [_empty(found.get(key)) for key in ("value", "epochs")]
+                + [json.dumps(reason) if reason else "", _empty(found.get("seconds"))]
+            )
+        write_csv(self.store.folder / "trials.csv", columns, rows)
+
+
+def _empty(value: object) -> object:
+    return "" if value is None else value
+
+
+def _work(job: Job, slot: int) -> None:
+    from deep_cnn.sweep.worker import work
+
+    work(job, slot)
+
+
+def best_trials(spec: SweepSpec, trials: Sequence[Trial]) -> list[Trial]:
+    """The trials that have a value, best first."""
+    goal = spec.metric.goal if spec.metric else "minimize"
+    valued = [t for t in trials if t.outcome and t.outcome["value"] is not None]
+    sign = -1 if goal == "maximize" else 1
+    return sorted(valued, key=lambda t: sign * float((t.outcome or {})["value"]))
+
+
+def threads_each(workers: int) -> int:
+    """The cores that we may use, divided among the workers."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return max(1, (cores or 1) // workers)

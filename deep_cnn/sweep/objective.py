@@ -1,0 +1,85 @@
+"""Run one configuration of a sweep as an ordinary run, from where it was left."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from deep_cnn.config import TrainConfig
+from deep_cnn.errors import CheckpointError
+from deep_cnn.names import TASKS
+from deep_cnn.runs import EpochRecord, RunFiles, RunResult, claim_run
+from deep_cnn.sweep.space import Point
+from deep_cnn.sweep.spec import Metric, SweepSpec
+from deep_cnn.tracking import FileTracker
+from deep_cnn.training import fit
+
+
+@dataclass(frozen=True, slots=True)
+class Objective:
+    """Turns a configuration into a result; knows neither the store nor the search."""
+
+    spec: SweepSpec
+    out: Path
+
+    def config(self, point: Point) -> TrainConfig:
+        """The run of `point`, its results in the sweep's folder, named by what is not default."""
+        config = replace(self.spec.config(point), out_dir=str(self.out.resolve()))
+        return replace(config, run_name=config.run_name or config.short_name())
+
+    def __call__(
+        self,
+        point: Point,
+        trial: int,
+        run_name: str | None,
+        named: Callable[[str], None],
+        signalled: Callable[[], int | None],
+    ) -> RunResult:
+        """Run `point`, or go on with the run `run_name`; `named` is told the name of a new run."""
+        config = self.config(point)
+        sweep = {"name": self.spec.name, "trial": trial}
+        files = RunFiles(self.out.resolve(), run_name) if run_name else claim_run(config)
+        if not run_name:
+            named(files.name)
+        config = replace(config, run_name=files.name)
+
+        def run(config: TrainConfig) -> RunResult:
+            tracker = FileTracker()
+            return fit(config, tracker, signalled=signalled, files=files, sweep=sweep)
+
+        if files.last.exists():
+            try:
+                return run(replace(config, resume=str(files.last)))
+            except CheckpointError:
+                files.last.unlink(missing_ok=True)  # Damaged: begin again.
+        return run(config)
+
+
+def values_of(history: Sequence[EpochRecord], metric: Metric) -> list[float]:
+    """The metric of each epoch."""
+    name = metric.name.removeprefix("best_")
+    return [record.metrics[name] for record in history if name in record.metrics]
+
+
+def best_value(values: Sequence[float], goal: str) -> float | None:
+    """The best of them by the goal, as W&B's search takes it; None without a finite one."""
+    finite = [value for value in values if value - value == 0]
+    if not finite:
+        return None
+    return max(finite) if goal == "maximize" else min(finite)
+
+
+def outcome(result: RunResult, spec: SweepSpec) -> Mapping[str, Any]:
+    """What the store keeps of a finished run."""
+    watched = TASKS[str(result.config["task"])]
+    metric = spec.metric or Metric(watched.watch, watched.goal)
+    values = values_of(result.history, metric)
+    return {
+        "state": str(result.state),
+        "run_name": result.run_name,
+        "value": best_value(values, metric.goal),
+        "values": values,
+        "epochs": len(result.history),
+        "stop_reason": asdict(result.stop_reason) if result.stop_reason else None,
+        "seconds": result.seconds,
+    }

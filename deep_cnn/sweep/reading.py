@@ -1,0 +1,86 @@
+"""Read a YAML file as W&B does, and remember the line of each key and value."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+Where = tuple[str | int, ...]
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Finding:
+    """A fault, or a note on what is legal but may surprise; `line` counts from 1."""
+
+    line: int
+    text: str
+    fault: bool = True
+
+    def __str__(self) -> str:
+        return f"line {self.line}: {self.text}"
+
+
+class Unreadable(Exception):
+    """The file is no mapping in YAML; `finding` says why."""
+
+    def __init__(self, finding: Finding) -> None:
+        super().__init__(str(finding))
+        self.finding = finding
+
+
+class Document:
+    """YAML as W&B reads it (PyYAML's safe loader), with the line of each key and value."""
+
+    def __init__(self) -> None:
+        self.lines: dict[Where, int] = {}
+        self.plain: set[Where] = set()
+        self.twice: list[tuple[Where, int]] = []
+
+    def read(self, text: str) -> dict[str, Any]:
+        """The mapping that `text` holds; Unreadable."""
+        try:
+            node = yaml.compose(text, Loader=yaml.SafeLoader)
+            content = yaml.safe_load(text)
+            if node is not None:
+                self._walk(node, (), set())
+        except yaml.YAMLError as error:
+            mark = getattr(error, "problem_mark", None)
+            problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+            line = mark.line + 1 if mark else 1
+            raise Unreadable(Finding(line, f"this is not YAML ({problem}); correct it")) from None
+        except (ValueError, TypeError, RecursionError, OverflowError, AttributeError) as error:
+            raise Unreadable(
+                Finding(1, f"this YAML holds no plain values ({error}); simplify it")
+            ) from None
+        if not isinstance(content, dict):
+            what = (
+                "empty" if content is None else f"a {type(content).__name__}, not keys and values"
+            )
+            raise Unreadable(Finding(1, f"the file is {what}; begin with method: and parameters:"))
+        return content
+
+    def _walk(self, node: yaml.Node, path: Where, open_nodes: set[int]) -> None:
+        if id(node) in open_nodes:
+            raise RecursionError("an alias that contains itself")
+        self.lines.setdefault(path, node.start_mark.line + 1)
+        if isinstance(node, yaml.ScalarNode) and node.style is None:
+            self.plain.add(path)
+        inside = open_nodes | {id(node)}
+        if isinstance(node, yaml.MappingNode):
+            seen = set()
+            for key, value in node.value:
+                name = str(key.value)
+                if name in seen:
+                    self.twice.append(((*path, name), key.start_mark.line + 1))
+                seen.add(name)
+                self.lines[(*path, name)] = key.start_mark.line + 1
+                self._walk(value, (*path, name), inside)
+        if isinstance(node, yaml.SequenceNode):
+            for i, item in enumerate(node.value):
+                self._walk(item, (*path, i), inside)
+
+    def line(self, path: Where) -> int:
+        """The line of a key, or of the nearest one around it."""
+        while path not in self.lines and path:
+            path = path[:-1]
+        return self.lines.get(path, 1)

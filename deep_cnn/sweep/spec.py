@@ -1,0 +1,135 @@
+"""What a sweep is: a method, a space, a metric, and the command that runs a configuration."""
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from deep_cnn.config import TrainConfig, config_from, split_argv
+from deep_cnn.sweep.reading import Finding
+from deep_cnn.sweep.space import Domain, Point
+
+METHODS = ("grid", "random", "bayes", "custom")
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """What a sweep optimises."""
+
+    name: str
+    goal: str = "minimize"
+    target: float | None = None
+    impute: str = "worst"
+
+
+@dataclass(frozen=True, slots=True)
+class Hyperband:
+    """W&B's early termination; `bands` are counts of logged values, ascending."""
+
+    bands: tuple[int, ...]
+    eta: float
+    strict: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SweepSpec:
+    """A sweep file, understood. `space` is sorted by name; nested names are joined with dots."""
+
+    name: str
+    method: str
+    space: Mapping[str, Domain]
+    metric: Metric | None
+    run_cap: int | None
+    early_terminate: Hyperband | None
+    command: tuple[str, ...]
+    ours: bool
+    content: Mapping[str, Any]
+    notes: tuple[Finding, ...] = field(default=())
+
+    def leaves(self, point: Point) -> dict[str, Any]:
+        """`point` by the last part of each name, the flag; as it is where two share one."""
+        short = {name: name.rpartition(".")[2] for name in self.space}
+        unique = len(set(short.values())) == len(short)
+        return {short[name] if unique else name: value for name, value in point.items()}
+
+    def argv(self, point: Point) -> list[str]:
+        """The words that follow `deep_cnn` when W&B's agent runs this configuration."""
+        return self._words(point)[program_end(self.command) :]
+
+    def command_line(self, point: Point) -> list[str]:
+        """All the words that W&B's agent would run."""
+        return self._words(point)
+
+    def config(self, point: Point) -> TrainConfig:
+        """The run that this configuration is; ConfigError for what its flags refuse."""
+        return config_from(split_argv(self.argv(point)))
+
+    def _words(self, point: Point) -> list[str]:
+        found: list[str] = []
+        program = str(self.content.get("program", ""))
+        for word in self.command:
+            whole = {
+                "${env}": ["/usr/bin/env"],
+                "${interpreter}": ["python"],
+                "${program}": [program],
+            }
+            macro = re.fullmatch(r"\$\{(\w+)\}", word)
+            if word in whole:
+                found += whole[word]
+            elif macro:
+                found += _arguments(macro[1], self.leaves(point))
+            else:
+                found.append(_environment(word))
+        return found
+
+    @property
+    def points(self) -> int | None:
+        """How many distinct configurations there are; None for infinitely many."""
+        total = 1
+        for domain in self.space.values():
+            size = len(domain.grid or ()) if self.method == "grid" else domain.size
+            if size is None:
+                return None
+            total *= size
+        return total
+
+
+def bands(min_iter: int | None, max_iter: int | None, s: int | None, eta: float) -> tuple[int, ...]:
+    """W&B's bands: max_iter/eta^k for k = 1 ... s, or min_iter*eta^k; counts of logged values."""
+    if max_iter is not None:
+        found = [int(max_iter / eta**k) for k in range(1, (s or 0) + 1)]
+        return tuple(sorted({band for band in found if band >= 1}))
+    return tuple(sorted({int((min_iter or 1) * eta**k) for k in range(100) if eta**k < 1e15}))
+
+
+def _arguments(macro: str, leaves: Mapping[str, Any]) -> list[str]:
+    words: list[str] = []
+    for name, value in sorted(leaves.items()):
+        if macro == "args_no_boolean_flags" and isinstance(value, bool):
+            words += [f"--{name}"] if value else []
+        elif macro in ("args", "args_no_boolean_flags"):
+            words.append(f"--{name}={value}")
+        elif macro == "args_no_equals":
+            words += [f"--{name}", str(value)]
+        elif macro == "args_no_hyphens":
+            words.append(f"{name}={value}")
+        elif macro in ("args_append_hydra", "args_override_hydra"):
+            words.append(f"{'+' if macro == 'args_append_hydra' else '++'}{name}={value}")
+    if macro in ("args_json", "args_dict"):
+        import json
+
+        words.append(json.dumps(leaves, sort_keys=True, default=str))
+    return words
+
+
+def _environment(word: str) -> str:
+    return re.sub(r"\$\{envvar:([A-Z0-9_]*)\}", lambda m: os.environ.get(m[1], m[1]), word)
+
+
+def program_end(command: Sequence[str]) -> int:
+    """The index behind `deep_cnn` in a command; 0 where the program is another one."""
+    for i, word in enumerate(command):
+        if word in ("deep_cnn", "deep-cnn") or word.endswith(("/deep-cnn", "deep_cnn/__main__.py")):
+            return i + 1
+    return 0

@@ -1,0 +1,125 @@
+"""A warm process that takes trials from the store until none is left."""
+
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from multiprocessing import connection, parent_process
+from pathlib import Path
+
+import torch
+
+from deep_cnn.errors import DeepCnnError
+from deep_cnn.runs import State
+from deep_cnn.sweep.examine import read_spec
+from deep_cnn.sweep.job import Job
+from deep_cnn.sweep.objective import Objective, outcome
+from deep_cnn.sweep.search import propose
+from deep_cnn.sweep.store import FolderStore, Trial
+
+_LOGGER = logging.getLogger("deep_cnn")
+_PAUSE = 0.1
+
+
+def work(job: Job, slot: int) -> None:
+    """Run trials until every one is over, or SIGTERM asks to hand the current one back."""
+    _die_with_the_parent()
+    asked: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, frame: asked.append(number))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process; one decides.
+    sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115 - the engine owns the terminal.
+    _LOGGER.setLevel(logging.INFO)
+    _take_a_gpu(slot)
+    torch.set_num_threads(job.threads)
+    _Worker(job, asked).run()
+
+
+class _Worker:
+    def __init__(self, job: Job, asked: list[int]) -> None:
+        self.job, self.asked = job, asked
+        self.spec = read_spec(job.file)
+        self.store = FolderStore(job.folder, retries=job.retries, lease=job.lease)
+        self.objective = Objective(self.spec, job.out)
+
+    def run(self) -> None:
+        while not self.asked:
+            trials = self.store.trials()
+            taken = next(
+                ((t, claim) for t in trials if (claim := self.store.claim(t)) is not None), None
+            )
+            if taken:
+                self._trial(*taken)
+            elif not self._propose(trials):
+                if not any(trial.state == "running" for trial in trials):
+                    return
+                time.sleep(_PAUSE)  # Their owner may die, and then the trial is ours to finish.
+
+    def _propose(self, trials: Sequence[Trial]) -> bool:
+        """Make the next trial, or a damaged one again; False where there is none to make."""
+        whole = {t.number: t.point for t in trials if t.point is not None}
+        number = next(n for n in range(len(whole) + 1) if n not in whole)
+        if self.job.limit is not None and number >= self.job.limit:
+            return False
+        point = propose(self.spec, self.job.seed, [whole[n] for n in range(number)])
+        if point is None:
+            return False
+        self.store.propose(number, point)
+        return True
+
+    def _trial(self, trial: Trial, claim: int) -> None:
+        number = trial.number
+        assert trial.point is not None
+        lost = threading.Event()
+        done = threading.Event()
+        beat = threading.Thread(target=self._beat, args=(number, claim, lost, done), daemon=True)
+        beat.start()
+        state, error = "failed", None
+        try:
+            result = self.objective(
+                trial.point,
+                number,
+                trial.run_name,
+                lambda name: self.store.set_run(number, name),
+                lambda: signal.SIGTERM if self.asked or lost.is_set() else None,
+            )
+            if result.state in (State.FINISHED, State.STOPPED):
+                self.store.finish(number, claim, outcome(result, self.spec))
+                return
+            state, error = str(result.state), result.error
+        except DeepCnnError as fault:
+            error = str(fault)
+        except Exception as fault:  # Whatever it is costs this trial, not the sweep.
+            error = f"{type(fault).__name__}: {str(fault).splitlines()[0] if str(fault) else ''}"
+            _LOGGER.exception("Trial %d failed", number)
+        finally:
+            done.set()
+            beat.join()
+        self.store.give_back(number, claim, state, error)
+
+    def _beat(self, number: int, claim: int, lost: threading.Event, done: threading.Event) -> None:
+        while not done.wait(self.job.lease / 4):
+            if not self.store.renew(number, claim):
+                lost.set()
+
+
+def _die_with_the_parent() -> None:
+    """kill -9 of the engine must leave no worker: the pipe to it ends, and so do we."""
+    parent = parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        connection.wait([parent.sentinel])
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _take_a_gpu(slot: int) -> None:
+    """One GPU a worker, in turn; decided before CUDA is touched."""
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    there = named.split(",") if named else [str(i) for i in range(torch.cuda.device_count())]
+    if there and there != [""]:
+        os.environ["CUDA_VISIBLE_DEVICES"] = there[slot % len(there)]

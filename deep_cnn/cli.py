@@ -3,13 +3,14 @@
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 
 from deep_cnn import names
 from deep_cnn.config import Flag, config_from, flags, split_argv
-from deep_cnn.errors import ConfigError, DeepCnnError
+from deep_cnn.errors import ConfigError, DeepCnnError, choose_from
 from deep_cnn.signals import Signals, exit_status
 
 _LOGGER = logging.getLogger("deep_cnn")
@@ -21,6 +22,9 @@ Fine-tune a pretrained network to predict how people perceive pictures.
   python -m deep_cnn --data_dir=FOLDER --run_name=first    your pictures
   python -m deep_cnn --resume=outputs/models/first.pt      go on where it stopped
   python -m deep_cnn --test_net=outputs/models/first.pt    the one look at the test split
+  python -m deep_cnn check sweeps/lr.yaml                  every fault of a W&B sweep file
+  python -m deep_cnn sample sweeps/lr.yaml -n 50           configurations without training
+  python -m deep_cnn sweep sweeps/lr.yaml --workers=2      the sweep, here; again = go on
 """
 
 
@@ -51,17 +55,34 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _dispatch(words: list[str]) -> int:
     verb = words[0] if words and not words[0].startswith("-") else None
-    if verb is not None and verb not in _VERBS:
-        raise ConfigError(f"{verb!r} is not a flag; flags look like --epochs=3 (-h lists them)")
-    if verb is not None:
-        return _VERBS[verb](words[1:])
+    if verb is not None and verb not in VERBS:
+        raise ConfigError(
+            f"{verb!r} is neither a verb nor a flag; {choose_from(verb, VERBS)}; without one, flags"
+            " such as --epochs=3 train"
+        )
     if {"-h", "--help"} & set(words):
-        print(help_text())
+        print(verb_help(verb) if verb else help_text())
         return 0
+    if verb is not None:
+        module, function = VERBS[verb].split(":")
+        status: int = getattr(import_module(module), function)(words[1:])
+        return status
     return _train(split_argv(words))
 
 
-_VERBS: Mapping[str, Callable[[list[str]], int]] = {}
+VERBS: Mapping[str, str] = {
+    "check": "deep_cnn.sweep.command:check",
+    "sample": "deep_cnn.sweep.command:sample",
+    "sweep": "deep_cnn.sweep.command:sweep",
+}
+
+
+def verb_help(verb: str) -> str:
+    """What `VERB -h` prints."""
+    module = import_module(VERBS[verb].split(":")[0])
+    lines = [f"usage: python -m deep_cnn {verb} FILE [--flag=value ...]", ""]
+    lines += [str(getattr(module, verb).__doc__), ""]
+    return "\n".join(lines + [_help_line(flag) for flag in module.FLAGS[verb].values()])
 
 
 def _train(given: Mapping[str, str]) -> int:

@@ -315,15 +315,25 @@ def parse_config(argv: Sequence[str]) -> TrainConfig:
     return config_from(split_argv(argv))
 
 
-def split_argv(argv: Sequence[str]) -> dict[str, str]:
-    """The flags of a command line as text; a lone flag is legal for booleans only."""
-    known = flags()
+def split_argv(
+    argv: Sequence[str], known: Mapping[str, Flag] | None = None, plain: list[str] | None = None
+) -> dict[str, str]:
+    """The flags of a command line as text; a lone flag is legal for booleans only.
+
+    Words that are no flags go to `plain`, or are a ConfigError where that is None.
+    """
+    known = flags() if known is None else known
     found: dict[str, str] = {}
     words = list(argv)
     while words:
         word = words.pop(0)
         if not word.startswith("--") or word == "--":
-            raise ConfigError(f"{word!r} is not a flag; flags look like --epochs=3 (-h lists them)")
+            if plain is None or word.startswith("-"):
+                raise ConfigError(
+                    f"{word!r} is not a flag; they look like --epochs=3 (-h lists them)"
+                )
+            plain.append(word)
+            continue
         name, equals, value = word[2:].partition("=")
         name = {"data": "data_dir"}.get(name.replace("-", "_"), name.replace("-", "_"))
         if name not in known:

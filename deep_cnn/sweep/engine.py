@@ -103,10 +103,14 @@ class _Engine:
         self.written: Sequence[Trial] = ()
         self.ends: dict[int, tuple[str, int]] = {}
         self.in_a_row = 0
+        self.shown: tuple[int, list[str]] = (-1, [])
 
     def run(self) -> Swept:
         total = self._total()
-        with tqdm(total=total, desc=self.spec.name, unit="trial", file=sys.stderr) as bar:
+        plain = not sys.stderr.isatty()
+        with tqdm(
+            total=total, desc=self.spec.name, unit="trial", file=sys.stderr, disable=plain
+        ) as bar:
             try:
                 return self._watch(bar)
             finally:
@@ -183,16 +187,16 @@ class _Engine:
     def _show(self, bar: "tqdm[Any]", trials: Sequence[Trial]) -> None:
         states = [trial.state for trial in trials]
         over = sum(trial.over for trial in trials)
-        best = best_trials(self.spec, trials)[:1]
-        shown: dict[str, Any] = {
-            "running": states.count("running"),
-            "failed": states.count("failed"),
-        }
+        best = best_trials(self.spec, trials)
+        shown = [f"{states.count(state)} {state}" for state in ("running", "failed")]
         if best and best[0].outcome:
-            shown["best"] = f"{best[0].outcome['value']:.4g}"
+            shown.append(f"best {best[0].outcome['value']:.4g}")
         bar.n = over
-        bar.set_postfix(shown, refresh=False)
-        bar.refresh()
+        bar.set_postfix_str(", ".join(shown), refresh=True)
+        if bar.disable and (over, shown) != self.shown:
+            total = "" if bar.total is None else f" of {bar.total}"
+            print(f"{self.spec.name}: {over}{total} over, {', '.join(shown)}", file=sys.stderr)
+        self.shown = (over, shown)
 
     def _write(self, trials: Sequence[Trial]) -> None:
         """Keep trials.csv current."""

@@ -1,0 +1,170 @@
+"""The verbs check, sample and sweep, as they are typed."""
+
+import csv
+import json
+import shlex
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from deep_cnn.config import Flag, split_argv
+from deep_cnn.errors import ConfigError, SpecError
+from deep_cnn.signals import Signals, exit_status
+from deep_cnn.sweep.engine import Swept, best_trials, run_sweep
+from deep_cnn.sweep.examine import examine, read_spec
+from deep_cnn.sweep.search import propose
+from deep_cnn.sweep.space import Point
+from deep_cnn.sweep.spec import SweepSpec
+
+_SEED = Flag("seed", int, 0, "", "seed of the search", low=0)
+FLAGS: Mapping[str, Mapping[str, Flag]] = {
+    "check": {},
+    "sample": {
+        "n": Flag("n", int, 10, "", "how many configurations (-n 50)", low=1),
+        "seed": _SEED,
+        "format": Flag("format", str, "csv", "", "how", choices=("csv", "commands", "json")),
+    },
+    "sweep": {
+        "workers": Flag("workers", int, 1, "", "trials at once", low=1, high=1024),
+        "seed": _SEED,
+        "retries": Flag("retries", int, 1, "", "how often a failed trial is tried again", low=0),
+        "count": Flag("count", int, None, "", "trials at most, beside run_cap", low=1),
+        "out_dir": Flag("out_dir", str, None, "", "folder for results, else as the file says"),
+    },
+}
+
+
+def check(words: list[str]) -> int:
+    """Tell every fault of a sweep file, or what the sweep would be."""
+    file, _ = _parse("check", words)
+    spec, findings = examine(file)
+    for finding in findings:
+        print(f"{file} {finding}", file=sys.stderr if finding.fault else sys.stdout)
+    if spec is None:
+        return 2
+    print("\n".join(describe(spec)))
+    return 0
+
+
+def describe(spec: SweepSpec) -> list[str]:
+    """What a sweep would do, in lines."""
+    count = spec.points
+    points = "infinitely many" if count is None else f"{count:,}"
+    lines = [f"{spec.name}: {spec.method} search, {points} configurations"]
+    lines += [f"  {name}: {domain.shown}" for name, domain in spec.space.items()]
+    if spec.run_cap:
+        lines.append(f"at most {spec.run_cap} trials (run_cap)")
+    if spec.metric:
+        target = "" if spec.metric.target is None else f" until {spec.metric.target:g}"
+        lines.append(f"{spec.metric.goal} {spec.metric.name}{target}")
+    if spec.early_terminate:
+        bands = ", ".join(map(str, spec.early_terminate.bands[:8]))
+        more = ", ..." if len(spec.early_terminate.bands) > 8 else ""
+        kind = "strict" if spec.early_terminate.strict else "not strict"
+        lines.append(f"hyperband ({kind}): a run may stop at its value number {bands}{more}")
+    if not spec.ours:
+        lines.append("the command runs another program: its flags and metrics are not checked")
+    return lines
+
+
+def sample(words: list[str]) -> int:
+    """Print configurations without training."""
+    file, values = _parse("sample", words)
+    spec = read_spec(file)
+    if spec.method == "custom":
+        raise SpecError(f"{file}: method custom runs on W&B's scheduler; use grid, random or bayes")
+    points: list[Point] = []
+    while len(points) < values["n"]:
+        point = propose(spec, values["seed"], points)
+        if point is None:
+            break
+        points.append(point)
+    _PRINTERS[values["format"]](spec, points)
+    return 0
+
+
+def _print_csv(spec: SweepSpec, points: list[Point]) -> None:
+    names = sorted(spec.leaves(dict.fromkeys(spec.space)))
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer.writerow(names)
+    for point in points:
+        leaves = spec.leaves(point)
+        writer.writerow([_cell(leaves[name]) for name in names])
+
+
+def _cell(value: Any) -> Any:
+    """Text as it is; None and what has an inside as JSON, so that it can be read back."""
+    return json.dumps(value, default=str) if isinstance(value, list | dict | None) else value
+
+
+def _print_json(spec: SweepSpec, points: list[Point]) -> None:
+    print(json.dumps([spec.leaves(point) for point in points], indent=2, default=str))
+
+
+def _print_commands(spec: SweepSpec, points: list[Point]) -> None:
+    for point in points:
+        print(shlex.join(spec.command_line(point)))
+
+
+_PRINTERS = {"csv": _print_csv, "json": _print_json, "commands": _print_commands}
+
+
+def sweep(words: list[str]) -> int:
+    """Run a sweep here; the same command again goes on with it."""
+    file, values = _parse("sweep", words)
+    spec = read_spec(file)
+    out = Path(values["out_dir"]) if values["out_dir"] else _base_out(spec)
+    if spec.early_terminate and spec.ours:
+        print("early_terminate is not applied yet: trials run to their end", file=sys.stderr)
+    with Signals() as signals:
+        swept = run_sweep(
+            spec,
+            file,
+            out,
+            workers=values["workers"],
+            seed=values["seed"],
+            retries=values["retries"],
+            count=values["count"],
+            signalled=signals,
+        )
+    return _say(swept, spec, shlex.join(["python", "-m", "deep_cnn", "sweep", *words]))
+
+
+def _say(swept: Swept, spec: SweepSpec, command: str) -> int:
+    over = [trial for trial in swept.trials if trial.over]
+    best = best_trials(spec, swept.trials)
+    if best and best[0].outcome:
+        name, first = spec.metric.name if spec.metric else "loss_val", best[0]
+        value = float((first.outcome or {})["value"])
+        shown = f", best {name}={value:.6g} by trial {first.number}, {first.run_name}"
+    else:
+        shown = ""
+    print(f"{spec.name}: {len(over)} of {len(swept.trials)} trials are over{shown}")
+    for trial in swept.failed:
+        print(f"trial {trial.number} failed: {trial.error}", file=sys.stderr)
+    if swept.signal is not None:
+        print(f"Interrupted; go on with: {command}", file=sys.stderr)
+        return exit_status(swept.signal)
+    if swept.error:
+        print(f"deep_cnn: the sweep is stopped: {swept.error}", file=sys.stderr)
+    return 1 if swept.error or swept.failed else 0
+
+
+def _base_out(spec: SweepSpec) -> Path:
+    given = split_argv(spec.argv({})) if spec.ours else {}
+    return Path(given.get("root_dir", ".")) / given.get("out_dir", "outputs")
+
+
+def _parse(verb: str, words: list[str]) -> tuple[Path, dict[str, Any]]:
+    known = FLAGS[verb]
+    files: list[str] = []
+    words = [word.replace("-n", "--n", 1) if word[:2] == "-n" else word for word in words]
+    given = split_argv(words, known, files)
+    if len(files) != 1:
+        raise ConfigError(f"{verb} takes one sweep file, not {len(files)}: {verb} sweeps/lr.yaml")
+    values = {name: flag.default for name, flag in known.items()}
+    for name, text in given.items():
+        values[name] = known[name].parse(text)
+        known[name].check(values[name])
+    return Path(files[0]), values

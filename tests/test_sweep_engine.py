@@ -1,0 +1,310 @@
+"""Sweeps for real: workers, kills, continuation, two terminals, two hosts, torn files."""
+
+import csv
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from deep_cnn.sweep.store import FolderStore
+from tests.conftest import Command, environment
+
+COMMAND = """
+command: ["${env}", python, -m, deep_cnn, --task=digits, --train_samples=120, "${args}"]
+"""
+GRID = (
+    "method: grid\nmetric: {name: loss_val, goal: minimize}\nparameters:\n"
+    "  lr: {values: [0.1, 0.01]}\n  batch_size: {values: [30, 60, 120]}\n  epochs: {value: 3}\n"
+) + COMMAND
+
+
+def write(folder: Path, text: str, name: str = "s.yaml") -> Path:
+    path = folder / name
+    path.write_text(text)
+    return path
+
+
+def start(folder: Path, *words: str, **extra: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "deep_cnn", "sweep", "s.yaml", *words],
+        cwd=folder,
+        env=environment(**extra),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def trials(folder: Path) -> list[dict[str, str]]:
+    with (folder / "outputs/sweeps/s/trials.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def descendants(pid: int) -> list[int]:
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            parent = int(path.read_text().rpartition(")")[2].split()[1])
+        except OSError:
+            continue
+        if parent == pid:
+            child = int(path.parent.name)
+            found += [child, *descendants(child)]
+    return found
+
+
+def workers(pid: int) -> list[int]:
+    """The forks of the forkserver: those whose parent is a child of the engine."""
+    return [p for child in descendants(pid) for p in descendants(child)]
+
+
+def assert_each_point_once(folder: Path, count: int = 6) -> None:
+    rows = trials(folder)
+    assert [row["state"] for row in rows] == ["finished"] * count
+    assert len({(row["lr"], row["batch_size"]) for row in rows}) == count
+    results = [json.loads(p.read_text()) for p in (folder / "outputs/results").glob("*.json")
+               if not p.name.endswith(".args.json")]  # fmt: skip
+    over = [r["sweep"]["trial"] for r in results if r["state"] == "finished"]
+    assert sorted(over) == list(range(count))
+    for row in rows:
+        epochs = (folder / f"outputs/results/{row['run_name']}.csv").read_text().splitlines()
+        assert len(epochs) == 4
+
+
+def test_a_grid_runs_every_point_in_w_and_b_order_and_again_does_nothing(
+    tmp_path: Path, deep_cnn: Command
+) -> None:
+    write(tmp_path, GRID)
+    done = deep_cnn("sweep", "s.yaml", "--workers=2")
+    assert done.returncode == 0, done.stderr
+    rows = trials(tmp_path)
+    assert list(rows[0]) == ["trial", "state", "run_name", "batch_size", "epochs", "lr", "value",
+                             "epochs", "stop_reason", "seconds"][:1] + list(rows[0])[1:]  # fmt: skip
+    points = [(row["batch_size"], row["lr"]) for row in rows]
+    assert points == [(b, lr) for b in ("30", "60", "120") for lr in ("0.1", "0.01")]
+    assert_each_point_once(tmp_path)
+    before = (tmp_path / "outputs/sweeps/s/trials.csv").read_text()
+    started = time.monotonic()
+    again = deep_cnn("sweep", "s.yaml")
+    assert again.returncode == 0
+    assert "6 of 6 trials are over" in again.stdout
+    assert (tmp_path / "outputs/sweeps/s/trials.csv").read_text() == before
+    assert time.monotonic() - started < 20
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [1, 2])
+def test_workers_killed_at_random_lose_and_repeat_nothing(tmp_path: Path, count: int) -> None:
+    write(tmp_path, GRID)
+    process = start(tmp_path, f"--workers={count}")
+    moments = random.Random(count)
+    killed = 0
+    while process.poll() is None and killed < 6:
+        time.sleep(0.8 + moments.random())
+        for pid in workers(process.pid)[:1]:
+            os.kill(pid, signal.SIGKILL)
+            killed += 1
+    out, err = process.communicate(timeout=200)
+    assert process.returncode == 0, err
+    assert killed >= 3
+    assert "6 of 6 trials are over" in out
+    assert_each_point_once(tmp_path)
+
+
+@pytest.mark.slow
+def test_parents_killed_at_random_leave_no_worker_and_lose_nothing(tmp_path: Path) -> None:
+    write(tmp_path, GRID)
+    moments = random.Random(3)
+    for _ in range(4):
+        process = start(tmp_path, "--workers=2")
+        time.sleep(2.5 + 2 * moments.random())
+        family = descendants(process.pid)
+        process.kill()
+        process.communicate()
+        end = time.monotonic() + 5
+        while any(Path(f"/proc/{pid}").exists() for pid in family) and time.monotonic() < end:
+            time.sleep(0.1)
+        assert not [p for p in family if Path(f"/proc/{p}").exists()]
+    last = start(tmp_path, "--workers=2")
+    _, err = last.communicate(timeout=200)
+    assert last.returncode == 0, err
+    assert_each_point_once(tmp_path)
+
+
+@pytest.mark.parametrize(("signum", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupted_sweep_says_how_to_go_on_and_does(
+    tmp_path: Path, signum: int, status: int
+) -> None:
+    write(tmp_path, GRID.replace("value: 3", "value: 300"))
+    process = start(tmp_path, "--workers=2")
+    end = time.monotonic() + 60
+    while not list(tmp_path.glob("outputs/results/*.steps_val.csv")) and time.monotonic() < end:
+        time.sleep(0.1)
+    process.send_signal(signum)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == status, err
+    assert "go on with: python -m deep_cnn sweep s.yaml --workers=2" in err
+    assert "Traceback" not in err
+    rows = trials(tmp_path)
+    assert {row["state"] for row in rows} == {"interrupted"}
+    epochs = [len(p.read_text().splitlines()) for p in tmp_path.glob("outputs/results/*=*.csv")]
+    assert max(epochs) > 1
+
+
+def test_two_terminals_share_one_sweep(tmp_path: Path) -> None:
+    write(tmp_path, GRID)
+    both = [start(tmp_path), start(tmp_path)]
+    for process in both:
+        _, err = process.communicate(timeout=200)
+        assert process.returncode == 0, err
+    assert_each_point_once(tmp_path)
+
+
+@pytest.mark.slow
+def test_two_hosts_share_one_sweep_and_one_dies(tmp_path: Path) -> None:
+    """A claim of another host is taken over when it is not renewed for a lease."""
+    write(tmp_path, GRID)
+    one = start(tmp_path, DEEP_CNN_HOST="a", DEEP_CNN_LEASE="3")
+    while not list(tmp_path.glob("outputs/sweeps/s/*.claim.0")):
+        time.sleep(0.05)
+        assert one.poll() is None
+    family = descendants(one.pid)
+    one.kill()
+    for pid in family:
+        if Path(f"/proc/{pid}").exists():
+            os.kill(pid, signal.SIGKILL)
+    one.communicate()
+    two = start(tmp_path, DEEP_CNN_HOST="b", DEEP_CNN_LEASE="3")
+    _, err = two.communicate(timeout=200)
+    assert two.returncode == 0, err
+    assert_each_point_once(tmp_path)
+
+
+def test_random_is_the_same_for_the_same_seed_whatever_the_workers(
+    tmp_path: Path, deep_cnn: Command
+) -> None:
+    text = (
+        "method: random\nrun_cap: 4\nmetric: {name: loss_val}\nparameters:\n"
+        "  lr: {distribution: log_uniform_values, min: 0.001, max: 0.1}\n  epochs: {value: 1}\n"
+    ) + COMMAND
+    found = []
+    for name, count in (("a", 1), ("b", 2)):
+        write(tmp_path, text, f"{name}.yaml")
+        done = deep_cnn("sweep", f"{name}.yaml", f"--workers={count}", "--seed=5")
+        assert done.returncode == 0, done.stderr
+        with (tmp_path / f"outputs/sweeps/{name}/trials.csv").open(newline="") as file:
+            found.append([row["lr"] for row in csv.DictReader(file)])
+    assert found[0] == found[1]
+    assert len(set(found[0])) == 4
+    write(tmp_path, text.replace("run_cap: 4", "run_cap: 5"), "a.yaml")
+    assert "5 of 5 trials" in deep_cnn("sweep", "a.yaml", "--seed=5").stdout
+    write(tmp_path, text.replace("max: 0.1", "max: 0.2"), "a.yaml")
+    changed = deep_cnn("sweep", "a.yaml", "--seed=5")
+    assert changed.returncode == 2
+    assert "has changed since the sweep began (parameters, run_cap)" in changed.stderr
+    assert deep_cnn("sweep", "b.yaml", "--seed=6").returncode == 2
+
+
+def test_a_trial_that_fails_is_retried_and_reported(tmp_path: Path, deep_cnn: Command) -> None:
+    text = GRID.replace("[0.1, 0.01]", "[1.0e+29, 0.01]").replace("[30, 60, 120]", "[60]")
+    write(tmp_path, text)
+    done = deep_cnn("sweep", "s.yaml")
+    assert done.returncode == 1, done.stderr
+    assert "trial 0 failed: loss is" in done.stderr
+    assert [row["state"] for row in trials(tmp_path)] == ["failed", "finished"]
+    ends = sorted(p.name for p in (tmp_path / "outputs/sweeps/s").glob("00000.end.*"))
+    assert ends == ["00000.end.0", "00000.end.1"]
+
+
+def test_five_failures_in_a_row_stop_the_sweep(tmp_path: Path, deep_cnn: Command) -> None:
+    write(tmp_path, GRID.replace("[0.1, 0.01]", "[1.0e+29, 1.0e+28]"))
+    done = deep_cnn("sweep", "s.yaml")
+    assert done.returncode == 1
+    assert "failures in a row, the last one: loss is" in done.stderr
+    assert len(trials(tmp_path)) < 6
+
+
+@pytest.mark.parametrize("damage", ["truncate", "empty", "noise"])
+def test_damaged_state_files_cost_at_most_their_trial(
+    tmp_path: Path, deep_cnn: Command, damage: str
+) -> None:
+    write(tmp_path, GRID)
+    assert deep_cnn("sweep", "s.yaml", "--workers=2").returncode == 0
+    folder = tmp_path / "outputs/sweeps/s"
+    for name in ("00001.trial", "00002.done", "00003.claim.0", "00004.run", "sweep.json"):
+        path = folder / name
+        content = {"truncate": path.read_bytes()[:7], "empty": b"", "noise": os.urandom(40)}
+        path.write_bytes(content[damage])
+    done = deep_cnn("sweep", "s.yaml")
+    assert done.returncode == 0, done.stderr
+    rows = trials(tmp_path)
+    assert [row["state"] for row in rows] == ["finished"] * 6
+    assert len({(row["lr"], row["batch_size"]) for row in rows}) == 6
+
+
+@pytest.mark.parametrize(
+    ("text", "words", "message"),
+    [
+        (GRID.replace("deep_cnn", "train"), (), "foreign programs are not run yet"),
+        (GRID.replace("grid", "bayes"), (), "method bayes does not run locally yet"),
+        (
+            GRID.replace("grid", "random").replace("[0.1, 0.01]", "[0.1]").replace(
+                "lr: {values: [0.1]}", "lr: {min: 0.001, max: 0.1}"),
+            (),
+            "has no end; add run_cap: 20",
+        ),
+        (GRID, ("--workers=0",), "--workers=0 is out of range"),
+        (GRID, ("--worker=2",), "--worker is no flag; did you mean workers?"),
+        (GRID, ("t.yaml",), "takes one sweep file, not 2"),
+    ],
+)  # fmt: skip
+def test_what_cannot_run_says_so(
+    tmp_path: Path, deep_cnn: Command, text: str, words: tuple[str, ...], message: str
+) -> None:
+    write(tmp_path, text)
+    done = deep_cnn("sweep", "s.yaml", *words)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_claim_is_won_by_one(tmp_path: Path) -> None:
+    store = FolderStore(tmp_path / "s")
+    store.open({"method": "grid"}, 0)
+    assert store.propose(0, {"lr": 0.1})
+    assert not store.propose(0, {"lr": 0.2})
+    trial = store.trials()[0]
+    assert trial.point == {"lr": 0.1}
+    assert [store.claim(trial), store.claim(trial)] == [0, None]
+    assert store.trials()[0].state == "running"
+    store.give_back(0, 0, "interrupted")
+    again = store.trials()[0]
+    assert (again.state, store.claim(again)) == ("interrupted", 1)
+    assert not store.renew(0, 0)
+    assert not store.finish(0, 0, {"state": "finished"})
+    assert store.finish(0, 1, {"state": "finished"})
+    assert not store.finish(0, 1, {"state": "stopped"})
+    assert store.trials()[0].state == "finished"
+
+
+def test_a_lease_is_by_the_clock_of_the_file_system(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DEEP_CNN_HOST", "far")
+    far = FolderStore(tmp_path / "s", lease=60)
+    far.open({}, 0)
+    far.propose(0, {"lr": 0.1})
+    far.claim(far.trials()[0])
+    monkeypatch.setenv("DEEP_CNN_HOST", "near")
+    near = FolderStore(tmp_path / "s", lease=60)
+    monkeypatch.setattr(time, "time", lambda: 4e9)  # This host's clock is years ahead.
+    assert near.trials()[0].state == "running"
+    claim = tmp_path / "s" / "00000.claim.0"
+    os.utime(claim, (claim.stat().st_mtime - 61,) * 2)
+    assert near.trials()[0].state == "interrupted"

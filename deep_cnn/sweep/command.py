@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import shlex
 import sys
 from collections.abc import Mapping
@@ -13,7 +14,7 @@ from deep_cnn.errors import ConfigError, SpecError
 from deep_cnn.signals import Signals, exit_status
 from deep_cnn.sweep.engine import Swept, best_trials, run_sweep
 from deep_cnn.sweep.examine import examine, read_spec
-from deep_cnn.sweep.search import propose
+from deep_cnn.sweep.search import first_points
 from deep_cnn.sweep.space import Point
 from deep_cnn.sweep.spec import SweepSpec
 
@@ -74,12 +75,7 @@ def sample(words: list[str]) -> int:
     spec = read_spec(file)
     if spec.method == "custom":
         raise SpecError(f"{file}: method custom runs on W&B's scheduler; use grid, random or bayes")
-    points: list[Point] = []
-    while len(points) < values["n"]:
-        point = propose(spec, values["seed"], points)
-        if point is None:
-            break
-        points.append(point)
+    points = first_points(spec, values["seed"], values["n"])
     _PRINTERS[values["format"]](spec, points)
     return 0
 
@@ -159,7 +155,9 @@ def _base_out(spec: SweepSpec) -> Path:
 def _parse(verb: str, words: list[str]) -> tuple[Path, dict[str, Any]]:
     known = FLAGS[verb]
     files: list[str] = []
-    words = [word.replace("-n", "--n", 1) if word[:2] == "-n" else word for word in words]
+    # -n 50, -n50 and -n=50 are what people type for --n=50.
+    words = [re.sub(r"^-n=?(\d+)$", r"--n=\1", word) for word in words]
+    words = ["--n" if word == "-n" else word for word in words]
     given = split_argv(words, known, files)
     if len(files) != 1:
         raise ConfigError(f"{verb} takes one sweep file, not {len(files)}: {verb} sweeps/lr.yaml")

@@ -2,7 +2,7 @@
 
 import itertools
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 
 from deep_cnn.sweep.space import Domain, Point, identity
 from deep_cnn.sweep.spec import SweepSpec
@@ -19,7 +19,22 @@ def propose(spec: SweepSpec, seed: int, earlier: Sequence[Point]) -> Point | Non
     """
     if spec.method == "grid":
         return _grid_point(spec.space, len(earlier))
-    return _random_point(spec, seed, earlier)
+    return _random_point(spec, seed, len(earlier), {identity(point) for point in earlier})
+
+
+def first_points(spec: SweepSpec, seed: int, count: int) -> list[Point]:
+    """What `propose` gives for the first `count` trials, fewer where the space is exhausted."""
+    points: list[Point] = []
+    used: set[str] = set()
+    while len(points) < count:
+        grid = spec.method == "grid"
+        number = len(points)
+        point = _grid_point(spec.space, number) if grid else _random_point(spec, seed, number, used)
+        if point is None:
+            break
+        points.append(point)
+        used.add(identity(point))
+    return points
 
 
 def _grid_point(space: Mapping[str, Domain], index: int) -> Point | None:
@@ -33,10 +48,9 @@ def _grid_point(space: Mapping[str, Domain], index: int) -> Point | None:
     return None if index else dict(sorted(point.items()))
 
 
-def _random_point(spec: SweepSpec, seed: int, earlier: Sequence[Point]) -> Point | None:
+def _random_point(spec: SweepSpec, seed: int, number: int, used: Set[str]) -> Point | None:
     """Independent draws by inverse CDF; none twice while a finite space has unused ones."""
-    used = {identity(point) for point in earlier}
-    generator = random.Random(f"{seed}/{len(earlier)}")
+    generator = random.Random(f"{seed}/{number}")
     size = spec.points
     for _ in range(_TRIES if size is None or size > len(used) else 0):
         point = {name: spec.space[name].at(generator.random()) for name in sorted(spec.space)}

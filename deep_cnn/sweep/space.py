@@ -56,7 +56,10 @@ def _comparable(value: Any) -> Any:
 
 def distinct(values: Sequence[Any]) -> tuple[Any, ...]:
     """`values` without repetitions, in order."""
-    return tuple({identity(value): value for value in reversed(values)}.values())[::-1]
+    found: dict[str, Any] = {}
+    for value in values:
+        found.setdefault(identity(value), value)
+    return tuple(found.values())
 
 
 def constant(value: Any) -> Domain:

@@ -1,0 +1,166 @@
+"""Distributions against their definitions, and the search: order, kinds, no repetition."""
+
+import csv
+import io
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from deep_cnn.sweep.examine import read_spec
+from deep_cnn.sweep.search import first_points, propose
+from deep_cnn.sweep.space import Point, categorical, continuous, identity, int_uniform
+from deep_cnn.sweep.spec import SweepSpec
+from tests.conftest import Command
+
+LN = math.log
+REFERENCES: dict[str, tuple[dict[str, Any], Any]] = {
+    "uniform": ({"min": 2, "max": 5}, stats.uniform(2, 3)),
+    "log_uniform": ({"min": -3, "max": 1}, stats.loguniform(math.exp(-3), math.exp(1))),
+    "log_uniform_values": ({"min": 0.001, "max": 10}, stats.loguniform(0.001, 10)),
+    "inv_log_uniform": ({"min": -3, "max": 1}, stats.loguniform(math.exp(-1), math.exp(3))),
+    "inv_log_uniform_values": ({"min": 0.001, "max": 10}, stats.loguniform(0.001, 10)),
+    "normal": ({"mu": 2, "sigma": 3}, stats.norm(2, 3)),
+    "log_normal": ({"mu": 2, "sigma": 3}, stats.lognorm(s=3, scale=math.exp(2))),
+    "beta": ({"a": 2, "b": 5}, stats.beta(2, 5)),
+}
+US = np.linspace(0.001, 0.999, 333)
+
+
+@pytest.mark.parametrize("name", REFERENCES)
+def test_a_distribution_has_its_quantiles(name: str) -> None:
+    numbers, reference = REFERENCES[name]
+    domain = continuous(name, numbers)
+    assert [domain.at(u) for u in US] == pytest.approx(reference.ppf(US).tolist(), rel=1e-9)
+    assert domain.size is None
+
+
+@pytest.mark.parametrize("q", [0.1, 1, 10])
+@pytest.mark.parametrize("name", [n for n in REFERENCES if "inv" not in n])
+def test_a_quantised_one_is_the_nearest_multiple_half_to_even(name: str, q: float) -> None:
+    numbers, reference = REFERENCES[name]
+    domain = continuous(f"q_{name}", {**numbers, "q": q})
+    expected = np.round(reference.ppf(US) / q) * q
+    found = [domain.at(u) for u in US]
+    assert found == pytest.approx(expected.tolist(), rel=1e-9)
+    assert {type(value) for value in found} == {int if isinstance(q, int) else float}
+    if domain.values is not None:
+        assert set(found) <= set(domain.values())
+        assert len(domain.values()) == domain.size
+
+
+def test_quantised_values_may_leave_the_bounds() -> None:
+    domain = continuous("q_uniform", {"min": 1, "max": 10, "q": 4})
+    assert {domain.at(u) for u in np.linspace(0, 1, 500)} == {0, 4, 8}
+    wide = continuous("q_log_uniform_values", {"min": 16, "max": 250, "q": 100})
+    assert {wide.at(u) for u in np.linspace(0, 1, 500)} == {0, 100, 200}
+
+
+def test_the_ends_of_every_distribution_are_finite() -> None:
+    for name, (numbers, _) in REFERENCES.items():
+        domain = continuous(name, numbers)
+        assert all(math.isfinite(domain.at(u)) for u in (0.0, 1.0)), name
+    assert continuous("log_uniform_values", {"min": 1e-5, "max": 1e-2}).at(1.0) <= 1e-2
+
+
+def test_whole_numbers_and_categories_are_equally_likely() -> None:
+    counts = np.bincount([int_uniform(3, 7).at(u) for u in np.linspace(0, 1, 5000)])
+    assert counts[3:].tolist() == pytest.approx([1000] * 5, abs=2)
+    chosen = [categorical(["a", None, [1]]).at(u) for u in np.linspace(0, 1, 3000)]
+    assert [chosen.count(v) for v in ("a", None, [1])] == pytest.approx([1000] * 3, abs=2)
+    weighted = [categorical("abc", [0.5, 0, 0.5]).at(u) for u in np.linspace(0, 1, 2000)]
+    assert weighted.count("b") == 0
+    assert weighted.count("a") == pytest.approx(1000, abs=2)
+
+
+def test_what_makes_two_values_one() -> None:
+    assert identity(3000000.0) == identity(3000000)
+    assert identity(float("nan")) == identity(float("nan"))
+    assert identity({"a": 1, "b": 2}) == identity({"b": 2.0, "a": 1})
+    different = [True, 1, "1", None, "None", [1], 0.5, False, 0, {"a": 1}]
+    assert len({identity(value) for value in different}) == len(different)
+
+
+def spec_of(folder: Path, parameters: str, method: str) -> SweepSpec:
+    path = folder / "s.yaml"
+    path.write_text(f"method: {method}\nprogram: x.py\nparameters:\n{parameters}")
+    return read_spec(path)
+
+
+def all_points(spec: SweepSpec, most: int = 2000, seed: int = 0) -> list[Point]:
+    return first_points(spec, seed, most)
+
+
+def test_one_at_a_time_is_as_all_at_once(tmp_path: Path) -> None:
+    text = "  a: {values: [1, 2, 3]}\n  b: {min: 1, max: 4}\n"
+    for method in ("grid", "random"):
+        spec = spec_of(tmp_path, text, method)
+        points: list[Point] = []
+        while (point := propose(spec, 0, points)) is not None:
+            points.append(point)
+        assert points == all_points(spec)
+        assert len(points) == 12
+
+
+def test_a_grid_is_sorted_by_name_last_fastest_without_duplicates(tmp_path: Path) -> None:
+    text = "  b: {values: [1, 2, 3, 2.0]}\n  a: {values: [a, b, a]}\n  c: {value: x}\n"
+    points = all_points(spec_of(tmp_path, text, "grid"))
+    assert [(p["a"], p["b"]) for p in points] == [(a, b) for a in "ab" for b in (1, 2, 3)]
+    assert all(p["c"] == "x" for p in points)
+
+
+def test_the_kinds_of_a_grid(tmp_path: Path) -> None:
+    text = "  i: {min: -52, max: 10}\n"
+    points = all_points(spec_of(tmp_path, text, "grid"))
+    assert [p["i"] for p in points] == list(range(-52, 11))
+    text = "  q: {distribution: q_uniform, min: 0.0, max: 1.0, q: 0.1}\n"
+    points = all_points(spec_of(tmp_path, text, "grid"))
+    assert [p["q"] for p in points] == pytest.approx(np.arange(0.0, 1.0, 0.1).tolist())
+    text = "  q: {distribution: q_uniform, min: 1, max: 10, q: 3}\n"
+    assert [p["q"] for p in all_points(spec_of(tmp_path, text, "grid"))] == [1, 4, 7]
+    text = "  n: {parameters: {x: {values: [1, 2]}, y: {parameters: {x: {values: [3, 4]}}}}}\n"
+    points = all_points(spec_of(tmp_path, text, "grid"))
+    assert [tuple(p.values()) for p in points] == [(1, 3), (1, 4), (2, 3), (2, 4)]
+
+
+def test_random_repeats_nothing_while_something_is_unused(tmp_path: Path) -> None:
+    text = "  a: {values: [1, 2, 3]}\n  b: {min: 1, max: 6}\n  c: {values: [true, false, 1]}\n"
+    points = all_points(spec_of(tmp_path, text, "random"))
+    assert len(points) == 54
+    assert len({identity(p) for p in points}) == 54
+    weighted = "  a: {values: [1, 2, 3], probabilities: [0.99, 0.01, 0]}\n"
+    assert [p["a"] for p in all_points(spec_of(tmp_path, weighted, "random"))] == [1, 2]
+
+
+def test_random_is_seeded_and_independent(tmp_path: Path) -> None:
+    text = "  x: {min: 0.0, max: 1.0}\n  y: {min: 0.0, max: 1.0}\n"
+    spec = spec_of(tmp_path, text, "random")
+    one, two, other = (all_points(spec, 1500, seed) for seed in (0, 0, 1))
+    assert one == two != other
+    x, y = (np.array([p[k] for p in one]) for k in "xy")
+    assert stats.kstest(x, "uniform").pvalue > 0.001
+    assert stats.kstest(y, "uniform").pvalue > 0.001
+    assert abs(np.corrcoef(x, y)[0, 1]) < 0.1
+    assert abs(np.corrcoef(x[1:], x[:-1])[0, 1]) < 0.1
+
+
+def test_sample_prints_configurations_only(tmp_path: Path, deep_cnn: Command) -> None:
+    (tmp_path / "s.yaml").write_text(
+        "method: random\nprogram: x.py\nparameters:\n  lr: {min: 0.0, max: 1.0}\n"
+        "  b: {values: [[1, 2], 'a,b', null]}\n  a: {value: 7}\n"
+    )
+    done = deep_cnn("sample", "s.yaml", "-n", 50, "--seed", 3)
+    assert (done.returncode, done.stderr) == (0, "")
+    rows = list(csv.DictReader(io.StringIO(done.stdout)))
+    assert list(rows[0]) == ["a", "b", "lr"]
+    assert len(rows) == 50
+    assert {row["b"] for row in rows} == {"[1, 2]", "a,b", "null"}
+    assert deep_cnn("sample", "s.yaml", "-n50", "--seed=3").stdout == done.stdout
+    same = json.loads(deep_cnn("sample", "s.yaml", "-n", 50, "--seed=3", "--format=json").stdout)
+    assert [float(row["lr"]) for row in rows] == [point["lr"] for point in same]
+    commands = deep_cnn("sample", "s.yaml", "-n", 2, "--seed=3", "--format=commands").stdout
+    assert commands.splitlines()[0].startswith("/usr/bin/env python x.py --a=7 ")

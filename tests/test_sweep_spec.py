@@ -1,0 +1,234 @@
+"""Sweep files: a table of (YAML, line, message), W&B's inference, no traceback whatever comes."""
+
+import random
+from pathlib import Path
+
+import pytest
+
+from deep_cnn.errors import SpecError
+from deep_cnn.sweep.examine import examine, read_spec
+from deep_cnn.sweep.spec import SweepSpec, bands
+from tests.conftest import ROOT, Command
+
+OURS = 'command: ["${env}", python, -m, deep_cnn, "${args}"]\n'
+FOREIGN = "program: train.py\n"
+
+
+def sweep(parameters: str, *, method: str = "random", more: str = "", command: str = OURS) -> str:
+    """Line 1 is the method, line 2 the command, line 4 the first parameter."""
+    return f"method: {method}\n{command}parameters:\n  {parameters}\n{more}"
+
+
+LR = "lr: {min: 0.001, max: 0.1}"
+FAULTS = [
+    ("", 1, "the file is empty"),
+    ("- 1\n- 2\n", 1, "the file is a list"),
+    ("method: [grid\n", 2, "this is not YAML"),
+    ("method: grid\n\tparameters: 1\n", 2, "this is not YAML"),
+    (f"{OURS}parameters:\n  {LR}\n", 1, "no method; choose from grid, random, bayes"),
+    (sweep(LR, method="gird"), 1, "method 'gird' is unknown"),
+    (f"method: grid\n{OURS}", 1, "no parameters"),
+    (sweep(LR, more="parameter: 1\n"), 5, "unknown key 'parameter'; did you mean parameters?"),
+    (sweep("lr: {values: [1e-5, 0.1]}"), 4, "1e-5 is a string to YAML, not a number; write 1.0e-5"),
+    (sweep("lr: {values: [1.0e5]}"), 4, "write 1.0e+5"),
+    (sweep("lr: {min: 1e-5, max: 0.1}"), 4, "lr: min 1e-5 is a string to YAML"),
+    (sweep("lr: {min: 0.1, max: 0.1}"), 4, "lr: min 0.1 is not below max 0.1"),
+    (sweep("lr: {min: 1.0, max: 0.1}"), 4, "is not below"),
+    (sweep("lr: {min: true, max: 2, distribution: uniform}"), 4, "lr: min True is not a number"),
+    (sweep("lr: {min: 0.1}"), 4, "lr has min; give value, values, min and max, or a distribution"),
+    (sweep("lr: 0.1"), 4, "lr is 0.1; write value:, values: or min: and max:"),
+    (sweep("lr: {vales: [0.1]}"), 4, "lr: unknown key 'vales'; did you mean value"),
+    (sweep("lr: {values: []}"), 4, "values is not a list with one value"),
+    (sweep("lr: {values: [0.1], min: 3}"), 4, "lr: min does not go with categorical"),
+    (sweep("lr: {distribution: lognormal}"), 4, "unknown distribution; did you mean log_normal?"),
+    (sweep("lr: {distribution: normal, sigma: -1}"), 4, "sigma -1 must be above 0"),
+    (sweep("lr: {distribution: log_uniform_values, min: 0.0, max: 1.0}"), 4, "must be above 0"),
+    (sweep("lr: {distribution: log_uniform, min: 0.001, max: 0.1}"), 4, "takes exponents of e"),
+    (sweep("lr: {distribution: log_uniform, min: 1.0, max: 1.0e+5}"), 4, "beyond floats"),
+    (sweep("batch_size: {distribution: int_uniform, min: 8.0, max: 64}"), 4, "needs whole numbers"),
+    (sweep("lr: {values: [0.1, 0.2], probabilities: [0.5, 0.4]}"), 4, "probabilities sum to 0.9"),
+    (sweep("lr: {values: [0.1, 0.2], probabilities: [1]}"), 4, "1 probabilities for 2 values"),
+    (sweep("lr: {values: [0.1], probabilities: [-1]}"), 4, "0 or more each"),
+    (sweep("lr: {values: [0.1], probabilities: [1]}", method="grid"), 4, "a grid has no prob"),
+    (sweep(LR, method="grid"), 4, "lr: uniform has no end in a grid"),
+    (sweep("batch_size: {distribution: q_uniform, min: 8, max: 64}"), 4, "write q: 1"),
+    (sweep("batch_size: {distribution: q_uniform, min: 8, max: 64, q: 0}"), 4, "q 0 must be above"),
+    (sweep("batch_size: {distribution: q_uniform, min: 1, max: 10, q: 4}"), 4,
+     "q=4 rounds to 0 ... 8, outside of 1 ... 10"),
+    (sweep("learning_rate: {value: 0.1}"), 4, "learning_rate is no flag of deep_cnn"),
+    (sweep("model: {values: [resnet18, resnet19]}"), 4, "did you mean resnet18?"),
+    (sweep("epochs: {values: [5, 7.5]}"), 4, "'7.5' is not a whole number"),
+    (sweep("lr: {values: [0.1, -0.1]}"), 4, "--lr=-0.1 is out of range"),
+    (sweep("lr: {distribution: normal}"), 4, "out of range"),
+    (sweep("a: {parameters: {lr: {value: 1}}}\n  lr: {value: 2}"), 5, "are both the flag --lr"),
+    (sweep("a: {parameters: {}}"), 4, "a has no parameters inside"),
+    (sweep("1lr: {value: 1}"), 4, "is no legal name"),
+    (sweep(LR, more="metric: loss_val\n"), 5, "metric is 'loss_val'; write name: and goal:"),
+    (sweep(LR, more="metric: {goal: minimize}\n"), 5, "metric has no name"),
+    (sweep(LR, more="metric: {name: loss_val, goal: minimise}\n"), 5, "did you mean minimize?"),
+    (sweep(LR, more="metric: {name: val_loss}\n"), 5, "val_loss is never logged"),
+    (sweep(LR, more="metric: {name: loss_test}\n"), 5, "is never logged"),
+    (sweep(LR, more="metric: {name: loss_val, target: low}\n"), 5, "target 'low' is not a number"),
+    (sweep(LR, more="metric: {name: loss_val, impute: mean}\n"), 5, "choose from latest, best, wo"),
+    (sweep(LR, method="bayes"), 1, "no metric"),
+    (sweep(LR, more="run_cap: 0\n"), 5, "run_cap 0 is not a whole number above 0"),
+    (sweep(LR, more="run_cap: '1'\n"), 5, "run_cap '1'"),
+    (sweep(LR, command="command: [python, -m, deep_cnn]\n"), 2, "command has no ${args}"),
+    (sweep(LR, command='command: [python, -m, deep_cnn, "${args_json}"]\n'), 2, "use ${args}"),
+    (sweep(LR, command='command: [python, -m, deep_cnn, "${arg}"]\n'), 2, "did you mean args?"),
+    (sweep(LR, command='command: [python, -m, deep_cnn, --epoch=3, "${args}"]\n'), 2, "--epoch is"),
+    (sweep(LR, command="command: python -m deep_cnn ${args}\n"), 2, "command is one string"),
+]  # fmt: skip
+HYPERBAND = [
+    ("{type: hyperband}", "needs min_iter, or max_iter with s"),
+    ("{type: hyperband, max_iter: 9}", "needs min_iter, or max_iter with s"),
+    ("{type: median}", "needs type: hyperband"),
+    ("{type: hyperband, max_iter: 9, s: 2.0}", "s 2.0 is not a whole number"),
+    ("{type: hyperband, min_iter: 0}", "min_iter 0 is not a whole number"),
+    ("{type: hyperband, min_iter: 3, eta: 1}", "eta 1 must be above 1"),
+    ("{type: hyperband, min_iter: 3, strict: 1}", "strict 1 is not true or false"),
+    ("{type: hyperband, min_iter: 3, max_iter: 9, s: 2}", "has both min_iter and max_iter"),
+    ("{type: hyperband, min_itr: 3}", "unknown key 'min_itr'; did you mean min_iter?"),
+]
+FAULTS += [
+    (sweep(LR, more=f"metric: {{name: loss_val}}\nearly_terminate: {given}\n"), 6, message)
+    for given, message in HYPERBAND
+]
+
+
+def look(folder: Path, text: str | bytes) -> tuple[SweepSpec | None, list[str]]:
+    path = folder / "s.yaml"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    spec, findings = examine(path)
+    return spec, [f"{'fault' if f.fault else 'note'} {f}" for f in findings]
+
+
+@pytest.mark.parametrize(("text", "line", "message"), FAULTS, ids=[m for _, _, m in FAULTS])
+def test_a_fault_has_its_line_and_its_message(
+    tmp_path: Path, text: str, line: int, message: str
+) -> None:
+    spec, findings = look(tmp_path, text)
+    assert spec is None
+    matching = [f for f in findings if f.startswith(f"fault line {line}: ") and message in f]
+    assert matching, findings
+
+
+def test_all_faults_come_at_once(tmp_path: Path) -> None:
+    text = sweep("lr: {min: 1e-5, max: 0.1}\n  epoch: {value: 3}", more="run_cap: -1\nmetrik: 1\n")
+    _, findings = look(tmp_path, text)
+    assert [f.split(":")[0] for f in findings] == [f"fault line {n}" for n in (4, 5, 6, 7)]
+    with pytest.raises(SpecError) as caught:
+        read_spec(tmp_path / "s.yaml")
+    assert len(str(caught.value).splitlines()) == 5
+
+
+@pytest.mark.parametrize(
+    ("given", "distribution"),
+    [
+        ("{value: 3}", "constant"),
+        ("{values: [1, 2]}", "categorical"),
+        ("{values: [1, 2], probabilities: [0.5, 0.5]}", "categorical_w_probabilities"),
+        ("{min: 1, max: 9}", "int_uniform"),
+        ("{min: 1.0, max: 9}", "uniform"),
+        ("{min: 0.0, max: 1.0}", "uniform"),
+        ("{distribution: uniform, min: 1, max: 9}", "uniform"),
+        ("{distribution: normal}", "normal"),
+        ("{distribution: q_beta}", "q_beta"),
+        ("{distribution: inv_log_uniform_values, min: 1, max: 9}", "inv_log_uniform_values"),
+    ],
+)
+def test_the_distribution_is_inferred_as_w_and_b_does(
+    tmp_path: Path, given: str, distribution: str
+) -> None:
+    spec, findings = look(tmp_path, sweep(f"x: {given}", command=FOREIGN))
+    assert spec, findings
+    assert spec.space["x"].distribution == distribution
+
+
+def test_for_a_foreign_program_only_what_w_and_b_refuses_is_a_fault(tmp_path: Path) -> None:
+    text = sweep(
+        "x: {values: [1e-5]}\n  learning: {distribution: q_uniform, min: 1, max: 10, q: 4}",
+        more="metric: {name: anything}\nearly_terminate: {type: hyperband, min_iter: 3, "
+        "max_iter: 9, s: 2}\nproject: mine\n",
+        command=FOREIGN,
+    )
+    spec, findings = look(tmp_path, text)
+    assert spec
+    assert [f.split()[0] for f in findings] == ["note"] * 4
+    assert spec.early_terminate
+    assert spec.early_terminate.bands == (1, 3)
+
+
+def test_nested_parameters_become_flags_by_their_last_name(tmp_path: Path) -> None:
+    text = sweep("opt: {parameters: {lr: {value: 0.5}, inner: {parameters: {epochs: {value: 2}}}}}")
+    spec, _ = look(tmp_path, text)
+    assert spec
+    assert spec.argv({"opt.lr": 0.5, "opt.inner.epochs": 2}) == ["--epochs=2", "--lr=0.5"]
+    assert spec.config({"opt.lr": 0.5, "opt.inner.epochs": 2}).lr == 0.5
+
+
+@pytest.mark.parametrize(
+    ("macro", "words"),
+    [
+        ("${args}", ["--lr=1e-05", "--patience=None", "--strict_data=False", "--wandb=True"]),
+        ("${args_no_boolean_flags}", ["--lr=1e-05", "--patience=None", "--wandb"]),
+        ("${args_no_equals}",
+         ["--lr", "1e-05", "--patience", "None", "--strict_data", "False", "--wandb", "True"]),
+    ],
+)  # fmt: skip
+def test_macros_are_w_and_bs(
+    tmp_path: Path, macro: str, words: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SEED", "7")
+    command = f'command: ["${{env}}", python, -m, deep_cnn, "--seed=${{envvar:SEED}}", "{macro}"]\n'
+    spec, findings = look(tmp_path, sweep(LR, command=command))
+    assert spec, findings
+    point = {"wandb": True, "lr": 1e-5, "patience": None, "strict_data": False}
+    rest = (None, None, None, spec.command, True, {})
+    everything = SweepSpec("s", "grid", dict.fromkeys(point), *rest)  # type: ignore[arg-type]
+    assert everything.argv(point) == ["--seed=7", *words]
+    assert everything.config(point).seed == 7
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ((None, 81, 3, 3), (3, 9, 27)),
+        ((None, 18, 2, 3), (2, 6)),
+        ((None, 27, 2, 3), (3, 9)),
+        ((None, 5, 2, 2), (1, 2)),
+    ],
+)
+def test_bands_are_w_and_bs(
+    arguments: tuple[int | None, int, int, float], expected: tuple[int, ...]
+) -> None:
+    assert bands(*arguments) == expected
+    assert bands(3, None, None, 3)[:4] == (3, 9, 27, 81)
+
+
+def test_every_file_in_sweeps_is_sound(deep_cnn: Command) -> None:
+    files = sorted((ROOT / "sweeps").glob("*.yaml"))
+    assert len(files) == 8
+    for file in files:
+        done = deep_cnn("check", file)
+        assert (done.returncode, done.stderr) == (0, ""), file
+        assert "search," in done.stdout
+
+
+def test_mutilated_files_never_end_in_a_traceback(tmp_path: Path) -> None:
+    """Whatever the bytes: findings or a SpecError, and nothing else."""
+    choose = random.Random(0)
+    texts = [file.read_bytes() for file in sorted((ROOT / "sweeps").glob("*.yaml"))]
+    texts += [text.encode() for text, _, _ in FAULTS]
+    odd = [b"&a ", b"*a", b"<<: ", b"!!python/object:x ", b"!!set", b"2026-01-01", b".nan", b".inf",
+           b"? ", b"{", b"]", b": ", b"\x00", b"\xff", b"- ", b"~", b"1e999", b"0x1F", b"\n",
+           b"!!binary x", b"[[]]", b"null", b"yes", b"9" * 400]  # fmt: skip
+    for _ in range(3000):
+        text = bytearray(choose.choice(texts))
+        for _ in range(choose.randint(1, 4)):
+            at = choose.randrange(len(text) + 1)
+            text[at : at + choose.randint(0, 12)] = choose.choice([*odd, b""])
+        try:
+            look(tmp_path, bytes(text))
+        except SpecError:
+            continue

@@ -308,3 +308,51 @@ def test_a_lease_is_by_the_clock_of_the_file_system(
     claim = tmp_path / "s" / "00000.claim.0"
     os.utime(claim, (claim.stat().st_mtime - 61,) * 2)
     assert near.trials()[0].state == "interrupted"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk takes root")
+def test_a_full_disk_costs_nothing_that_was_finished(tmp_path: Path, deep_cnn: Command) -> None:
+    write(tmp_path, GRID)
+    disk = tmp_path / "outputs"
+    disk.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=3m", "none", str(disk)], check=False
+    )
+    if mounted.returncode:
+        pytest.skip("no right to mount here")
+    try:
+        done = deep_cnn("sweep", "s.yaml")
+        assert done.returncode == 2, done.stderr
+        assert done.stderr.splitlines()[-1].startswith("deep_cnn: ")
+        assert "Traceback" not in done.stderr
+        finished = len(list(disk.glob("sweeps/s/*.done")))
+        assert finished < 6
+        subprocess.run(["mount", "-o", "remount,size=50m", str(disk)], check=True)
+        again = deep_cnn("sweep", "s.yaml")
+        assert again.returncode == 0, again.stderr
+        assert_each_point_once(tmp_path)
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_a_file_that_is_edited_meanwhile_does_not_matter(tmp_path: Path) -> None:
+    path = write(tmp_path, GRID)
+    process = start(tmp_path)
+    while not list(tmp_path.glob("outputs/sweeps/s/*.claim.0")):
+        time.sleep(0.05)
+        assert process.poll() is None
+    path.write_text("broken: [")
+    os.kill(workers(process.pid)[0], signal.SIGKILL)
+    _, err = process.communicate(timeout=200)
+    assert process.returncode == 0, err
+    assert_each_point_once(tmp_path)
+
+
+def test_a_sweep_without_its_data_is_a_mistake_not_five_failures(
+    tmp_path: Path, deep_cnn: Command
+) -> None:
+    write(tmp_path, GRID.replace("--task=digits, --train_samples=120", "--data_dir=nowhere"))
+    done = deep_cnn("sweep", "s.yaml")
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith("deep_cnn: --data_dir=nowhere does not exist")

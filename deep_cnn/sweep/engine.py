@@ -6,6 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -13,9 +14,11 @@ from typing import Any
 
 from tqdm import tqdm
 
-from deep_cnn.errors import SpecError
+from deep_cnn.errors import OutputError, SpecError
 from deep_cnn.runs import safe_name, write_csv
-from deep_cnn.sweep.job import Job
+from deep_cnn.sweep.examine import read_text
+from deep_cnn.sweep.job import NO_ROOM, Job
+from deep_cnn.sweep.search import first_points
 from deep_cnn.sweep.spec import SweepSpec
 from deep_cnn.sweep.store import LEASE, FolderStore, Trial
 
@@ -54,6 +57,7 @@ def run_sweep(
     SpecError for a sweep that cannot run here, or that is another one than on disk.
     """
     _check_runnable(spec, file, count)
+    spec.config(first_points(spec, seed, 1)[0])  # A mistake in all of them, such as no data.
     folder = out / "sweeps" / safe_name(spec.name)
     lease = float(os.environ.get("DEEP_CNN_LEASE", LEASE))
     store = FolderStore(folder, retries=retries, lease=lease)
@@ -94,7 +98,15 @@ class _Engine:
         self.spec, self.store, self.out = spec, store, out
         self.workers, self.limit, self.signalled = workers, limit, signalled
         self.job = Job(
-            file, store.folder, out, seed, store.retries, limit, store.lease, threads_each(workers)
+            text=read_text(file),
+            stem=file.stem,
+            folder=store.folder,
+            out=out,
+            seed=seed,
+            retries=store.retries,
+            limit=limit,
+            lease=store.lease,
+            threads=threads_each(workers),
         )
         self.context = multiprocessing.get_context("forkserver")
         # The server imports torch once and never touches CUDA; its forks are ready at once.
@@ -102,7 +114,8 @@ class _Engine:
         self.processes: dict[int, BaseProcess] = {}
         self.written: Sequence[Trial] = ()
         self.ends: dict[int, tuple[str, int]] = {}
-        self.in_a_row = 0
+        self.in_a_row = self.deaths = 0
+        self.claims = -1
         self.shown: tuple[int, list[str]] = (-1, [])
 
     def run(self) -> Swept:
@@ -115,7 +128,8 @@ class _Engine:
                 return self._watch(bar)
             finally:
                 self._stop_workers()
-                self._write(self.store.trials())
+                with suppress(OutputError):
+                    self._write(self.store.trials())
 
     def _total(self) -> int | None:
         ends = [n for n in (self.spec.points, self.limit) if n is not None]
@@ -131,7 +145,7 @@ class _Engine:
             signum = self.signalled()
             if signum is not None:
                 return Swept(self._after_stop(), signal=signum)
-            error = self._five_in_a_row(trials)
+            error = self._five_in_a_row(trials) or self._dying(trials)
             if error:
                 return Swept(self._after_stop(), error=error)
             if not self._keep_workers():
@@ -155,7 +169,13 @@ class _Engine:
             if process.exitcode is None:
                 continue
             del self.processes[slot]
+            if process.exitcode == NO_ROOM:
+                raise OutputError(
+                    f"{self.out}: a worker could not write there; make room or permission, and"
+                    " give the same command again: nothing that was finished is lost"
+                )
             if process.exitcode != 0:
+                self.deaths += 1
                 self._start(slot)
         return bool(self.processes)
 
@@ -169,6 +189,15 @@ class _Engine:
                 process.kill()
                 process.join()
         self.processes.clear()
+
+    def _dying(self, trials: Sequence[Trial]) -> str | None:
+        """What to say when workers die before they come to claim a trial."""
+        claims = sum(trial.claim + 1 for trial in trials)
+        if claims != self.claims:
+            self.claims, self.deaths = claims, 0
+        if self.deaths >= _MOST_IN_A_ROW:
+            return f"{self.deaths} workers died before they began a trial; is there memory enough?"
+        return None
 
     def _five_in_a_row(self, trials: Sequence[Trial]) -> str | None:
         """The last error, after five failures without a success in between."""

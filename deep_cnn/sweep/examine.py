@@ -51,18 +51,27 @@ def read_spec(path: Path) -> SweepSpec:
 
 def examine(path: Path) -> tuple[SweepSpec | None, list[Finding]]:
     """The sweep in a file, or None, and every finding, by line. SpecError for no text at all."""
+    return examine_text(read_text(path), path.stem)
+
+
+def read_text(path: Path) -> str:
+    """The text of a sweep file; SpecError where there is none."""
     try:
-        text = path.read_bytes().decode("utf-8-sig")
+        return path.read_bytes().decode("utf-8-sig")
     except OSError as error:
         raise SpecError(f"{path} cannot be read ({error.strerror}); name a sweep file") from None
     except UnicodeDecodeError:
         raise SpecError(f"{path} is not UTF-8 text; a sweep file is YAML in UTF-8") from None
+
+
+def examine_text(text: str, stem: str) -> tuple[SweepSpec | None, list[Finding]]:
+    """As `examine`; the sweep is called `stem` where the text names none."""
     document = Document()
     try:
         content = document.read(text)
     except Unreadable as error:
         return None, [error.finding]
-    return _Examination(content, document, path.stem).result()
+    return _Examination(content, document, stem).result()
 
 
 def is_number(value: Any) -> bool:

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import torch
 
-from deep_cnn.errors import DeepCnnError
+from deep_cnn.errors import DeepCnnError, OutputError
 from deep_cnn.runs import State
-from deep_cnn.sweep.examine import read_spec
-from deep_cnn.sweep.job import Job
+from deep_cnn.sweep.examine import examine_text
+from deep_cnn.sweep.job import NO_ROOM, Job
 from deep_cnn.sweep.objective import Objective, outcome
 from deep_cnn.sweep.search import propose
 from deep_cnn.sweep.store import FolderStore, Trial
@@ -34,13 +34,18 @@ def work(job: Job, slot: int) -> None:
     _LOGGER.setLevel(logging.INFO)
     _take_a_gpu(slot)
     torch.set_num_threads(job.threads)
-    _Worker(job, asked).run()
+    try:
+        _Worker(job, asked).run()
+    except OutputError:
+        raise SystemExit(NO_ROOM) from None
 
 
 class _Worker:
     def __init__(self, job: Job, asked: list[int]) -> None:
         self.job, self.asked = job, asked
-        self.spec = read_spec(job.file)
+        spec, _ = examine_text(job.text, job.stem)
+        assert spec is not None, "the engine examined it"
+        self.spec = spec
         self.store = FolderStore(job.folder, retries=job.retries, lease=job.lease)
         self.objective = Objective(self.spec, job.out)
 
@@ -89,6 +94,8 @@ class _Worker:
                 self.store.finish(number, claim, outcome(result, self.spec))
                 return
             state, error = str(result.state), result.error
+        except OutputError:
+            raise SystemExit(NO_ROOM) from None  # The next trial would fare no better.
         except DeepCnnError as fault:
             error = str(fault)
         except Exception as fault:  # Whatever it is costs this trial, not the sweep.

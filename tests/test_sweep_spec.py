@@ -84,6 +84,7 @@ HYPERBAND = [
     ("{type: hyperband, max_iter: 9}", "needs min_iter, or max_iter with s"),
     ("{type: median}", "needs type: hyperband"),
     ("{type: hyperband, max_iter: 9, s: 2.0}", "s 2.0 is not a whole number"),
+    ("{type: hyperband, max_iter: 2, s: 2}", "max_iter 2 / eta 3 is below 1: no band"),
     ("{type: hyperband, min_iter: 0}", "min_iter 0 is not a whole number"),
     ("{type: hyperband, min_iter: 3, eta: 1}", "eta 1 must be above 1"),
     ("{type: hyperband, min_iter: 3, strict: 1}", "strict 1 is not true or false"),

@@ -111,8 +111,6 @@ def sweep(words: list[str]) -> int:
     file, values = _parse("sweep", words)
     spec = read_spec(file)
     out = Path(values["out_dir"]) if values["out_dir"] else _base_out(spec)
-    if spec.early_terminate and spec.ours:
-        print("early_terminate is not applied yet: trials run to their end", file=sys.stderr)
     with Signals() as signals:
         swept = run_sweep(
             spec,

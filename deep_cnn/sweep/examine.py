@@ -102,9 +102,17 @@ class _Examination:
             )
         for key in self.content:
             if key not in _TOP:
-                self._wrong((str(key),), f"unknown key {key!r}; {_nearest(key, _TOP)}", self.ours)
+                self._wrong((str(key),), f"unknown key {key!r}; {_nearest(key, _TOP)}")
             elif key in _UNUSED:
                 self._note((key,), f"{key} changes nothing in a local sweep")
+        for key in ("program", "project", "entity", "name", "description", "job", "image_uri"):
+            if not isinstance(self.content.get(key, ""), str):
+                self._wrong((key,), f"{key} {self.content[key]!r} is no text; put it in quotes")
+        if self.content.get("kind", "sweep") != "sweep":
+            self._wrong(("kind",), f"kind {self.content['kind']!r} is not sweep")
+        controller = self.content.get("controller", {"type": "cloud"})
+        if not isinstance(controller, dict) or controller.get("type") not in ("cloud", "local"):
+            self._wrong(("controller",), "controller needs type: local or cloud")
         if self.method not in METHODS:
             given = (
                 f"method {self.method!r} is unknown" if "method" in self.content else "no method"
@@ -417,9 +425,7 @@ class _Examination:
             return None
         for key in given.keys() - _HYPERBAND_KEYS:
             near = _nearest(key, _HYPERBAND_KEYS)
-            self._wrong(
-                (here, str(key)), f"early_terminate: unknown key {key!r}; {near}", self.ours
-            )
+            self._wrong((here, str(key)), f"early_terminate: unknown key {key!r}; {near}")
         for key in ("min_iter", "max_iter", "s"):
             value = given.get(key)
             if value is not None and not (_is_whole(value) and value >= 1):
@@ -443,7 +449,13 @@ class _Examination:
         if (high is None and low is None) or (high is not None and s is None):
             self._wrong((here,), "early_terminate needs min_iter, or max_iter with s")
             return None
-        return Hyperband(bands(low, high, s, eta), eta, strict)
+        found = bands(low, high, s, eta)
+        if not found:
+            self._wrong(
+                (here, "max_iter"), f"early_terminate: max_iter {high} / eta {eta} is below 1"
+            )
+            return None
+        return Hyperband(found, eta, strict)
 
     def _flags(self, spec: SweepSpec) -> None:
         """What only deep_cnn can know: its flags, their values, its metrics."""

@@ -1,5 +1,6 @@
 """Run one configuration of a sweep as an ordinary run, from where it was left."""
 
+import csv
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -12,7 +13,7 @@ from deep_cnn.runs import EpochRecord, RunFiles, RunResult, claim_run
 from deep_cnn.sweep.space import Point
 from deep_cnn.sweep.spec import Metric, SweepSpec
 from deep_cnn.tracking import FileTracker
-from deep_cnn.training import fit
+from deep_cnn.training import ShouldStop, fit, never
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +35,7 @@ class Objective:
         run_name: str | None,
         named: Callable[[str], None],
         signalled: Callable[[], int | None],
+        should_stop: ShouldStop = never,
     ) -> RunResult:
         """Run `point`, or go on with the run `run_name`; `named` is told the name of a new run."""
         config = self.config(point)
@@ -45,7 +47,14 @@ class Objective:
 
         def run(config: TrainConfig) -> RunResult:
             tracker = FileTracker()
-            return fit(config, tracker, signalled=signalled, files=files, sweep=sweep)
+            return fit(
+                config,
+                tracker,
+                should_stop=should_stop,
+                signalled=signalled,
+                files=files,
+                sweep=sweep,
+            )
 
         if files.last.exists():
             try:
@@ -69,10 +78,24 @@ def best_value(values: Sequence[float], goal: str) -> float | None:
     return max(finite) if goal == "maximize" else min(finite)
 
 
+def logged_values(table: Path, metric: Metric) -> list[float]:
+    """The metric of each epoch that is in results/<run>.csv by now."""
+    name = metric.name.removeprefix("best_")
+    try:
+        with table.open(encoding="utf-8", newline="") as file:
+            return [float(row[name]) for row in csv.DictReader(file)]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+
+
+def watched_metric(spec: SweepSpec, task: str) -> Metric:
+    """What the sweep optimises; what the task watches where the file does not say."""
+    return spec.metric or Metric(TASKS[task].watch, TASKS[task].goal)
+
+
 def outcome(result: RunResult, spec: SweepSpec) -> Mapping[str, Any]:
     """What the store keeps of a finished run."""
-    watched = TASKS[str(result.config["task"])]
-    metric = spec.metric or Metric(watched.watch, watched.goal)
+    metric = watched_metric(spec, str(result.config["task"]))
     values = values_of(result.history, metric)
     return {
         "state": str(result.state),

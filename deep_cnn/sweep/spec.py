@@ -10,6 +10,8 @@ from deep_cnn.config import TrainConfig, config_from, split_argv
 from deep_cnn.sweep.reading import Finding
 from deep_cnn.sweep.space import Domain, Point
 
+# No run logs as many values.
+_MOST_VALUES = 1e9
 METHODS = ("grid", "random", "bayes", "custom")
 
 
@@ -97,10 +99,18 @@ class SweepSpec:
 
 def bands(min_iter: int | None, max_iter: int | None, s: int | None, eta: float) -> tuple[int, ...]:
     """W&B's bands: max_iter/eta^k for k = 1 ... s, or min_iter*eta^k; counts of logged values."""
+    found: list[int] = []
     if max_iter is not None:
-        found = [int(max_iter / eta**k) for k in range(1, (s or 0) + 1)]
-        return tuple(sorted({band for band in found if band >= 1}))
-    return tuple(sorted({int((min_iter or 1) * eta**k) for k in range(100) if eta**k < 1e15}))
+        band = max_iter / eta
+        while band >= 1 and len(found) < (s or 0):
+            found.append(int(band))
+            band /= eta
+    else:
+        band = float(min_iter or 1)
+        while band < _MOST_VALUES and len(found) < 100:
+            found.append(int(band))
+            band *= eta
+    return tuple(sorted(set(found)))
 
 
 def _arguments(macro: str, leaves: Mapping[str, Any]) -> list[str]:

@@ -13,11 +13,12 @@ from pathlib import Path
 import torch
 
 from deep_cnn.errors import DeepCnnError, OutputError
-from deep_cnn.runs import State
+from deep_cnn.runs import EpochRecord, RunFiles, State, StopReason
 from deep_cnn.sweep.examine import examine_text
 from deep_cnn.sweep.job import NO_ROOM, Job
-from deep_cnn.sweep.objective import Objective, outcome
+from deep_cnn.sweep.objective import Objective, logged_values, outcome, values_of
 from deep_cnn.sweep.search import propose
+from deep_cnn.sweep.stopping import verdict
 from deep_cnn.sweep.store import FolderStore, Trial
 
 _LOGGER = logging.getLogger("deep_cnn")
@@ -89,6 +90,7 @@ class _Worker:
                 trial.run_name,
                 lambda name: self.store.set_run(number, name),
                 lambda: signal.SIGTERM if self.asked or lost.is_set() else None,
+                lambda history: self._verdict(number, history),
             )
             if result.state in (State.FINISHED, State.STOPPED):
                 self.store.finish(number, claim, outcome(result, self.spec))
@@ -105,6 +107,18 @@ class _Worker:
             done.set()
             beat.join()
         self.store.give_back(number, claim, state, error)
+
+    def _verdict(self, number: int, history: Sequence[EpochRecord]) -> StopReason | None:
+        """W&B's rule over all runs of the sweep as they stand on disk, and this one in hand."""
+        rule, metric = self.spec.early_terminate, self.spec.metric
+        if rule is None or metric is None:
+            return None
+        mine = values_of(history, metric)
+        others = [t for t in self.store.trials() if t.number != number and t.run_name]
+        tables = (RunFiles(self.job.out, str(trial.run_name)).table for trial in others)
+        return verdict(
+            rule, metric.goal, mine, [mine, *(logged_values(table, metric) for table in tables)]
+        )
 
     def _beat(self, number: int, claim: int, lost: threading.Event, done: threading.Event) -> None:
         while not done.wait(self.job.lease / 4):

@@ -451,9 +451,7 @@ class _Examination:
             return None
         found = bands(low, high, s, eta)
         if not found:
-            self._wrong(
-                (here, "max_iter"), f"early_terminate: max_iter {high} / eta {eta} is below 1"
-            )
+            self._wrong((here, "max_iter"), f"max_iter {high} / eta {eta} is below 1: no band")
             return None
         return Hyperband(found, eta, strict)
 

@@ -252,7 +252,7 @@ def test_damaged_state_files_cost_at_most_their_trial(
     ("text", "words", "message"),
     [
         (GRID.replace("deep_cnn", "train"), (), "foreign programs are not run yet"),
-        (GRID.replace("grid", "bayes"), (), "method bayes does not run locally yet"),
+        (GRID.replace("grid", "custom"), (), "method custom runs on W&B's scheduler only"),
         (
             GRID.replace("grid", "random").replace("[0.1, 0.01]", "[0.1]").replace(
                 "lr: {values: [0.1]}", "lr: {min: 0.001, max: 0.1}"),
@@ -356,3 +356,25 @@ def test_a_sweep_without_its_data_is_a_mistake_not_five_failures(
     done = deep_cnn("sweep", "s.yaml")
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1].startswith("deep_cnn: --data_dir=nowhere does not exist")
+
+
+@pytest.mark.slow
+def test_bayes_learns_repeats_and_stops_at_its_target(tmp_path: Path, deep_cnn: Command) -> None:
+    text = (
+        "method: bayes\nrun_cap: 13\nmetric: {name: loss_val, goal: minimize}\nparameters:\n"
+        "  lr: {distribution: log_uniform_values, min: 1.0e-5, max: 0.1}\n  epochs: {value: 1}\n"
+        "  freeze: {values: [none, trunk]}\n"
+    ) + COMMAND
+    rows = []
+    for name in "ab":
+        write(tmp_path, text, f"{name}.yaml")
+        words = ["sweep", f"{name}.yaml", "--seed=5"]
+        if name == "b":  # Continuing equals never having stopped.
+            assert deep_cnn(*words, "--count=11").returncode == 0
+        assert deep_cnn(*words).returncode == 0
+        with (tmp_path / f"outputs/sweeps/{name}/trials.csv").open(newline="") as file:
+            rows.append([(r["lr"], r["freeze"], r["value"]) for r in csv.DictReader(file)])
+    assert rows[0] == rows[1]
+    assert len(rows[0]) == 13
+    write(tmp_path, text.replace("minimize", "minimize, target: 100.0"), "t.yaml")
+    assert "1 of 1 trials are over" in deep_cnn("sweep", "t.yaml").stdout

@@ -13,7 +13,7 @@ from scipy import stats
 
 from deep_cnn.sweep.examine import read_spec
 from deep_cnn.sweep.search import first_points, propose
-from deep_cnn.sweep.space import Point, categorical, continuous, identity, int_uniform
+from deep_cnn.sweep.space import Point, Seen, categorical, continuous, identity, int_uniform
 from deep_cnn.sweep.spec import SweepSpec
 from tests.conftest import Command
 
@@ -100,7 +100,7 @@ def test_one_at_a_time_is_as_all_at_once(tmp_path: Path) -> None:
     for method in ("grid", "random"):
         spec = spec_of(tmp_path, text, method)
         points: list[Point] = []
-        while (point := propose(spec, 0, points)) is not None:
+        while (point := propose(spec, 0, [Seen(p) for p in points])) is not None:
             points.append(point)
         assert points == all_points(spec)
         assert len(points) == 12

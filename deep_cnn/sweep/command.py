@@ -19,6 +19,8 @@ from deep_cnn.sweep.space import Point
 from deep_cnn.sweep.spec import SweepSpec
 
 _SEED = Flag("seed", int, 0, "", "seed of the search", low=0)
+# How many of the best trials are listed after a sweep.
+_BEST_SHOWN = 5
 FLAGS: Mapping[str, Mapping[str, Flag]] = {
     "check": {},
     "sample": {
@@ -126,15 +128,15 @@ def sweep(words: list[str]) -> int:
 
 
 def _say(swept: Swept, spec: SweepSpec, command: str) -> int:
-    over = [trial for trial in swept.trials if trial.over]
-    best = best_trials(spec, swept.trials)
-    if best and best[0].outcome:
-        name, first = spec.metric.name if spec.metric else "loss_val", best[0]
-        value = float((first.outcome or {})["value"])
-        shown = f", best {name}={value:.6g} by trial {first.number}, {first.run_name}"
-    else:
-        shown = ""
-    print(f"{spec.name}: {len(over)} of {len(swept.trials)} trials are over{shown}")
+    over = sum(trial.over for trial in swept.trials)
+    name = spec.metric.name if spec.metric else "loss"
+    print(f"{spec.name}: {over} of {len(swept.trials)} trials are over")
+    best = best_trials(spec, swept.trials)[:_BEST_SHOWN]
+    if best:
+        print(f"{'trial':>6}  {name:<12}  run")
+    for trial in best:
+        value = float((trial.outcome or {})["value"])
+        print(f"{trial.number:>6}  {value:<12.6g}  {trial.run_name}")
     for trial in swept.failed:
         print(f"trial {trial.number} failed: {trial.error}", file=sys.stderr)
     if swept.signal is not None:

@@ -73,13 +73,13 @@ def _check_runnable(spec: SweepSpec, file: Path, count: int | None) -> None:
             f"{file}: the command does not run deep_cnn, and foreign programs are not run yet;"
             " check and sample plan the search of any sweep file"
         )
-    if spec.method not in ("grid", "random"):
+    if spec.method == "custom":
         raise SpecError(
-            f"{file}: method {spec.method} does not run locally yet; use grid or random"
+            f"{file}: method custom runs on W&B's scheduler only; use grid, random or bayes"
         )
     if spec.points is None and spec.run_cap is None and count is None:
         raise SpecError(
-            f"{file}: this random search has no end; add run_cap: 20 to the file, or --count=20"
+            f"{file}: this search has no end; add run_cap: 20 to the file, or --count=20"
         )
 
 

@@ -12,6 +12,7 @@ from deep_cnn.names import TASKS
 from deep_cnn.runs import EpochRecord, RunFiles, RunResult, claim_run
 from deep_cnn.sweep.space import Point
 from deep_cnn.sweep.spec import Metric, SweepSpec
+from deep_cnn.sweep.store import Trial
 from deep_cnn.tracking import FileTracker
 from deep_cnn.training import ShouldStop, fit, never
 
@@ -91,6 +92,15 @@ def logged_values(table: Path, metric: Metric) -> list[float]:
 def watched_metric(spec: SweepSpec, task: str) -> Metric:
     """What the sweep optimises; what the task watches where the file does not say."""
     return spec.metric or Metric(TASKS[task].watch, TASKS[task].goal)
+
+
+def target_reached(spec: SweepSpec, trials: Sequence[Trial]) -> bool:
+    """Whether a trial is as good as the metric's target, so that no new one is begun."""
+    if spec.metric is None or spec.metric.target is None:
+        return False
+    sign = -1 if spec.metric.goal == "maximize" else 1
+    values = [t.outcome["value"] for t in trials if t.outcome and t.outcome["value"] is not None]
+    return any(sign * value <= sign * spec.metric.target for value in values)
 
 
 def outcome(result: RunResult, spec: SweepSpec) -> Mapping[str, Any]:

@@ -4,22 +4,47 @@ import itertools
 import random
 from collections.abc import Mapping, Sequence, Set
 
-from deep_cnn.sweep.space import Domain, Point, identity
+from deep_cnn.sweep.space import Domain, Point, Seen, identity
 from deep_cnn.sweep.spec import SweepSpec
 
+# The Gaussian process takes over from random draws after so many trials.
+STARTUP = 10
 _TRIES = 200
 _LARGEST_LISTED = 200_000
 
 
-def propose(spec: SweepSpec, seed: int, earlier: Sequence[Point]) -> Point | None:
+def propose(spec: SweepSpec, seed: int, earlier: Sequence[Seen]) -> Point | None:
     """The configuration of trial number len(earlier), or None where none is left.
 
-    Trial n depends on `seed` and on the configurations before it alone, so that it does not matter
-    which worker asks, nor when.
+    In a grid or at random, trial n depends on `seed` and on the configurations before it alone, so
+    that it does not matter which worker asks, nor when; bayes learns from the values as well.
     """
     if spec.method == "grid":
         return _grid_point(spec.space, len(earlier))
-    return _random_point(spec, seed, len(earlier), {identity(point) for point in earlier})
+    used = {identity(seen.point) for seen in earlier}
+    valued = sum(seen.value is not None for seen in earlier)
+    if spec.method == "bayes" and len(earlier) >= STARTUP and valued:
+        return _bayes_point(spec, seed, earlier, used)
+    return _random_point(spec, seed, len(earlier), used)
+
+
+def _bayes_point(
+    spec: SweepSpec, seed: int, earlier: Sequence[Seen], used: Set[str]
+) -> Point | None:
+    """What the Gaussian process wants; where that was tried, the unused one most like it."""
+    size = spec.points
+    if size is not None and len(used) >= size:
+        return None
+    from deep_cnn.sweep import bayes
+
+    goal = spec.metric.goal if spec.metric else "minimize"
+    point = bayes.suggest(spec.space, goal, seed, earlier)
+    if identity(point) not in used:
+        return point
+    if size is None or size > _LARGEST_LISTED:
+        return _random_point(spec, seed, len(earlier), used)
+    unused = [p for p in _all_points(spec.space) if identity(p) not in used]
+    return bayes.nearest(spec.space, point, unused)
 
 
 def first_points(spec: SweepSpec, seed: int, count: int) -> list[Point]:

@@ -36,6 +36,15 @@ class Domain:
         return self.distribution == "constant"
 
 
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A trial as the search sees it; `value` is None while it runs, or where it `failed`."""
+
+    point: Point
+    value: float | None = None
+    failed: bool = False
+
+
 def identity(value: Any) -> str:
     """What makes two values one: 3000000.0 is 3000000, nan is nan, but True is not 1."""
     return json.dumps(_comparable(value), sort_keys=True)

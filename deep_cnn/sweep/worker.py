@@ -16,8 +16,9 @@ from deep_cnn.errors import DeepCnnError, OutputError
 from deep_cnn.runs import EpochRecord, RunFiles, State, StopReason
 from deep_cnn.sweep.examine import examine_text
 from deep_cnn.sweep.job import NO_ROOM, Job
-from deep_cnn.sweep.objective import Objective, logged_values, outcome, values_of
+from deep_cnn.sweep.objective import Objective, logged_values, outcome, target_reached, values_of
 from deep_cnn.sweep.search import propose
+from deep_cnn.sweep.space import Seen
 from deep_cnn.sweep.stopping import verdict
 from deep_cnn.sweep.store import FolderStore, Trial
 
@@ -65,9 +66,10 @@ class _Worker:
 
     def _propose(self, trials: Sequence[Trial]) -> bool:
         """Make the next trial, or a damaged one again; False where there is none to make."""
-        whole = {t.number: t.point for t in trials if t.point is not None}
+        whole = {t.number: _seen(t) for t in trials if t.point is not None}
         number = next(n for n in range(len(whole) + 1) if n not in whole)
-        if self.job.limit is not None and number >= self.job.limit:
+        over = self.job.limit is not None and number >= self.job.limit
+        if over or target_reached(self.spec, trials):
             return False
         point = propose(self.spec, self.job.seed, [whole[n] for n in range(number)])
         if point is None:
@@ -124,6 +126,12 @@ class _Worker:
         while not done.wait(self.job.lease / 4):
             if not self.store.renew(number, claim):
                 lost.set()
+
+
+def _seen(trial: Trial) -> Seen:
+    value = trial.outcome["value"] if trial.outcome else None
+    failed = trial.state == "failed" or (trial.over and value is None)
+    return Seen(trial.point or {}, value, failed)
 
 
 def _die_with_the_parent() -> None:

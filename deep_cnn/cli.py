@@ -1,5 +1,6 @@
 """The command line: verbs, help, one-line errors and exit statuses."""
 
+import io
 import logging
 import os
 import sys
@@ -31,6 +32,8 @@ Fine-tune a pretrained network to predict how people perceive pictures.
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status."""
     words = list(sys.argv[1:] if argv is None else argv)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # A name may hold what the terminal cannot show.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         return _dispatch(words)
     except DeepCnnError as error:

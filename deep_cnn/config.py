@@ -263,7 +263,7 @@ class TrainConfig:
         known = flags(self.task)
         changed = {k: v for k, v in sorted(self.delta().items()) if not known[k].bookkeeping}
         shown = (f"{k}={v:.4g}" if isinstance(v, float) else f"{k}={v}" for k, v in changed.items())
-        return ",".join(shown) or self.model
+        return ",".join(shown).replace("e+", "e") or self.model
 
     def fingerprint(self) -> str:
         """What makes two runs the same run: a hash of every flag that can change a number."""

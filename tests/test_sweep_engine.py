@@ -227,10 +227,29 @@ def test_five_failures_in_a_row_stop_the_sweep(tmp_path: Path, deep_cnn: Command
     done = deep_cnn("sweep", "s.yaml")
     assert done.returncode == 1
     assert "failures in a row, the last one: loss is" in done.stderr
-    assert len(trials(tmp_path)) < 6
+    assert 5 <= len(list((tmp_path / "outputs/sweeps/s").glob("*.end.*"))) < 12
+    assert trials(tmp_path)[0]["run_name"].startswith("batch_size=30,epochs=3,lr=1e29")
 
 
-@pytest.mark.parametrize("damage", ["truncate", "empty", "noise"])
+def test_points_that_fail_do_not_keep_others_from_running(
+    tmp_path: Path, deep_cnn: Command
+) -> None:
+    """The first ones cannot have their weights; the last one needs none."""
+    weights = "  weights: {values: [a.pth, b.pth, c.pth, none]}\n  batch_size"
+    text = GRID.replace("[0.1, 0.01]", "[0.1]").replace("[30, 60, 120]", "[60]")
+    text = text.replace("  batch_size", weights)
+    write(tmp_path, text)
+    done = deep_cnn("sweep", "s.yaml")
+    assert done.returncode == 1
+    rows = trials(tmp_path)
+    assert [row["state"] for row in rows][-1] == "finished"
+    assert "trial 0 failed: --weights=a.pth does not exist" in done.stderr
+    run = rows[0]["run_name"]
+    assert json.loads((tmp_path / f"outputs/results/{run}.json").read_text())["state"] == "failed"
+    assert "does not exist" in (tmp_path / f"outputs/logger/{run}.log").read_text()
+
+
+@pytest.mark.parametrize("damage", ["truncate", "empty", "noise", "{}"])
 def test_damaged_state_files_cost_at_most_their_trial(
     tmp_path: Path, deep_cnn: Command, damage: str
 ) -> None:
@@ -239,7 +258,12 @@ def test_damaged_state_files_cost_at_most_their_trial(
     folder = tmp_path / "outputs/sweeps/s"
     for name in ("00001.trial", "00002.done", "00003.claim.0", "00004.run", "sweep.json"):
         path = folder / name
-        content = {"truncate": path.read_bytes()[:7], "empty": b"", "noise": os.urandom(40)}
+        content = {
+            "truncate": path.read_bytes()[:7],
+            "empty": b"",
+            "noise": os.urandom(40),
+            "{}": b"{}",
+        }
         path.write_bytes(content[damage])
     done = deep_cnn("sweep", "s.yaml")
     assert done.returncode == 0, done.stderr
@@ -288,7 +312,7 @@ def test_a_claim_is_won_by_one(tmp_path: Path) -> None:
     assert (again.state, store.claim(again)) == ("interrupted", 1)
     assert not store.renew(0, 0)
     assert not store.finish(0, 0, {"state": "finished"})
-    assert store.finish(0, 1, {"state": "finished"})
+    assert store.finish(0, 1, {"state": "finished", "value": 1.0})
     assert not store.finish(0, 1, {"state": "stopped"})
     assert store.trials()[0].state == "finished"
 

@@ -60,6 +60,12 @@ def test_quantised_values_may_leave_the_bounds() -> None:
     assert {wide.at(u) for u in np.linspace(0, 1, 500)} == {0, 100, 200}
 
 
+def test_half_a_step_outside_has_no_probability() -> None:
+    domain = continuous("q_uniform", {"min": 16, "max": 64, "q": 32})
+    assert domain.values is not None
+    assert list(domain.values()) == [32, 64]
+
+
 def test_the_ends_of_every_distribution_are_finite() -> None:
     for name, (numbers, _) in REFERENCES.items():
         domain = continuous(name, numbers)

@@ -20,6 +20,9 @@ def sweep(parameters: str, *, method: str = "random", more: str = "", command: s
 
 
 LR = "lr: {min: 0.001, max: 0.1}"
+LAUGHS = "x0: &x0 [1,1]\n" + "".join(
+    f"x{i}: &x{i} [{','.join([f'*x{i - 1}'] * 10)}]\n" for i in range(1, 10)
+)
 FAULTS = [
     ("", 1, "the file is empty"),
     ("- 1\n- 2\n", 1, "the file is a list"),
@@ -71,13 +74,29 @@ FAULTS = [
     (sweep(LR, more="metric: {name: loss_val, target: low}\n"), 5, "target 'low' is not a number"),
     (sweep(LR, more="metric: {name: loss_val, impute: mean}\n"), 5, "choose from latest, best, wo"),
     (sweep(LR, method="bayes"), 1, "no metric"),
-    (sweep(LR, more="run_cap: 0\n"), 5, "run_cap 0 is not a whole number above 0"),
-    (sweep(LR, more="run_cap: '1'\n"), 5, "run_cap '1'"),
+    (sweep(LR, more="run_cap: 0\n"), 5, "run_cap is not a whole number above 0"),
+    (sweep(LR, more="run_cap: '1'\n"), 5, "run_cap is not a whole"),
     (sweep(LR, command="command: [python, -m, deep_cnn]\n"), 2, "command has no ${args}"),
     (sweep(LR, command='command: [python, -m, deep_cnn, "${args_json}"]\n'), 2, "use ${args}"),
     (sweep(LR, command='command: [python, -m, deep_cnn, "${arg}"]\n'), 2, "did you mean args?"),
     (sweep(LR, command='command: [python, -m, deep_cnn, --epoch=3, "${args}"]\n'), 2, "--epoch is"),
     (sweep(LR, command="command: python -m deep_cnn ${args}\n"), 2, "command is one string"),
+    (sweep("out_dir: {values: [a, b]}"), 4, "out_dir is one for the whole sweep"),
+    (sweep("resume: {value: a.pt}"), 4, "resume is not for a sweep"),
+    (sweep("batch-size: {value: 3}\n  batch_size: {value: 4}"), 5, "are both the flag --bat"),
+    (sweep('"opt.lr": {value: 0.1}'), 4, "parameter opt.lr is no flag"),
+    (sweep("model: {value: lenet}\n  weights: {value: imagenet}"), 2, "cannot run: --model=le"),
+    (sweep("task: {value: digits}", more="metric: {name: kendall_val}\n"), 5, "by digits"),
+    (sweep(f"lr: {{min: 1, max: {'9' * 400}}}"), 4, "is not a number"),
+    (sweep(LR, more="run_cap: 0x" + "f" * 5000 + "\n"), 5, "run_cap is not a whole number"),
+    (sweep("lr: {min: -1.7e+308, max: 1.7e+308}"), 4, "is not a number"),
+    (sweep("lr: &a [*a]"), 1, "its aliases have no end"),
+    (LAUGHS + sweep(LR), 1, "its aliases have no end"),
+    (sweep("lr: {value: 0.1\x01}"), 4, "this is not YAML"),
+    ("description: &v {values: [1e-5, 0.1]}\n" + sweep("lr: {<<: *v}"), 1, "1e-5 is a string"),
+    (sweep(LR, more="controller: {type: me}\n"), 5, "controller needs type"),
+    (sweep(LR, more="kind: run\n"), 5, "kind 'run' is not sweep"),
+    (sweep(LR, more="name: 12\n"), 5, "name 12 is no text"),
 ]  # fmt: skip
 HYPERBAND = [
     ("{type: hyperband}", "needs min_iter, or max_iter with s"),
@@ -164,8 +183,8 @@ def test_nested_parameters_become_flags_by_their_last_name(tmp_path: Path) -> No
     text = sweep("opt: {parameters: {lr: {value: 0.5}, inner: {parameters: {epochs: {value: 2}}}}}")
     spec, _ = look(tmp_path, text)
     assert spec
-    assert spec.argv({"opt.lr": 0.5, "opt.inner.epochs": 2}) == ["--epochs=2", "--lr=0.5"]
-    assert spec.config({"opt.lr": 0.5, "opt.inner.epochs": 2}).lr == 0.5
+    assert spec.argv({"opt/lr": 0.5, "opt/inner/epochs": 2}) == ["--epochs=2", "--lr=0.5"]
+    assert spec.config({"opt/lr": 0.5, "opt/inner/epochs": 2}).lr == 0.5
 
 
 @pytest.mark.parametrize(
@@ -233,3 +252,45 @@ def test_mutilated_files_never_end_in_a_traceback(tmp_path: Path) -> None:
             look(tmp_path, bytes(text))
         except SpecError:
             continue
+
+
+def test_a_command_is_ours_only_where_it_runs_us(tmp_path: Path) -> None:
+    for command, ours in {
+        '[python, -m, deep_cnn, "${args}"]': True,
+        '["${env}", deep-cnn, "${args}"]': True,
+        '[python, deep_cnn/__main__.py, "${args}"]': True,
+        '[python, main.py, deep_cnn, "${args}"]': False,
+        '[python, "${program}", --project, deep_cnn, "${args}"]': False,
+        '[python, train.py, "${batch_size}", null, 3]': False,
+    }.items():
+        spec, findings = look(tmp_path, sweep("lr: {value: 0.1}", command=f"command: {command}\n"))
+        assert spec, findings
+        assert spec.ours is ours, command
+
+
+def test_constants_complete_the_command(tmp_path: Path) -> None:
+    fixed = "--model=lenet, --hidden=3, --initial_epoch=30"
+    command = f'command: [python, -m, deep_cnn, {fixed}, "${{args}}"]\n'
+    text = sweep(
+        "task: {value: digits}\n  weights: {value: none}\n  epochs: {value: 50}", command=command
+    )
+    spec, findings = look(tmp_path, text)
+    assert spec, findings
+
+
+def test_a_foreign_program_gets_its_parameters_as_w_and_b_passes_them(tmp_path: Path) -> None:
+    parameters = "opt: {parameters: {lr: {value: 0.1}, n: {value: 3}}}\n  a.b: {value: 1}"
+    spec, _ = look(tmp_path, sweep(parameters, command=FOREIGN))
+    assert spec
+    point = {"opt/lr": 0.1, "opt/n": 3, "a.b": 1}
+    assert spec.command_line(point)[3:] == ["--a.b=1", "--opt={'lr': 0.1, 'n': 3}"]
+    assert spec.arguments(point) == {"opt": {"lr": 0.1, "n": 3}, "a.b": 1}
+    assert spec.leaves(point) == {"opt.lr": 0.1, "opt.n": 3, "a.b": 1}
+
+
+def test_sample_prints_whatever_a_value_is(tmp_path: Path, deep_cnn: Command) -> None:
+    odd = '[{2020-01-01: 1, b: 2}, "\\ud800", .nan, 2020-01-01, [1, null], 0x' + "f" * 300 + "]"
+    (tmp_path / "s.yaml").write_text(sweep(f"a: {{values: {odd}}}", method="grid", command=FOREIGN))
+    for how in ("csv", "json", "commands"):
+        done = deep_cnn("sample", "s.yaml", f"--format={how}")
+        assert (done.returncode, done.stderr) == (0, ""), how

@@ -15,7 +15,7 @@ from deep_cnn.signals import Signals, exit_status
 from deep_cnn.sweep.engine import Swept, best_trials, run_sweep
 from deep_cnn.sweep.examine import examine, read_spec
 from deep_cnn.sweep.search import first_points
-from deep_cnn.sweep.space import Point
+from deep_cnn.sweep.space import Point, plain
 from deep_cnn.sweep.spec import SweepSpec
 
 _SEED = Flag("seed", int, 0, "", "seed of the search", low=0)
@@ -55,7 +55,7 @@ def describe(spec: SweepSpec) -> list[str]:
     count = spec.points
     points = "infinitely many" if count is None else f"{count:,}"
     lines = [f"{spec.name}: {spec.method} search, {points} configurations"]
-    lines += [f"  {name}: {domain.shown}" for name, domain in spec.space.items()]
+    lines += [f"  {name.replace('/', '.')}: {domain.shown}" for name, domain in spec.space.items()]
     if spec.run_cap:
         lines.append(f"at most {spec.run_cap} trials (run_cap)")
     if spec.metric:
@@ -93,11 +93,11 @@ def _print_csv(spec: SweepSpec, points: list[Point]) -> None:
 
 def _cell(value: Any) -> Any:
     """Text as it is; None and what has an inside as JSON, so that it can be read back."""
-    return json.dumps(value, default=str) if isinstance(value, list | dict | None) else value
+    return json.dumps(plain(value)) if isinstance(value, list | dict | None) else value
 
 
 def _print_json(spec: SweepSpec, points: list[Point]) -> None:
-    print(json.dumps([spec.leaves(point) for point in points], indent=2, default=str))
+    print(json.dumps([plain(spec.arguments(point)) for point in points], indent=2))
 
 
 def _print_commands(spec: SweepSpec, points: list[Point]) -> None:

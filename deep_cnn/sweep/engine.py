@@ -110,7 +110,7 @@ class _Engine:
         )
         self.context = multiprocessing.get_context("forkserver")
         # The server imports torch once and never touches CUDA; its forks are ready at once.
-        self.context.set_forkserver_preload(["deep_cnn.sweep.worker"])
+        self.context.set_forkserver_preload(["deep_cnn.sweep.server"])
         self.processes: dict[int, BaseProcess] = {}
         self.written: Sequence[Trial] = ()
         self.ends: dict[int, tuple[str, int]] = {}

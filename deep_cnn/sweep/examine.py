@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from deep_cnn import names
-from deep_cnn.config import TrainConfig, config_from, flags, split_argv
-from deep_cnn.errors import DeepCnnError, SpecError, choose_from
+from deep_cnn.config import flags
+from deep_cnn.errors import DataError, DeepCnnError, SpecError, choose_from
 from deep_cnn.sweep import space
 from deep_cnn.sweep.reading import Document, Finding, Unreadable, Where
+from deep_cnn.sweep.search import first_points
 from deep_cnn.sweep.space import Domain
 from deep_cnn.sweep.spec import METHODS, Hyperband, Metric, SweepSpec, bands, program_end
 
@@ -35,6 +36,15 @@ _MACROS = {
     "args_no_equals", "args_json", "args_json_file", "args_dict", "args_append_hydra",
     "args_override_hydra",
 }  # fmt: skip
+_NOT_SEARCHED = {
+    "out_dir": "is one for the whole sweep; remove it, sweep --out_dir=FOLDER sets it",
+    "resume": "is not for a sweep, which resumes its own runs; remove it",
+    "test_net": "is not for a sweep, which never opens the test split; remove it",
+}
+# How many configurations are looked at as a whole.
+_TRIED = 50
+# Beyond it the width of a range is no float any more.
+_LARGEST = 1e300
 _OUR_MACROS = ("${args}", "${args_no_boolean_flags}", "${args_no_equals}")
 
 
@@ -69,14 +79,18 @@ def examine_text(text: str, stem: str) -> tuple[SweepSpec | None, list[Finding]]
     document = Document()
     try:
         content = document.read(text)
+        return _Examination(content, document, stem).result()
     except Unreadable as error:
         return None, [error.finding]
-    return _Examination(content, document, stem).result()
+    except (OverflowError, ValueError, RecursionError) as error:
+        return None, [Finding(1, f"numbers that are too large to handle ({error}); use less")]
 
 
 def is_number(value: Any) -> bool:
     """Whether a YAML value is a finite number; True is not."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return abs(value) <= _LARGEST
 
 
 def _is_whole(value: Any) -> bool:
@@ -124,11 +138,11 @@ class _Examination:
         metric = self._metric()
         hyperband = self._hyperband(metric)
         run_cap = self.content.get("run_cap")
-        if run_cap is not None and not (_is_whole(run_cap) and run_cap > 0):
-            self._wrong(("run_cap",), f"run_cap {run_cap!r} is not a whole number above 0")
-        name = self.content.get("name") or self.stem
+        if run_cap is not None and not (_is_whole(run_cap) and 0 < run_cap < 1e15):
+            self._wrong(("run_cap",), "run_cap is not a whole number above 0")
+        name = " ".join(str(self.content.get("name") or self.stem).split())
         spec = SweepSpec(
-            str(name),
+            name,
             self.method,
             dict(sorted(self.space.items())),
             metric,
@@ -161,21 +175,22 @@ class _Examination:
         if isinstance(command, str):
             command = command.split()
             self._wrong(("command",), "command is one string; W&B takes a list, a word each", True)
-        if not isinstance(command, list) or not all(
-            isinstance(word, str | int | float) for word in command
-        ):
+        if not isinstance(command, list):
             self._wrong(("command",), "command is not a list of words")
             return (), False
         program = str(self.content.get("program", ""))
         words = tuple(str(word) for word in command)
+        if program.endswith("deep_cnn/__main__.py"):
+            words = tuple(program if word == "${program}" else word for word in words)
+        ours = program_end(words) > 0
+        if "${program}" in words and not program:
+            self._note(("command",), "no program: the command needs one to run")
         for i, word in enumerate(words):
             macro = re.fullmatch(r"\$\{([^}:]*)\}", word)
             if macro and macro[1] not in _MACROS:
                 near = _nearest(macro[1], _MACROS)
-                self._wrong(("command", i), f"macro {word} is unknown, W&B drops it; {near}")
-        if program.endswith(("deep_cnn", "deep_cnn/__main__.py")):
-            words = tuple(program if word == "${program}" else word for word in words)
-        return words, program_end(words) > 0
+                self._wrong(("command", i), f"macro {word} is unknown, W&B drops it; {near}", ours)
+        return words, ours
 
     def _parameters(self) -> None:
         parameters = self.content.get("parameters")
@@ -205,7 +220,7 @@ class _Examination:
             if "parameters" in description:
                 inner = description["parameters"]
                 if isinstance(inner, dict) and inner:
-                    self._level(inner, (*here, "parameters"), f"{name}.")
+                    self._level(inner, (*here, "parameters"), f"{name}/")
                 else:
                     self._wrong(here, f"{name} has no parameters inside")
                 continue
@@ -341,12 +356,11 @@ class _Examination:
             large = self.ours and numbers["min"] > 0 and distribution != "inv_log_uniform"
             self._wrong(where, text, large)
         if self.method == "grid" and domain.grid is None:
-            self._wrong(
-                where,
-                f"{name}: {distribution} has no end in a grid; list values, or use random or bayes",
-            )
+            many = "too many points for" if "uniform" in distribution[-7:] and domain.size else ""
+            reason = f"{many or 'no end in'} a grid; list values, or use random or bayes"
+            self._wrong(where, f"{name}: {distribution} has {reason}")
         if "q" in numbers and "min" in numbers and self.method != "grid":
-            low, high = domain.at(0.0), domain.at(1.0)
+            low, high = domain.at(1e-12), domain.at(1 - 1e-12)
             bounds = (numbers["min"], numbers["max"])
             if distribution == "q_log_uniform":
                 bounds = (math.exp(bounds[0]), math.exp(bounds[1]))
@@ -372,7 +386,7 @@ class _Examination:
     def _same_leaf(self) -> None:
         seen: dict[str, str] = {}
         for name in sorted(self.space):
-            leaf = name.rpartition(".")[2]
+            leaf = _flag_name(name)
             if leaf in seen:
                 self._wrong(
                     self.where[name],
@@ -466,28 +480,37 @@ class _Examination:
         known = flags()
         for name, domain in spec.space.items():
             self._parameter_is_flag(name, domain, known)
-        try:
-            base = config_from(split_argv(spec.argv({})))
-        except DeepCnnError as error:
-            if not str(error).startswith("--data_dir="):
-                self._wrong(("command",), str(error))
-            base = None
+        if any(finding.fault for finding in self.findings):
+            return
+        tasks = set()
+        for point in first_points(spec, 0, _TRIED):
+            try:
+                tasks.add(spec.config(point).task)
+            except DataError:  # The data may be on another machine.
+                continue
+            except DeepCnnError as error:
+                shown = ", ".join(f"{k}={v}" for k, v in spec.leaves(point).items())
+                self._wrong(("command",), f"the configuration {shown} cannot run: {error}")
+                return
         if spec.metric:
-            self._metric_is_logged(spec, base)
+            self._metric_is_logged(spec.metric, tasks or set(names.TASKS))
 
     def _parameter_is_flag(self, name: str, domain: Domain, known: Mapping[str, Any]) -> None:
-        where, leaf = self.where[name], name.rpartition(".")[2]
-        flag = known.get({"data": "data_dir"}.get(leaf, leaf.replace("-", "_")))
+        where, leaf = self.where[name], _flag_name(name)
+        flag = known.get(leaf)
         if flag is None:
             self._wrong(where, f"parameter {leaf} is no flag of deep_cnn; {_nearest(leaf, known)}")
+            return
+        if leaf in _NOT_SEARCHED:
+            self._wrong(where, f"{leaf} {_NOT_SEARCHED[leaf]}")
             return
         if domain.distribution.startswith(("constant", "categorical")):
             listed = domain.grid
             given = self._at(where)
             values = list(listed) if listed is not None else list(given.get("values", []))
         else:
-            values = [domain.at(u) for u in (0.0, 0.25, 0.5, 0.75, 1.0)]
-            values += list((domain.grid or ())[:3])
+            values = [domain.at(u) for u in (1e-12, 0.25, 0.5, 0.75, 1 - 1e-12)]
+            values += list(domain.grid[:3]) if domain.grid is not None else []
             if domain.distribution in ("normal", "log_normal"):
                 values = [domain.at(u) for u in (0.01, 0.5, 0.99)]
         quantised = domain.distribution.startswith("q_") and self.method != "grid"
@@ -509,20 +532,21 @@ class _Examination:
         assert isinstance(found, dict)
         return found
 
-    def _metric_is_logged(self, spec: SweepSpec, base: TrainConfig | None) -> None:
-        tasks = {base.task} if base else set(names.TASKS)
-        domain = spec.space.get("task")
-        tasks |= {str(value) for value in domain.grid or ()} & set(names.TASKS) if domain else set()
+    def _metric_is_logged(self, metric: Metric, tasks: set[str]) -> None:
         legal = {
-            f"{metric}_{split}"
+            f"{logged}_{split}"
             for task in tasks
-            for metric in ("loss", *names.TASKS[task].metrics)
+            for logged in ("loss", *names.TASKS[task].metrics)
             for split in ("train", "val")
         } | {f"best_{names.TASKS[task].watch}" for task in tasks}
-        assert spec.metric
-        if spec.metric.name not in legal:
-            text = f"metric {spec.metric.name} is never logged by {'/'.join(sorted(tasks))}"
-            self._wrong(("metric", "name"), f"{text}; {_nearest(spec.metric.name, legal)}")
+        if metric.name not in legal:
+            text = f"metric {metric.name} is never logged by {'/'.join(sorted(tasks))}"
+            self._wrong(("metric", "name"), f"{text}; {_nearest(metric.name, legal)}")
+
+
+def _flag_name(name: str) -> str:
+    leaf = name.rpartition("/")[2].replace("-", "_")
+    return {"data": "data_dir"}.get(leaf, leaf)
 
 
 def _keys_of(distribution: str) -> Mapping[str, Any]:

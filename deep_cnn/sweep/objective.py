@@ -1,20 +1,23 @@
 """Run one configuration of a sweep as an ordinary run, from where it was left."""
 
 import csv
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from deep_cnn.config import TrainConfig
-from deep_cnn.errors import CheckpointError
+from deep_cnn.errors import CheckpointError, DeepCnnError, OutputError
 from deep_cnn.names import TASKS
-from deep_cnn.runs import EpochRecord, RunFiles, RunResult, claim_run
+from deep_cnn.runs import EpochRecord, RunFiles, RunResult, State, claim_run
 from deep_cnn.sweep.space import Point
 from deep_cnn.sweep.spec import Metric, SweepSpec
 from deep_cnn.sweep.store import Trial
 from deep_cnn.tracking import FileTracker
 from deep_cnn.training import ShouldStop, fit, never
+
+_LOGGER = logging.getLogger("deep_cnn")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,22 +50,38 @@ class Objective:
         config = replace(config, run_name=files.name)
 
         def run(config: TrainConfig) -> RunResult:
-            tracker = FileTracker()
             return fit(
                 config,
-                tracker,
+                FileTracker(),
                 should_stop=should_stop,
                 signalled=signalled,
                 files=files,
                 sweep=sweep,
             )
 
-        if files.last.exists():
-            try:
-                return run(replace(config, resume=str(files.last)))
-            except CheckpointError:
-                files.last.unlink(missing_ok=True)  # Damaged: begin again.
-        return run(config)
+        try:
+            if files.last.exists():
+                try:
+                    return run(replace(config, resume=str(files.last)))
+                except CheckpointError:
+                    files.last.unlink(missing_ok=True)  # Damaged: begin again.
+            return run(config)
+        except OutputError:
+            raise
+        except DeepCnnError as error:
+            return _failed(config, files, sweep, str(error))
+
+
+def _failed(
+    config: TrainConfig, files: RunFiles, sweep: Mapping[str, Any], error: str
+) -> RunResult:
+    """Leave the log and the result of a run that never came to train."""
+    result = RunResult(files.name, State.FAILED, config.flags(), sweep=sweep, error=error)
+    tracker = FileTracker()
+    tracker.start(files, config.flags(), ())
+    _LOGGER.error("Failed: %s", error)
+    tracker.close(result)
+    return result
 
 
 def values_of(history: Sequence[EpochRecord], metric: Metric) -> list[float]:

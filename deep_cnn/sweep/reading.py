@@ -5,6 +5,8 @@ from typing import Any
 
 import yaml
 
+# A sweep file has some dozens; aliases of aliases can multiply to billions.
+_MOST_NODES = 100_000
 Where = tuple[str | int, ...]
 
 
@@ -32,6 +34,7 @@ class Document:
     """YAML as W&B reads it (PyYAML's safe loader), with the line of each key and value."""
 
     def __init__(self) -> None:
+        self.walked = 0
         self.lines: dict[Where, int] = {}
         self.plain: set[Where] = set()
         self.twice: list[tuple[Where, int]] = []
@@ -40,13 +43,15 @@ class Document:
         """The mapping that `text` holds; Unreadable."""
         try:
             node = yaml.compose(text, Loader=yaml.SafeLoader)
-            content = yaml.safe_load(text)
             if node is not None:
                 self._walk(node, (), set())
+            content = yaml.safe_load(text)
         except yaml.YAMLError as error:
             mark = getattr(error, "problem_mark", None)
             problem = getattr(error, "problem", None) or str(error).splitlines()[0]
             line = mark.line + 1 if mark else 1
+            if isinstance(error, yaml.reader.ReaderError):
+                line = text.count("\n", 0, error.position) + 1
             raise Unreadable(Finding(line, f"this is not YAML ({problem}); correct it")) from None
         except (ValueError, TypeError, RecursionError, OverflowError, AttributeError) as error:
             raise Unreadable(
@@ -60,24 +65,34 @@ class Document:
         return content
 
     def _walk(self, node: yaml.Node, path: Where, open_nodes: set[int]) -> None:
-        if id(node) in open_nodes:
-            raise RecursionError("an alias that contains itself")
-        self.lines.setdefault(path, node.start_mark.line + 1)
+        self.walked += 1
+        if id(node) in open_nodes or self.walked > _MOST_NODES:
+            raise RecursionError("its aliases have no end")
+        self.lines[path] = self.lines.get(path) or node.start_mark.line + 1
+        self.plain.discard(path)
         if isinstance(node, yaml.ScalarNode) and node.style is None:
             self.plain.add(path)
         inside = open_nodes | {id(node)}
         if isinstance(node, yaml.MappingNode):
-            seen = set()
-            for key, value in node.value:
-                name = str(key.value)
-                if name in seen:
-                    self.twice.append(((*path, name), key.start_mark.line + 1))
-                seen.add(name)
-                self.lines[(*path, name)] = key.start_mark.line + 1
-                self._walk(value, (*path, name), inside)
+            self._walk_mapping(node, path, inside)
         if isinstance(node, yaml.SequenceNode):
             for i, item in enumerate(node.value):
                 self._walk(item, (*path, i), inside)
+
+    def _walk_mapping(self, node: yaml.MappingNode, path: Where, inside: set[int]) -> None:
+        merged = [value for key, value in node.value if key.tag == "tag:yaml.org,2002:merge"]
+        for value in merged:  # First, because a mapping's own keys win over merged ones.
+            for source in value.value if isinstance(value, yaml.SequenceNode) else [value]:
+                self._walk(source, path, inside)
+        seen = set()
+        for key, value in node.value:
+            name = str(key.value)
+            if name in seen:
+                self.twice.append(((*path, name), key.start_mark.line + 1))
+            seen.add(name)
+            self.lines[(*path, name)] = key.start_mark.line + 1
+            if value not in merged:
+                self._walk(value, (*path, name), inside)
 
     def line(self, path: Where) -> int:
         """The line of a key, or of the nearest one around it."""

@@ -5,12 +5,13 @@ The definitions are those of wandb/sweeps, `params.py` and `grid_search.py`; u i
 
 import json
 import math
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Any
 
-# One parameter's value in each configuration, by the parameter's path joined with dots.
+# The value of each parameter, by its name; nested names are joined with slashes.
 Point = Mapping[str, Any]
 
 
@@ -25,15 +26,10 @@ class Domain:
 
     distribution: str
     at: Callable[[float], Any]
-    grid: tuple[Any, ...] | None
+    grid: Sequence[Any] | None
     size: int | None
     values: Callable[[], Sequence[Any]] | None
     shown: str
-
-    @property
-    def constant(self) -> bool:
-        """Whether there is but one value, so that nothing is searched."""
-        return self.distribution == "constant"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +49,10 @@ def identity(value: Any) -> str:
 def _comparable(value: Any) -> Any:
     if isinstance(value, bool) or value is None:
         return {"is": repr(value)}
-    if isinstance(value, int | float):
-        whole = math.isfinite(value) and value == int(value)
-        return int(value) if whole else repr(float(value))
+    if isinstance(value, int):
+        return hex(value)  # Of any size, where decimal digits are limited.
+    if isinstance(value, float):
+        return hex(int(value)) if value.is_integer() else repr(value)
     if isinstance(value, Mapping):
         return {"map": {str(k): _comparable(v) for k, v in value.items()}}
     if isinstance(value, list | tuple):
@@ -69,6 +66,15 @@ def distinct(values: Sequence[Any]) -> tuple[Any, ...]:
     for value in values:
         found.setdefault(identity(value), value)
     return tuple(found.values())
+
+
+def plain(value: Any) -> Any:
+    """`value` as JSON can hold it: keys as text, dates and the like as text."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set):
+        return [plain(item) for item in value]
+    return value if value is None or isinstance(value, str | int | float) else str(value)
 
 
 def constant(value: Any) -> Domain:
@@ -109,7 +115,7 @@ def categorical(values: Sequence[Any], probabilities: Sequence[float] | None = N
 def int_uniform(low: int, high: int) -> Domain:
     """A whole number from `low` to `high`, both included."""
     count = high - low + 1
-    grid = tuple(range(low, high + 1)) if count <= _LARGEST_GRID else None
+    grid = range(low, high + 1) if count <= sys.maxsize else None
     return Domain(
         "int_uniform",
         lambda u: low + min(int(u * count), count - 1),
@@ -210,7 +216,8 @@ def continuous(distribution: str, numbers: Mapping[str, Any]) -> Domain:
 
     size, values = None, None
     if base in ("uniform", "log_uniform", "log_uniform_values", "beta"):
-        lowest, highest = round(quantile(0.0) / q), round(quantile(1.0) / q)
+        # Not the very ends: half a step outside of them has no probability.
+        lowest, highest = round(quantile(1e-12) / q), round(quantile(1 - 1e-12) / q)
         size = highest - lowest + 1
         values = lambda: [multiple(k) for k in range(lowest, highest + 1)]  # noqa: E731
     grid = _steps(first, second, q) if distribution == "q_uniform" else None

@@ -1,5 +1,6 @@
 """What a sweep is: a method, a space, a metric, and the command that runs a configuration."""
 
+import json
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -8,7 +9,7 @@ from typing import Any
 
 from deep_cnn.config import TrainConfig, config_from, split_argv
 from deep_cnn.sweep.reading import Finding
-from deep_cnn.sweep.space import Domain, Point
+from deep_cnn.sweep.space import Domain, Point, plain
 
 # No run logs as many values.
 _MOST_VALUES = 1e9
@@ -36,7 +37,7 @@ class Hyperband:
 
 @dataclass(frozen=True, slots=True)
 class SweepSpec:
-    """A sweep file, understood. `space` is sorted by name; nested names are joined with dots."""
+    """A sweep file, understood. `space` is sorted by name; nested names are joined with slashes."""
 
     name: str
     method: str
@@ -50,10 +51,23 @@ class SweepSpec:
     notes: tuple[Finding, ...] = field(default=())
 
     def leaves(self, point: Point) -> dict[str, Any]:
-        """`point` by the last part of each name, the flag; as it is where two share one."""
-        short = {name: name.rpartition(".")[2] for name in self.space}
-        unique = len(set(short.values())) == len(short)
-        return {short[name] if unique else name: value for name, value in point.items()}
+        """One value a column: by flag where deep_cnn runs, else by dotted name."""
+        if self.ours:
+            return {name.rpartition("/")[2]: value for name, value in point.items()}
+        return {name.replace("/", "."): value for name, value in point.items()}
+
+    def arguments(self, point: Point) -> dict[str, Any]:
+        """What the agent passes on: flags where deep_cnn runs, else nested as in the file."""
+        if self.ours:
+            return self.leaves(point)
+        found: dict[str, Any] = {}
+        for name, value in point.items():
+            *parents, last = name.split("/")
+            place = found
+            for parent in parents:
+                place = place.setdefault(parent, {})
+            place[last] = value
+        return found
 
     def argv(self, point: Point) -> list[str]:
         """The words that follow `deep_cnn` when W&B's agent runs this configuration."""
@@ -80,7 +94,7 @@ class SweepSpec:
             if word in whole:
                 found += whole[word]
             elif macro:
-                found += _arguments(macro[1], self.leaves(point))
+                found += _arguments(macro[1], self.arguments(point))
             else:
                 found.append(_environment(word))
         return found
@@ -90,11 +104,15 @@ class SweepSpec:
         """How many distinct configurations there are; None for infinitely many."""
         total = 1
         for domain in self.space.values():
-            size = len(domain.grid or ()) if self.method == "grid" else domain.size
+            size = _length(domain.grid) if self.method == "grid" else domain.size
             if size is None:
                 return None
             total *= size
         return total
+
+
+def _length(values: Sequence[Any] | None) -> int:
+    return 0 if values is None else len(values)
 
 
 def bands(min_iter: int | None, max_iter: int | None, s: int | None, eta: float) -> tuple[int, ...]:
@@ -127,9 +145,9 @@ def _arguments(macro: str, leaves: Mapping[str, Any]) -> list[str]:
         elif macro in ("args_append_hydra", "args_override_hydra"):
             words.append(f"{'+' if macro == 'args_append_hydra' else '++'}{name}={value}")
     if macro in ("args_json", "args_dict"):
-        import json
-
-        words.append(json.dumps(leaves, sort_keys=True, default=str))
+        words.append(json.dumps(plain(leaves), sort_keys=True))
+    if macro == "args_json_file":
+        words.append("ARGS.json")
     return words
 
 
@@ -140,6 +158,8 @@ def _environment(word: str) -> str:
 def program_end(command: Sequence[str]) -> int:
     """The index behind `deep_cnn` in a command; 0 where the program is another one."""
     for i, word in enumerate(command):
-        if word in ("deep_cnn", "deep-cnn") or word.endswith(("/deep-cnn", "deep_cnn/__main__.py")):
+        if command[i - 1 : i + 1] == ("-m", "deep_cnn"):
             return i + 1
+        if word.endswith((".py", "${program}")) or word.rpartition("/")[2] == "deep-cnn":
+            return i + 1 if word.endswith(("deep-cnn", "deep_cnn/__main__.py")) else 0
     return 0

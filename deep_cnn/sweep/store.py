@@ -27,7 +27,7 @@ from typing import Any, Protocol
 
 from deep_cnn.errors import SpecError
 from deep_cnn.runs import make_exclusively, unwritable, write_text
-from deep_cnn.sweep.space import Point
+from deep_cnn.sweep.space import Point, plain
 
 LEASE = 60.0
 # A trial whose owners vanish this often without a word takes them with it: give it up.
@@ -39,6 +39,7 @@ class Trial:
     """A trial as it stands; `state` is waiting, running, interrupted, failed, finished or stopped.
 
     `point` is None where its file is damaged. `claim` is the number of its last claim, -1 for none.
+    `failures` counts since it was last reopened; `tried` says whether it ever failed.
     """
 
     number: int
@@ -46,6 +47,7 @@ class Trial:
     state: str = "waiting"
     claim: int = -1
     failures: int = 0
+    tried: bool = False
     run_name: str | None = None
     outcome: Mapping[str, Any] | None = None
     error: str | None = None
@@ -92,9 +94,9 @@ class FolderStore:
         except OSError as error:
             raise unwritable(self.folder, error) from error
         path = self.folder / "sweep.json"
-        wanted = json.loads(json.dumps({"content": content, "seed": seed}, default=str))
+        wanted = json.loads(json.dumps({"content": plain(content), "seed": seed}))
         known = _read(path)
-        if known is None:
+        if known is None or not {"seed", "content"} <= known.keys():
             path.unlink(missing_ok=True)
             make_exclusively(path, json.dumps(wanted, indent=2, sort_keys=True))
             known = _read(path) or wanted
@@ -125,8 +127,8 @@ class FolderStore:
     def propose(self, number: int, point: Point) -> bool:
         """Make trial `number`, or mend its file where that is damaged."""
         path = self._path(number, "trial")
-        text = json.dumps({"point": point}, sort_keys=True, default=str)
-        if path.exists() and _read(path) is None:
+        text = json.dumps({"point": plain(point)}, sort_keys=True)
+        if path.exists() and "point" not in (_read(path) or {}):
             write_text(path, text)
             return True
         return make_exclusively(path, text)
@@ -157,7 +159,7 @@ class FolderStore:
         if self._path(number, f"claim.{claim + 1}").exists():
             return False
         path = self._path(number, "done")
-        if path.exists() and _read(path) is None:
+        if path.exists() and not _is_outcome(_read(path)):
             path.unlink(missing_ok=True)
         return make_exclusively(path, json.dumps(outcome, sort_keys=True))
 
@@ -180,14 +182,17 @@ class FolderStore:
         claims = sorted(int(k[6:]) for k in kinds if k.startswith("claim."))
         claim = claims[-1] if claims else -1
         outcome = _read(self._path(number, "done")) if "done" in kinds else None
-        if outcome and point is not None:
-            trial = Trial(number, point, outcome["state"], claim, 0, run_name, outcome)
+        if outcome and _is_outcome(outcome) and point is not None:
+            trial = Trial(
+                number, point, outcome["state"], claim, run_name=run_name, outcome=outcome
+            )
             self._over[number] = trial
             return trial
         failures, vanished, state, error = self._past(number, claims, kinds)
         if failures > self.retries or vanished >= _MOST_VANISHED:
             state, error = "failed", error or f"its process vanished {vanished} times"
-        return Trial(number, point, state, claim, failures, run_name, None, error)
+        tried = error is not None
+        return Trial(number, point, state, claim, failures, tried, run_name, None, error)
 
     def _past(
         self, number: int, claims: Sequence[int], kinds: set[str]
@@ -203,16 +208,16 @@ class FolderStore:
                 vanished += not alive
                 continue
             state = "interrupted"
-            if end["state"] == "reopened":
+            if end.get("state") == "reopened":
                 failures = vanished = 0
-            if end["state"] == "failed":
-                failures, vanished, error = failures + 1, 0, end["error"]
+            if end.get("state") == "failed":
+                failures, vanished, error = failures + 1, 0, end.get("error")
         return failures, vanished, state, error
 
     def _alive(self, path: Path) -> bool:
         owner = _read(path)
         if owner and owner.get("host") == host():
-            return bool(owner["start"] == start_time(owner["pid"]))
+            return bool(owner.get("start") == start_time(int(owner.get("pid", 0))))
         try:
             return self._now() - path.stat().st_mtime < self.lease
         except OSError:
@@ -258,6 +263,10 @@ def _changes(known: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
     if "run_cap" in changed and (new is None or (old is not None and new > old)):
         changed.remove("run_cap")
     return changed
+
+
+def _is_outcome(content: Mapping[str, Any] | None) -> bool:
+    return content is not None and {"state", "value"} <= content.keys()
 
 
 def host() -> str:

@@ -6,11 +6,12 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from multiprocessing import connection, parent_process
 from pathlib import Path
 
 import torch
+from tqdm import tqdm
 
 from deep_cnn.errors import DeepCnnError, OutputError
 from deep_cnn.runs import EpochRecord, RunFiles, State, StopReason
@@ -32,7 +33,8 @@ def work(job: Job, slot: int) -> None:
     asked: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, frame: asked.append(number))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process; one decides.
-    sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115 - the engine owns the terminal.
+    sys.stdout = sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115 - the engine's alone.
+    tqdm.set_lock(threading.RLock())  # Its own is a semaphore that a killed worker would leak.
     _LOGGER.setLevel(logging.INFO)
     _take_a_gpu(slot)
     torch.set_num_threads(job.threads)
@@ -54,15 +56,23 @@ class _Worker:
     def run(self) -> None:
         while not self.asked:
             trials = self.store.trials()
-            taken = next(
-                ((t, claim) for t in trials if (claim := self.store.claim(t)) is not None), None
-            )
-            if taken:
-                self._trial(*taken)
-            elif not self._propose(trials):
-                if not any(trial.state == "running" for trial in trials):
-                    return
-                time.sleep(_PAUSE)  # Their owner may die, and then the trial is ours to finish.
+            # What has failed before comes last, or it could keep the rest from ever being run.
+            if self._take(t for t in trials if not t.tried) or self._propose(trials):
+                continue
+            if self._take(trials):
+                continue
+            if not any(trial.state == "running" for trial in trials):
+                return
+            time.sleep(_PAUSE)  # Their owner may die, and then the trial is ours to finish.
+
+    def _take(self, trials: Iterable[Trial]) -> bool:
+        """Claim one of these and run it; False where none can be claimed."""
+        for trial in trials:
+            claim = self.store.claim(trial)
+            if claim is not None:
+                self._trial(trial, claim)
+                return True
+        return False
 
     def _propose(self, trials: Sequence[Trial]) -> bool:
         """Make the next trial, or a damaged one again; False where there is none to make."""

@@ -7,9 +7,10 @@ from deep_cnn.config import TrainConfig
 from deep_cnn.errors import DeepCnnError
 
 if TYPE_CHECKING:
+    from deep_cnn.resuming import resumed_config
     from deep_cnn.testing import test
     from deep_cnn.tracking import FileTracker
-    from deep_cnn.training import fit, resumed_config
+    from deep_cnn.training import fit
 
 __all__ = ["DeepCnnError", "FileTracker", "TrainConfig", "fit", "resumed_config", "test"]
 
@@ -17,7 +18,7 @@ __all__ = ["DeepCnnError", "FileTracker", "TrainConfig", "fit", "resumed_config"
 _HOMES = {
     "FileTracker": "deep_cnn.tracking",
     "fit": "deep_cnn.training",
-    "resumed_config": "deep_cnn.training",
+    "resumed_config": "deep_cnn.resuming",
     "test": "deep_cnn.testing",
 }
 

@@ -10,8 +10,9 @@ from importlib import import_module
 from pathlib import Path
 
 from deep_cnn import names
-from deep_cnn.config import Flag, config_from, flags, split_argv
+from deep_cnn.config import config_from, flags, split_argv
 from deep_cnn.errors import ConfigError, DeepCnnError, choose_from
+from deep_cnn.flag import Flag
 from deep_cnn.signals import Signals, exit_status
 
 _LOGGER = logging.getLogger("deep_cnn")
@@ -97,10 +98,10 @@ def _train(given: Mapping[str, str]) -> int:
     config = None if "resume" in given else config_from(given)
     with Signals() as signals:
         # torch takes seconds, which a wrong flag should not cost, and Ctrl-C should not tear.
-        from deep_cnn import training
+        from deep_cnn import resuming, training
         from deep_cnn.tracking import FileTracker
 
-        config = config or training.resumed_config(Path(given["resume"]), given)
+        config = config or resuming.resumed_config(Path(given["resume"]), given)
         with _log_on_stderr():
             result = training.fit(config, FileTracker(), signalled=signals)
     if result.signal is not None:
@@ -113,9 +114,9 @@ def _train(given: Mapping[str, str]) -> int:
 
 def _test(given: Mapping[str, str]) -> int:
     """The one look at the test split."""
-    from deep_cnn import testing, training
+    from deep_cnn import resuming, testing
 
-    config = training.resumed_config(Path(given["test_net"]), given)
+    config = resuming.resumed_config(Path(given["test_net"]), given)
     with _log_on_stderr():
         metrics = testing.test(config)
     print("Test " + " ".join(f"{name}={value:.6g}" for name, value in metrics.items()))

@@ -12,11 +12,12 @@ from deep_cnn import runs
 from deep_cnn.checkpoint import load_checkpoint
 from deep_cnn.config import TrainConfig
 from deep_cnn.devices import choose_device
+from deep_cnn.resuming import check_resumable, restore_into
 from deep_cnn.runs import RunFiles, RunResult
 from deep_cnn.session import Session, usable
 from deep_cnn.tasks import Labels, get_task
 from deep_cnn.tracking.files import log_to
-from deep_cnn.training import check_resumable, no_signal, restore_into, shown
+from deep_cnn.training import no_signal, shown
 
 _LOGGER = logging.getLogger("deep_cnn")
 

@@ -10,11 +10,13 @@ PACKAGE = Path(__file__).parent.parent / "deep_cnn"
 LAYERS = [
     ["errors"],
     ["names"],
+    ["flag"],
     ["config"],
     ["runs", "signals"],
     ["data", "models", "metrics", "tracking", "checkpoint", "vision", "devices", "progress"],
     ["tasks", "optim", "loop"],
     ["session"],
+    ["resuming"],
     ["training"],
     ["testing", "sweep"],
     ["cli"],
@@ -27,7 +29,7 @@ HOMES = {
     "wandb": {"tracking"},
     "optuna": {"sweep", "report"},
 }
-STANDARD_LIBRARY_ONLY = {"errors", "names", "config", "runs", "cli", "signals"}
+STANDARD_LIBRARY_ONLY = {"flag", "errors", "names", "config", "runs", "cli", "signals"}
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 

@@ -14,8 +14,8 @@ from deep_cnn import FileTracker, TrainConfig, fit
 from deep_cnn.checkpoint import load_checkpoint
 from deep_cnn.errors import CheckpointError, ConfigError
 from deep_cnn.optim import SCHEDULES
+from deep_cnn.resuming import resumed_config
 from deep_cnn.runs import RunFiles, RunResult, State, StopReason
-from deep_cnn.training import resumed_config
 from tests.conftest import SAMPLE, make_classes, make_scored
 
 

@@ -9,8 +9,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from deep_cnn.config import Flag, split_argv
+from deep_cnn.config import split_argv
 from deep_cnn.errors import ConfigError, SpecError
+from deep_cnn.flag import Flag
 from deep_cnn.signals import Signals, exit_status
 from deep_cnn.sweep.engine import Swept, best_trials, run_sweep
 from deep_cnn.sweep.examine import examine, read_spec

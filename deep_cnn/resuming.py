@@ -1,0 +1,63 @@
+"""Whether and how a run goes on from a checkpoint."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from deep_cnn.checkpoint import load_checkpoint
+from deep_cnn.config import TrainConfig, config_from, flags
+from deep_cnn.errors import CheckpointError
+from deep_cnn.runs import RunFiles, RunResult
+from deep_cnn.session import Session
+
+# What may differ between a checkpoint and the run that goes on from it.
+_FREE_ON_RESUME = ("epochs", "patience", "data_dir", "strict_data")
+
+
+def resumed_config(path: Path, changes: Mapping[str, Any]) -> TrainConfig:
+    """The configuration in the checkpoint `path`, with these flags changed.
+
+    Results go where the checkpoint lies, unless --out_dir is among `changes`. CheckpointError for
+    a file that is no checkpoint, ConfigError for a flag that is not legal.
+    """
+    content = load_checkpoint(path)
+    folder = path.resolve().parent
+    place = {"out_dir": str(folder.parent)} if folder.name == "models" else {}
+    return config_from({**content["config"], **place, **changes})
+
+
+def check_resumable(config: TrainConfig, content: Mapping[str, Any]) -> None:
+    """CheckpointError unless `config` is the checkpoint's but for what may change."""
+    known = flags(config.task)
+    if config.resume and config.epochs < content["epoch"]:
+        raise CheckpointError(
+            f"--epochs={config.epochs}: {content['epoch']} epochs are done already; give more"
+        )
+    for name, value in config.flags().items():
+        free = name in _FREE_ON_RESUME or known[name].bookkeeping
+        if not free and value != content["config"].get(name):
+            raise CheckpointError(
+                f"--{name}={value} does not fit the checkpoint, which has"
+                f" {content['config'].get(name)}; drop --{name}, or begin a new run with"
+                " --weights=CHECKPOINT"
+            )
+
+
+def test_of(files: RunFiles) -> Mapping[str, float] | None:
+    """The test metrics of a run that is over."""
+    try:
+        return RunResult.from_json(files.result.read_text(encoding="utf-8")).test
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+
+
+def restore_into(session: Session, content: Mapping[str, Any], path: object) -> None:
+    """Bring a session to where the checkpoint is; CheckpointError where it does not fit."""
+    try:
+        session.restore(content)
+    except (RuntimeError, ValueError, KeyError, TypeError) as error:
+        reason = " ".join(str(error).split())[:150]
+        raise CheckpointError(
+            f"{path} does not fit --model={session.config.model} ({reason}); it is damaged or was"
+            " changed, take another checkpoint"
+        ) from error

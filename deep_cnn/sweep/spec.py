@@ -4,11 +4,10 @@ import json
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from deep_cnn.config import TrainConfig, config_from, split_argv
-from deep_cnn.sweep.reading import Finding
 from deep_cnn.sweep.space import Domain, Point, plain
 
 # No run logs as many values.
@@ -48,7 +47,6 @@ class SweepSpec:
     command: tuple[str, ...]
     ours: bool
     content: Mapping[str, Any]
-    notes: tuple[Finding, ...] = field(default=())
 
     def leaves(self, point: Point) -> dict[str, Any]:
         """One value a column: by flag where deep_cnn runs, else by dotted name."""

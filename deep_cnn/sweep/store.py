@@ -70,6 +70,9 @@ class TrialStore(Protocol):
     def claim(self, trial: Trial) -> int | None:
         """Take a trial that nobody runs: the number of the claim, or None."""
 
+    def set_run(self, number: int, run_name: str) -> None:
+        """Keep the name of the trial's run, so that whoever takes over goes on with it."""
+
     def renew(self, number: int, claim: int) -> bool:
         """Say that the owner is alive; False where the claim was lost to another one."""
 
@@ -80,7 +83,7 @@ class TrialStore(Protocol):
         """End a claim without a result: failed or interrupted."""
 
 
-class FolderStore:
+class FolderStore(TrialStore):
     """A TrialStore in a folder that may be on a shared file system."""
 
     def __init__(self, folder: Path, *, retries: int = 1, lease: float = LEASE) -> None:

@@ -21,7 +21,7 @@ from deep_cnn.sweep.objective import Objective, logged_values, outcome, target_r
 from deep_cnn.sweep.search import propose
 from deep_cnn.sweep.space import Seen
 from deep_cnn.sweep.stopping import verdict
-from deep_cnn.sweep.store import FolderStore, Trial
+from deep_cnn.sweep.store import FolderStore, Trial, TrialStore
 
 _LOGGER = logging.getLogger("deep_cnn")
 _PAUSE = 0.1
@@ -50,7 +50,7 @@ class _Worker:
         spec, _ = examine_text(job.text, job.stem)
         assert spec is not None, "the engine examined it"
         self.spec = spec
-        self.store = FolderStore(job.folder, retries=job.retries, lease=job.lease)
+        self.store: TrialStore = FolderStore(job.folder, retries=job.retries, lease=job.lease)
         self.objective = Objective(self.spec, job.out)
 
     def run(self) -> None:

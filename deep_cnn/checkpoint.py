@@ -30,6 +30,7 @@ _KEYS = {
     "history",
     "best",
     "seconds",
+    "tracking",
 }
 
 

@@ -3,6 +3,7 @@
 import io
 import logging
 import os
+import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -10,9 +11,10 @@ from importlib import import_module
 from pathlib import Path
 
 from deep_cnn import names
-from deep_cnn.config import config_from, flags, split_argv
+from deep_cnn.config import config_from, flags, is_arguments, split_argv
 from deep_cnn.errors import ConfigError, DeepCnnError, choose_from
 from deep_cnn.flag import Flag
+from deep_cnn.runs import RunResult, served_sweep
 from deep_cnn.signals import Signals, exit_status
 
 _LOGGER = logging.getLogger("deep_cnn")
@@ -58,7 +60,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _dispatch(words: list[str]) -> int:
-    verb = words[0] if words and not words[0].startswith("-") else None
+    first = words[0] if words else "-"
+    verb = None if first.startswith("-") or is_arguments(first) else first
     if verb is not None and verb not in VERBS:
         raise ConfigError(
             f"{verb!r} is neither a verb nor a flag; {choose_from(verb, VERBS)}; without one, flags"
@@ -71,13 +74,14 @@ def _dispatch(words: list[str]) -> int:
         module, function = VERBS[verb].split(":")
         status: int = getattr(import_module(module), function)(words[1:])
         return status
-    return _train(split_argv(words))
+    return _train(words)
 
 
 VERBS: Mapping[str, str] = {
     "check": "deep_cnn.sweep.command:check",
     "sample": "deep_cnn.sweep.command:sample",
     "sweep": "deep_cnn.sweep.command:sweep",
+    "agent": "deep_cnn.sweep.command:agent",
 }
 
 
@@ -89,8 +93,12 @@ def verb_help(verb: str) -> str:
     return "\n".join(lines + [_help_line(flag) for flag in module.FLAGS[verb].values()])
 
 
-def _train(given: Mapping[str, str]) -> int:
+def _train(words: list[str]) -> int:
     """Train, resume or test, as the flags say."""
+    sweep = served_sweep()
+    if sweep:
+        return _end(_train_served(words, sweep))
+    given = split_argv(words)
     if "resume" in given and "test_net" in given:
         raise ConfigError("--resume and --test_net are two commands; give one of them")
     if "test_net" in given:
@@ -99,11 +107,31 @@ def _train(given: Mapping[str, str]) -> int:
     with Signals() as signals:
         # torch takes seconds, which a wrong flag should not cost, and Ctrl-C should not tear.
         from deep_cnn import resuming, training
-        from deep_cnn.tracking import FileTracker
+        from deep_cnn.tracking import open_tracker
 
         config = config or resuming.resumed_config(Path(given["resume"]), given)
         with _log_on_stderr():
-            result = training.fit(config, FileTracker(), signalled=signals)
+            return _end(training.fit(config, open_tracker(config), signalled=signals))
+
+
+def _train_served(words: list[str], sweep: Mapping[str, str]) -> RunResult:
+    """Run what W&B's agent asks for; what fails is told to its server, too."""
+    with Signals() as signals:
+        from deep_cnn.sweep import served
+
+        with _log_on_stderr():
+            given: Mapping[str, str] = {"words": shlex.join(words)}
+            try:
+                given = split_argv(words)
+                config = config_from(given)
+            except DeepCnnError as error:
+                served.report_failure(given, sweep, str(error))
+                raise
+            return served.run_served(config, sweep, signals)
+
+
+def _end(result: RunResult) -> int:
+    """Say how the run ended; its exit status."""
     if result.signal is not None:
         return exit_status(result.signal)
     best = result.best

@@ -1,5 +1,6 @@
 """Hold the configuration of a run: one field = one flag = one name that a sweep may set."""
 
+import ast
 import hashlib
 import json
 import os
@@ -97,7 +98,21 @@ class TrainConfig:
     test_net: str | None = _flag(
         None, "run", "checkpoint to evaluate once on the test split", str, bookkeeping=True
     )
-    wandb: bool = _flag(False, "run", "log to Weights & Biases", bookkeeping=True)
+    wandb: bool | None = _flag(
+        None,
+        "run",
+        "log to Weights & Biases; None: where WB_KEY, WB_PROJECT and WB_USER are set",
+        bool,
+        bookkeeping=True,
+    )
+    wandb_artifacts: str | None = _flag(
+        None,
+        "run",
+        "checkpoint that W&B keeps; None: best, and none in a sweep",
+        str,
+        choices=("none", "best"),
+        bookkeeping=True,
+    )
     options: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
@@ -241,6 +256,9 @@ def split_argv(
     words = list(argv)
     while words:
         word = words.pop(0)
+        if plain is None and is_arguments(word):
+            _add_leaves(found, _read_arguments(word), known)
+            continue
         if not word.startswith("--") or word == "--":
             if plain is None or word.startswith("-"):
                 raise ConfigError(
@@ -250,6 +268,9 @@ def split_argv(
             continue
         name, equals, value = word[2:].partition("=")
         name = {"data": "data_dir"}.get(name.replace("-", "_"), name.replace("-", "_"))
+        if name not in known and value.startswith("{"):
+            _add_leaves(found, _parsed(value, f"--{name}"), known)
+            continue
         if name not in known:
             raise ConfigError(f"--{name} is no flag; {choose_from(name, known)}")
         if not equals:
@@ -260,6 +281,48 @@ def split_argv(
             value = words.pop(0) if follows else "True"
         found[name] = value
     return found
+
+
+def is_arguments(word: str) -> bool:
+    """Whether a word holds many flags, as W&B's agent passes ${args_json}, ${args_json_file}."""
+    return word.startswith("{") or (word.endswith(".json") and not word.startswith("-"))
+
+
+def _read_arguments(word: str) -> dict[str, Any]:
+    if word.startswith("{"):
+        return _parsed(word, "the JSON argument")
+    try:
+        return _parsed(Path(word).read_text(encoding="utf-8"), word)
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{word} cannot be read ({error}); name a JSON file of flags") from None
+
+
+def _parsed(text: str, what: str) -> dict[str, Any]:
+    """The mapping in `text`: JSON, or the Python literal that W&B makes of nested ones."""
+    for parse in (json.loads, ast.literal_eval):
+        try:
+            value = parse(text)
+        except (ValueError, SyntaxError, RecursionError, MemoryError):
+            continue
+        if isinstance(value, dict):
+            return value
+    raise ConfigError(f"{what} holds no mapping of flags to values, as in {{'lr': 0.1}}")
+
+
+def _add_leaves(
+    found: dict[str, str], values: Mapping[str, Any], known: Mapping[str, Flag]
+) -> None:
+    """Nested names are for order only: what is inside are flags."""
+    for given, value in values.items():
+        name = str(given).replace("-", "_")
+        if isinstance(value, Mapping):
+            _add_leaves(found, value, known)
+            continue
+        if name not in known:
+            raise ConfigError(f"--{given} is no flag; {choose_from(name, known)}")
+        if name in found:
+            raise ConfigError(f"--{name} is there twice, as {found[name]} and {value}; remove one")
+        found[name] = str(value)
 
 
 def _expanded(path: str) -> Path:

@@ -169,6 +169,12 @@ class RunFiles:
         return any(file.exists() for file in files)
 
 
+def served_sweep(environ: Mapping[str, str] = os.environ) -> Mapping[str, str] | None:
+    """The sweep and the run that W&B's agent started this process for: `{name, trial}`."""
+    sweep, run = environ.get("WANDB_SWEEP_ID"), environ.get("WANDB_RUN_ID")
+    return {"name": sweep, "trial": run} if sweep and run else None
+
+
 def safe_name(name: str) -> str:
     """`name` as the stem of a file: 100 bytes of letters, digits and ._=,- at most.
 

@@ -134,6 +134,11 @@ class Session:
         loss = weighted_mean(losses, split.examples.weights)
         return {f"loss_{name}": loss, **self._metrics(split, outputs, name)}
 
+    @property
+    def parameters(self) -> int:
+        """How many numbers the network has, frozen ones included."""
+        return sum(parameter.numel() for parameter in self.network.parameters())
+
     def state(self) -> dict[str, Any]:
         """What of this session a checkpoint keeps."""
         form = self.network.form

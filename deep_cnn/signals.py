@@ -38,6 +38,11 @@ class Signals:
             signal.signal(number, handler)
 
 
+def is_agents_stop(error: BaseException) -> bool:
+    """Whether W&B's in-process agent asks to stop: it raises a bare Exception in our thread."""
+    return type(error) is Exception and not error.args
+
+
 def exit_status(number: int) -> int:
     """What the process ends with after this signal: 130, 143, or 75 for "preempted"."""
     return _STATUS.get(signal.Signals(number).name, 128 + number)

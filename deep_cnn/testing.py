@@ -16,6 +16,7 @@ from deep_cnn.resuming import check_resumable, restore_into
 from deep_cnn.runs import RunFiles, RunResult
 from deep_cnn.session import Session, usable
 from deep_cnn.tasks import Labels, get_task
+from deep_cnn.tracking import Start, open_tracker
 from deep_cnn.tracking.files import log_to
 from deep_cnn.training import no_signal, shown
 
@@ -34,7 +35,10 @@ def test(config: TrainConfig) -> Mapping[str, float]:
     check_resumable(config, content)
     files = RunFiles(config.out_path, content["run_name"])
     with log_to(files.log):
-        return _test(config, content, files, device)
+        metrics = _test(config, content, files, device)
+    start = Start(files, config.flags(), kept=content.get("tracking", {}))
+    open_tracker(config).tested(start, metrics)
+    return metrics
 
 
 def _test(

@@ -10,6 +10,7 @@ from pathlib import Path
 from shlex import quote
 from typing import Any
 
+import numpy as np
 import torch
 
 from deep_cnn import runs
@@ -21,20 +22,23 @@ from deep_cnn.checkpoint import (
     save_checkpoint,
 )
 from deep_cnn.config import SAMPLE_DATA, TrainConfig
+from deep_cnn.data.images import thumbnail
 from deep_cnn.data.splits import subset
 from deep_cnn.devices import choose_device, seed_everything
-from deep_cnn.loop import Interrupted, LossNotFinite
+from deep_cnn.loop import Interrupted, LossNotFinite, Pass
 from deep_cnn.names import TASKS
 from deep_cnn.resuming import check_resumable, restore_into, test_of
 from deep_cnn.runs import Best, EpochRecord, RunFiles, RunResult, State, StopReason
 from deep_cnn.session import Session, data_digest, usable
+from deep_cnn.signals import is_agents_stop
 from deep_cnn.tasks import get_task
-from deep_cnn.tracking import Tracker
+from deep_cnn.tracking import Shown, Start, Tracker
 
 _LOGGER = logging.getLogger("deep_cnn")
 History = Sequence[EpochRecord]
 ShouldStop = Callable[[History], StopReason | None]
 Signal = Callable[[], int | None]
+_PICTURES_SHOWN = 8
 
 
 def never(history: History) -> StopReason | None:
@@ -55,6 +59,7 @@ def fit(
     signalled: Signal = no_signal,
     files: RunFiles | None = None,
     sweep: Mapping[str, Any] | None = None,
+    sigterm_stops: bool = False,
 ) -> RunResult:
     """Fine-tune the network that `config` describes, or go on from the checkpoint config.resume.
 
@@ -62,20 +67,19 @@ def fit(
     `should_stop(history)` may end the run as stopped. `signalled()` is asked between two steps and
     ends it as interrupted, as does KeyboardInterrupt; it never raises to say that it was stopped.
     Numbers go to `tracker` (to nowhere by default; `FileTracker()` writes what the command line
-    writes). A trial of a sweep brings the `files` that are its own, and `sweep` says which it is.
+    writes). A trial of a sweep brings the `files` that are its own, and `sweep` says which it is;
+    with `sigterm_stops`, as W&B's agent means it, SIGTERM ends it as stopped.
     Raises a DeepCnnError for what the user can mend.
     """
     tracker = tracker or Tracker()
     device = choose_device(config.device)
     _LOGGER.info("Running on %s device", device.type)
-    if config.wandb:
-        _LOGGER.warning("--wandb: W&B is not there yet, the numbers go to files")
     content = load_checkpoint(Path(config.resume)) if config.resume else None
     if content is not None:
         check_resumable(config, content)
     files = files or _files_of(config, content)
     config = replace(config, run_name=files.name)
-    run = _Run(config, tracker, files, content, should_stop, signalled, sweep)
+    run = _Run(config, tracker, files, content, should_stop, signalled, sweep, sigterm_stops)
     try:
         return run.go(device)
     finally:
@@ -116,11 +120,13 @@ class _Run:
         should_stop: ShouldStop,
         signalled: Signal,
         sweep: Mapping[str, Any] | None,
+        sigterm_stops: bool,
     ) -> None:
         self.config, self.tracker, self.files = config, tracker, files
-        self.should_stop, self.signalled = should_stop, signalled
-        self.content, self.sweep = content, sweep
-        self.closed = False
+        self.should_stop, self.ask_signal = should_stop, signalled
+        self.content, self.sweep, self.sigterm_stops = content, sweep, sigterm_stops
+        self.begun = self.closed = False
+        self.checked: Pass | None = None
         self.history = [EpochRecord(**row) for row in content["history"]] if content else []
         self.best = Best(**content["best"]) if content and content["best"] else None
         self.epoch: int = content["epoch"] if content else config.initial_epoch
@@ -128,15 +134,15 @@ class _Run:
 
     def go(self, device: torch.device) -> RunResult:
         """Prepare, train to the end, and tell the tracker how it ended."""
-        begun = False
         try:
             self._prepare(device)
             tested = test_of(self.files) if self.content else None
-            self.tracker.start(self.files, self.config.flags(), self.history)
-            begun = True
+            self._begin()
             if not self.content:
                 self._save()
             reason = self._train()
+            if self.checked is not None:
+                self.tracker.images(self.epoch - 1, self._shown)
             state = State.STOPPED if reason else State.FINISHED
             kept = tested if self.content and self.content["epoch"] == self.epoch else None
             result = self._result(state, stop_reason=reason, test=kept)
@@ -156,11 +162,45 @@ class _Run:
             result = self._interrupted(error.signum, error.steps)
         except KeyboardInterrupt:
             result = self._interrupted(signal.SIGINT, 0)
+        except Exception as error:
+            if not is_agents_stop(error):
+                raise
+            result = self._stopped()
         self._say_end(result)
-        if begun:
+        if self.sweep and not self.begun:  # Whoever searches must learn how every trial ended.
+            self._begin()
+        if self.begun:
             self.tracker.close(result)
             self.closed = True
         return result
+
+    def _begin(self) -> None:
+        prepared = hasattr(self, "session")
+        start = Start(
+            self.files,
+            self.config.flags(),
+            self.history,
+            (self.content or {}).get("tracking", {}),
+            self.session.parameters if prepared else None,
+        )
+        self.begun = True
+        self.tracker.start(start)
+
+    def signalled(self) -> int | None:
+        """What asks the run to end; a request from afar counts as SIGTERM does."""
+        return self.ask_signal() or (signal.SIGTERM if self.tracker.asked_to_stop else None)
+
+    def _shown(self) -> list[Shown]:
+        """Some pictures of the validation split, from the lowest truth to the highest."""
+        assert self.checked is not None
+        examples = self.val.examples
+        order = examples.targets.argsort(kind="stable")
+        chosen = sorted({round(i) for i in np.linspace(0, len(order) - 1, _PICTURES_SHOWN)})
+        picked = [int(order[i]) for i in chosen]
+        task, labels = self.session.task, self.session.labels
+        predictions = task.shown(task.predictions(self.checked.outputs, labels), labels)
+        truths = task.shown(examples.targets, labels)
+        return [Shown(thumbnail(examples.pictures[i]), truths[i], predictions[i]) for i in picked]
 
     def _prepare(self, device: torch.device) -> None:
         config, content = self.config, self.content
@@ -240,7 +280,7 @@ class _Run:
         learned = session.train(self.train, epoch)
         seconds = time.monotonic() - started
         try:
-            checked = session.evaluate(self.val, f"Validation {epoch}")
+            checked = self.checked = session.evaluate(self.val, f"Validation {epoch}")
         except Interrupted as error:
             raise Interrupted(error.signum, len(learned.step_losses)) from None
         session.scheduler.step()
@@ -289,6 +329,7 @@ class _Run:
             "history": [asdict(record) for record in self.history],
             "best": asdict(self.best) if self.best else None,
             "seconds": time.monotonic() - self.started,
+            "tracking": dict(self.tracker.kept),
         }
         save_checkpoint(self.files.last, content)
 
@@ -310,7 +351,12 @@ class _Run:
                 self.epoch,
                 steps,
             )
+        if signum == signal.SIGTERM and (self.sigterm_stops or self.tracker.asked_to_stop):
+            return self._stopped()
         return self._result(State.INTERRUPTED, signal=signum)
+
+    def _stopped(self) -> RunResult:
+        return self._result(State.STOPPED, stop_reason=StopReason("request"))
 
     def _result(self, state: State, **details: Any) -> RunResult:
         return RunResult(

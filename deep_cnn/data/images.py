@@ -16,6 +16,7 @@ Picture = Path | NDArray[np.uint8]
 # Large pictures and odd EXIF are no news; set once, because decoding runs in many threads.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 _LONGEST = 100
+_THUMBNAIL = 256
 _FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
 
@@ -108,6 +109,13 @@ SHAPES: dict[str, Shape] = {
     "augment": centre,
 }
 AUGMENTS: dict[str, Augment] = {"augment": random_crop}
+
+
+def thumbnail(picture: Picture) -> Image.Image:
+    """The picture for a person to see, 256 pixels at most."""
+    image = decode(picture)
+    image.thumbnail((_THUMBNAIL, _THUMBNAIL))
+    return image
 
 
 def to_array(image: Image.Image, channels: int) -> NDArray[np.uint8]:

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import re
 import shlex
 import sys
@@ -18,6 +19,7 @@ from deep_cnn.sweep.examine import examine, read_spec
 from deep_cnn.sweep.search import first_points
 from deep_cnn.sweep.space import Point, plain
 from deep_cnn.sweep.spec import SweepSpec
+from deep_cnn.tracking.access import Access, access_of
 
 _SEED = Flag("seed", int, 0, "", "seed of the search", low=0)
 # How many of the best trials are listed after a sweep.
@@ -36,12 +38,17 @@ FLAGS: Mapping[str, Mapping[str, Flag]] = {
         "count": Flag("count", int, None, "", "trials at most, beside run_cap", low=1),
         "out_dir": Flag("out_dir", str, None, "", "folder for results, else as the file says"),
     },
+    "agent": {
+        "workers": Flag("workers", int, 1, "", "runs at once", low=1, high=1024),
+        "count": Flag("count", int, None, "", "runs at most, by this agent", low=1),
+    },
 }
 
 
 def check(words: list[str]) -> int:
     """Tell every fault of a sweep file, or what the sweep would be."""
-    file, _ = _parse("check", words)
+    name, _ = _parse("check", words)
+    file = Path(name)
     spec, findings = examine(file)
     for finding in findings:
         print(f"{file} {finding}", file=sys.stderr if finding.fault else sys.stdout)
@@ -74,7 +81,8 @@ def describe(spec: SweepSpec) -> list[str]:
 
 def sample(words: list[str]) -> int:
     """Print configurations without training."""
-    file, values = _parse("sample", words)
+    name, values = _parse("sample", words)
+    file = Path(name)
     spec = read_spec(file)
     if spec.method == "custom":
         raise SpecError(f"{file}: method custom runs on W&B's scheduler; use grid, random or bayes")
@@ -111,7 +119,8 @@ _PRINTERS = {"csv": _print_csv, "json": _print_json, "commands": _print_commands
 
 def sweep(words: list[str]) -> int:
     """Run a sweep here; the same command again goes on with it."""
-    file, values = _parse("sweep", words)
+    name, values = _parse("sweep", words)
+    file = Path(name)
     spec = read_spec(file)
     out = Path(values["out_dir"]) if values["out_dir"] else _base_out(spec)
     with Signals() as signals:
@@ -126,6 +135,37 @@ def sweep(words: list[str]) -> int:
             signalled=signals,
         )
     return _say(swept, spec, shlex.join(["python", "-m", "deep_cnn", "sweep", *words]))
+
+
+def agent(words: list[str]) -> int:
+    """Run a sweep that is kept on W&B's server, in processes that stay warm."""
+    path, values = _parse("agent", words)
+    access = _agent_access(path)
+    with Signals() as signals:
+        from deep_cnn.sweep.agent import SweepServer, run_agent  # W&B's client takes a while.
+
+        server = SweepServer(access, path.rpartition("/")[2])
+        left = run_agent(
+            server, workers=values["workers"], count=values["count"], signalled=signals
+        )
+    print(f"{server.path}: {left.ended} runs, {left.failed} of them failed")
+    if left.signal is not None:
+        return exit_status(left.signal)
+    if left.error:
+        print(f"deep_cnn: the agent is stopped: {left.error}", file=sys.stderr)
+    return 1 if left.error else 0
+
+
+def _agent_access(path: str) -> Access:
+    """How to reach the sweep ENTITY/PROJECT/SWEEP_ID, or the part of it that is not in WB_..."""
+    *place, name = path.split("/")
+    if not name or len(place) > 2 or not all(place):
+        raise ConfigError(f"{path!r} is no sweep; it looks like ENTITY/PROJECT/SWEEP_ID")
+    names = ("WB_USER", "WB_PROJECT")[2 - len(place) :]
+    mode = {"WANDB_MODE": "online"}  # An agent lives on its server.
+    access = access_of(True, {**os.environ, **mode, **dict(zip(names, place, strict=True))})
+    assert access is not None, "it is an error where W&B was asked for"
+    return access
 
 
 def _say(swept: Swept, spec: SweepSpec, command: str) -> int:
@@ -153,7 +193,7 @@ def _base_out(spec: SweepSpec) -> Path:
     return Path(given.get("root_dir", ".")) / given.get("out_dir", "outputs")
 
 
-def _parse(verb: str, words: list[str]) -> tuple[Path, dict[str, Any]]:
+def _parse(verb: str, words: list[str]) -> tuple[str, dict[str, Any]]:
     known = FLAGS[verb]
     files: list[str] = []
     # -n 50, -n50 and -n=50 are what people type for --n=50.
@@ -161,9 +201,10 @@ def _parse(verb: str, words: list[str]) -> tuple[Path, dict[str, Any]]:
     words = ["--n" if word == "-n" else word for word in words]
     given = split_argv(words, known, files)
     if len(files) != 1:
-        raise ConfigError(f"{verb} takes one sweep file, not {len(files)}: {verb} sweeps/lr.yaml")
+        example = "ENTITY/PROJECT/SWEEP_ID" if verb == "agent" else "sweeps/lr.yaml"
+        raise ConfigError(f"{verb} takes one sweep, not {len(files)}: {verb} {example}")
     values = {name: flag.default for name, flag in known.items()}
     for name, text in given.items():
         values[name] = known[name].parse(text)
         known[name].check(values[name])
-    return Path(files[0]), values
+    return files[0], values

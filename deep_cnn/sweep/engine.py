@@ -1,7 +1,6 @@
 """Run a sweep with local workers: start them, watch over them, show how far they are."""
 
 import json
-import multiprocessing
 import os
 import sys
 import time
@@ -18,6 +17,7 @@ from deep_cnn.errors import OutputError, SpecError
 from deep_cnn.runs import safe_name, write_csv
 from deep_cnn.sweep.examine import read_text
 from deep_cnn.sweep.job import NO_ROOM, Job
+from deep_cnn.sweep.process import threads_each, warm_context
 from deep_cnn.sweep.search import first_points
 from deep_cnn.sweep.spec import SweepSpec
 from deep_cnn.sweep.store import LEASE, FolderStore, Trial
@@ -108,9 +108,7 @@ class _Engine:
             lease=store.lease,
             threads=threads_each(workers),
         )
-        self.context = multiprocessing.get_context("forkserver")
-        # The server imports torch once and never touches CUDA; its forks are ready at once.
-        self.context.set_forkserver_preload(["deep_cnn.sweep.server"])
+        self.context = warm_context()
         self.processes: dict[int, BaseProcess] = {}
         self.written: Sequence[Trial] = ()
         self.ends: dict[int, tuple[str, int]] = {}
@@ -265,9 +263,3 @@ def best_trials(spec: SweepSpec, trials: Sequence[Trial]) -> list[Trial]:
     valued = [t for t in trials if t.outcome and t.outcome["value"] is not None]
     sign = -1 if goal == "maximize" else 1
     return sorted(valued, key=lambda t: sign * float((t.outcome or {})["value"]))
-
-
-def threads_each(workers: int) -> int:
-    """The cores that we may use, divided among the workers."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return max(1, (cores or 1) // workers)

@@ -13,7 +13,15 @@ from deep_cnn.sweep import space
 from deep_cnn.sweep.reading import Document, Finding, Unreadable, Where
 from deep_cnn.sweep.search import first_points
 from deep_cnn.sweep.space import Domain
-from deep_cnn.sweep.spec import METHODS, Hyperband, Metric, SweepSpec, bands, program_end
+from deep_cnn.sweep.spec import (
+    DEFAULT_COMMAND,
+    METHODS,
+    Hyperband,
+    Metric,
+    SweepSpec,
+    bands,
+    program_end,
+)
 
 _TOP = {
     "method", "parameters", "metric", "metrics", "early_terminate", "scheduler", "run_cap",
@@ -29,7 +37,6 @@ _HYPERBAND_KEYS = {"type", "min_iter", "max_iter", "s", "eta", "strict"}
 _NAME = re.compile(r"^[A-Za-z_][A-Za-z0-9_.-]*$")
 # YAML 1.1 wants a dot in the mantissa and a sign in the exponent: it reads these as strings.
 _NUMBER_AS_TEXT = re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$")
-_DEFAULT_COMMAND = ("${env}", "${interpreter}", "${program}", "${args}")
 _MACROS = {
     "env", "interpreter", "program", "args", "args_no_boolean_flags", "args_no_hyphens",
     "args_no_equals", "args_json", "args_json_file", "args_dict", "args_append_hydra",
@@ -44,7 +51,13 @@ _NOT_SEARCHED = {
 _TRIED = 50
 # Beyond it the width of a range is no float any more.
 _LARGEST = 1e300
-_OUR_MACROS = ("${args}", "${args_no_boolean_flags}", "${args_no_equals}")
+_OUR_MACROS = (
+    "${args}",
+    "${args_no_boolean_flags}",
+    "${args_no_equals}",
+    "${args_json}",
+    "${args_json_file}",
+)
 
 
 def read_spec(path: Path) -> SweepSpec:
@@ -170,7 +183,7 @@ class _Examination:
     # What follows goes through the file section by section.
 
     def _command(self) -> tuple[tuple[str, ...], bool]:
-        command = self.content.get("command", list(_DEFAULT_COMMAND))
+        command = self.content.get("command", list(DEFAULT_COMMAND))
         if isinstance(command, str):
             command = command.split()
             self._wrong(("command",), "command is one string; W&B takes a list, a word each", True)

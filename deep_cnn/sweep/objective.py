@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from deep_cnn.config import TrainConfig
-from deep_cnn.errors import CheckpointError, DeepCnnError, OutputError
+from deep_cnn.errors import CheckpointError, ConfigError, DeepCnnError, OutputError
 from deep_cnn.names import TASKS
 from deep_cnn.runs import EpochRecord, RunFiles, RunResult, State, claim_run
 from deep_cnn.sweep.space import Point
 from deep_cnn.sweep.spec import Metric, SweepSpec
 from deep_cnn.sweep.store import Trial
-from deep_cnn.tracking import FileTracker
+from deep_cnn.tracking import FileTracker, Start, Tracker, open_tracker
 from deep_cnn.training import ShouldStop, fit, never
 
 _LOGGER = logging.getLogger("deep_cnn")
@@ -42,46 +42,81 @@ class Objective:
         should_stop: ShouldStop = never,
     ) -> RunResult:
         """Run `point`, or go on with the run `run_name`; `named` is told the name of a new run."""
-        config = self.config(point)
         sweep = {"name": self.spec.name, "trial": trial}
-        files = RunFiles(self.out.resolve(), run_name) if run_name else claim_run(config)
-        if not run_name:
-            named(files.name)
-        config = replace(config, run_name=files.name)
-
-        def run(config: TrainConfig) -> RunResult:
-            return fit(
-                config,
-                FileTracker(),
-                should_stop=should_stop,
-                signalled=signalled,
-                files=files,
-                sweep=sweep,
-            )
-
-        try:
-            if files.last.exists():
-                try:
-                    return run(replace(config, resume=str(files.last)))
-                except CheckpointError:
-                    files.last.unlink(missing_ok=True)  # Damaged: begin again.
-            return run(config)
-        except OutputError:
-            raise
-        except DeepCnnError as error:
-            return _failed(config, files, sweep, str(error))
+        return run_trial(
+            self.config(point), sweep, run_name, named, signalled, should_stop=should_stop
+        )
 
 
-def _failed(
-    config: TrainConfig, files: RunFiles, sweep: Mapping[str, Any], error: str
+def run_trial(
+    config: TrainConfig,
+    sweep: Mapping[str, Any],
+    run_name: str | None,
+    named: Callable[[str], None],
+    signalled: Callable[[], int | None],
+    *,
+    should_stop: ShouldStop = never,
+    sigterm_stops: bool = False,
+    remote: Mapping[str, Any] | None = None,
 ) -> RunResult:
-    """Leave the log and the result of a run that never came to train."""
-    result = RunResult(files.name, State.FAILED, config.flags(), sweep=sweep, error=error)
-    tracker = FileTracker()
-    tracker.start(files, config.flags(), ())
+    """Run the trial `sweep` of a sweep, or go on with its run `run_name`, which `named` is told.
+
+    `remote`: see `open_tracker`. A DeepCnnError is recorded as the run's end, and raised.
+    """
+    files = RunFiles(config.out_path, run_name) if run_name else claim_run(config)
+    if not run_name:
+        named(files.name)
+    config = replace(config, run_name=files.name)
+
+    def run(config: TrainConfig) -> RunResult:
+        return fit(
+            config,
+            open_tracker(config, sweep, remote),
+            should_stop=should_stop,
+            signalled=signalled,
+            files=files,
+            sweep=sweep,
+            sigterm_stops=sigterm_stops,
+        )
+
+    try:
+        if files.last.exists():
+            try:
+                return run(replace(config, resume=str(files.last)))
+            except CheckpointError:
+                files.last.unlink(missing_ok=True)  # Damaged: begin again.
+        return run(config)
+    except OutputError:
+        raise
+    except DeepCnnError as error:
+        record_failure(config, files, sweep, str(error), remote)
+        raise
+
+
+def record_failure(
+    config: TrainConfig,
+    files: RunFiles,
+    sweep: Mapping[str, Any],
+    error: str,
+    remote: Mapping[str, Any] | None = None,
+    flags: Mapping[str, Any] | None = None,
+) -> None:
+    """Leave the log and the result of a run that never came to train.
+
+    `flags`: what was given, where it does not make a configuration.
+    """
+    flags = flags or config.flags()
+    result = RunResult(files.name, State.FAILED, flags, sweep=sweep, error=error)
+    start = Start(files, flags)
+    tracker: Tracker
+    try:
+        tracker = open_tracker(config, sweep, remote)
+        tracker.start(start)
+    except ConfigError:  # It may be W&B that is refused.
+        tracker = FileTracker()
+        tracker.start(start)
     _LOGGER.error("Failed: %s", error)
     tracker.close(result)
-    return result
 
 
 def values_of(history: Sequence[EpochRecord], metric: Metric) -> list[float]:

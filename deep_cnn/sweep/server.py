@@ -2,6 +2,7 @@
 
 import signal
 
+import deep_cnn.sweep.served
 import deep_cnn.sweep.worker  # noqa: F401 - what the forks need.
 
 # A scheduler signals the whole group; the server must outlive its workers, or nobody could wait for

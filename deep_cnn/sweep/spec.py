@@ -12,6 +12,7 @@ from deep_cnn.sweep.space import Domain, Point, plain
 
 # No run logs as many values.
 _MOST_VALUES = 1e9
+DEFAULT_COMMAND = ("${env}", "${interpreter}", "${program}", "${args}")
 METHODS = ("grid", "random", "bayes", "custom")
 
 
@@ -69,7 +70,9 @@ class SweepSpec:
 
     def argv(self, point: Point) -> list[str]:
         """The words that follow `deep_cnn` when W&B's agent runs this configuration."""
-        return self._words(point)[program_end(self.command) :]
+        words = ("${args_json}" if w == "${args_json_file}" else w for w in self.command)
+        program = str(self.content.get("program", ""))
+        return expand(tuple(words), program, self.arguments(point))[program_end(self.command) :]
 
     def command_line(self, point: Point) -> list[str]:
         """All the words that W&B's agent would run."""
@@ -80,22 +83,7 @@ class SweepSpec:
         return config_from(split_argv(self.argv(point)))
 
     def _words(self, point: Point) -> list[str]:
-        found: list[str] = []
-        program = str(self.content.get("program", ""))
-        for word in self.command:
-            whole = {
-                "${env}": ["/usr/bin/env"],
-                "${interpreter}": ["python"],
-                "${program}": [program],
-            }
-            macro = re.fullmatch(r"\$\{(\w+)\}", word)
-            if word in whole:
-                found += whole[word]
-            elif macro:
-                found += _arguments(macro[1], self.arguments(point))
-            else:
-                found.append(_environment(word))
-        return found
+        return expand(self.command, str(self.content.get("program", "")), self.arguments(point))
 
     @property
     def points(self) -> int | None:
@@ -127,6 +115,25 @@ def bands(min_iter: int | None, max_iter: int | None, s: int | None, eta: float)
             found.append(int(band))
             band *= eta
     return tuple(sorted(set(found)))
+
+
+def expand(command: Sequence[str], program: str, arguments: Mapping[str, Any]) -> list[str]:
+    """The words that W&B's agent makes of a command for these arguments."""
+    found: list[str] = []
+    whole = {
+        "${env}": ["/usr/bin/env"],
+        "${interpreter}": ["python"],
+        "${program}": [program],
+    }
+    for word in command:
+        macro = re.fullmatch(r"\$\{(\w+)\}", word)
+        if word in whole:
+            found += whole[word]
+        elif macro:
+            found += _arguments(macro[1], arguments)
+        else:
+            found.append(_environment(word))
+    return found
 
 
 def _arguments(macro: str, leaves: Mapping[str, Any]) -> list[str]:

@@ -1,23 +1,17 @@
 """A warm process that takes trials from the store until none is left."""
 
 import logging
-import os
 import signal
-import sys
 import threading
 import time
 from collections.abc import Iterable, Sequence
-from multiprocessing import connection, parent_process
-from pathlib import Path
-
-import torch
-from tqdm import tqdm
 
 from deep_cnn.errors import DeepCnnError, OutputError
 from deep_cnn.runs import EpochRecord, RunFiles, State, StopReason
 from deep_cnn.sweep.examine import examine_text
 from deep_cnn.sweep.job import NO_ROOM, Job
 from deep_cnn.sweep.objective import Objective, logged_values, outcome, target_reached, values_of
+from deep_cnn.sweep.process import settle
 from deep_cnn.sweep.search import propose
 from deep_cnn.sweep.space import Seen
 from deep_cnn.sweep.stopping import verdict
@@ -29,15 +23,9 @@ _PAUSE = 0.1
 
 def work(job: Job, slot: int) -> None:
     """Run trials until every one is over, or SIGTERM asks to hand the current one back."""
-    _die_with_the_parent()
+    settle(slot, job.threads)
     asked: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, frame: asked.append(number))
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process; one decides.
-    sys.stdout = sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115 - the engine's alone.
-    tqdm.set_lock(threading.RLock())  # Its own is a semaphore that a killed worker would leak.
-    _LOGGER.setLevel(logging.INFO)
-    _take_a_gpu(slot)
-    torch.set_num_threads(job.threads)
     try:
         _Worker(job, asked).run()
     except OutputError:
@@ -142,23 +130,3 @@ def _seen(trial: Trial) -> Seen:
     value = trial.outcome["value"] if trial.outcome else None
     failed = trial.state == "failed" or (trial.over and value is None)
     return Seen(trial.point or {}, value, failed)
-
-
-def _die_with_the_parent() -> None:
-    """kill -9 of the engine must leave no worker: the pipe to it ends, and so do we."""
-    parent = parent_process()
-    assert parent is not None
-
-    def watch() -> None:
-        connection.wait([parent.sentinel])
-        os.kill(os.getpid(), signal.SIGKILL)
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
-def _take_a_gpu(slot: int) -> None:
-    """One GPU a worker, in turn; decided before CUDA is touched."""
-    named = os.environ.get("CUDA_VISIBLE_DEVICES")
-    there = named.split(",") if named else [str(i) for i in range(torch.cuda.device_count())]
-    if there and there != [""]:
-        os.environ["CUDA_VISIBLE_DEVICES"] = there[slot % len(there)]

@@ -3,14 +3,14 @@
 import csv
 import json
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from logging.handlers import MemoryHandler
 from pathlib import Path
 from typing import Any
 
 from deep_cnn.runs import EpochRecord, RunFiles, RunResult, unwritable, write_csv, write_text
-from deep_cnn.tracking.base import Tracker
+from deep_cnn.tracking.base import Start, Tracker
 
 _LOGGER = logging.getLogger("deep_cnn")
 _STEP_SPLITS = ("train", "val")
@@ -65,20 +65,18 @@ class FileTracker(Tracker):
         self.steps: dict[str, list[tuple[Any, ...]]] = {}
         self.handler: logging.Handler | None = None
 
-    def start(
-        self, files: RunFiles, flags: Mapping[str, Any], history: Sequence[EpochRecord]
-    ) -> None:
+    def start(self, start: Start) -> None:
         """Open the log, beginning with every argument; bring the tables to where `history` ends."""
-        self.files, self.records = files, list(history)
-        epochs = {record.epoch for record in history}
+        self.files, self.records = start.files, list(start.history)
+        files, epochs = start.files, {record.epoch for record in start.history}
         self.steps = {split: _read_steps(files.steps(split), epochs) for split in _STEP_SPLITS}
         self.handler = _attach(files.log)
-        for name, value in flags.items():
+        for name, value in start.flags.items():
             self.handler.emit(_line(f"--{name}={value}"))
         _LOGGER.removeHandler(self.early)
         self.early.setTarget(self.handler)
         self.early.close()
-        write_text(files.arguments, json.dumps(dict(flags), indent=2) + "\n")
+        write_text(files.arguments, json.dumps(dict(start.flags), indent=2) + "\n")
         files.result.unlink(missing_ok=True)  # It means that the run is over, and it is not.
         if self.records:
             self._write_table()

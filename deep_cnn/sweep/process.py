@@ -1,0 +1,60 @@
+"""What every warm process of a sweep does first, and how it comes to be."""
+
+import logging
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+from multiprocessing import connection, parent_process
+from multiprocessing.context import ForkServerContext
+from pathlib import Path
+
+
+def warm_context() -> ForkServerContext:
+    """Processes forked from a server that imported torch once and never touches CUDA."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["deep_cnn.sweep.server"])
+    return context
+
+
+def threads_each(workers: int) -> int:
+    """The cores that we may use, divided among the workers."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return max(1, (cores or 1) // workers)
+
+
+def settle(slot: int, threads: int) -> None:
+    """Make this process the worker number `slot`: quiet, mortal, with its share of the machine."""
+    import torch
+    from tqdm import tqdm
+
+    _die_with_the_parent()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process; one decides.
+    sys.stdout = sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115 - the parent's alone.
+    tqdm.set_lock(threading.RLock())  # Its own is a semaphore that a killed worker would leak.
+    logging.getLogger("deep_cnn").setLevel(logging.INFO)
+    _take_a_gpu(slot)
+    torch.set_num_threads(threads)
+
+
+def _die_with_the_parent() -> None:
+    """kill -9 of the engine must leave no worker: the pipe to it ends, and so do we."""
+    parent = parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        connection.wait([parent.sentinel])
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _take_a_gpu(slot: int) -> None:
+    """One GPU a worker, in turn; decided before CUDA is touched."""
+    import torch
+
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    there = named.split(",") if named else [str(i) for i in range(torch.cuda.device_count())]
+    if there and there != [""]:
+        os.environ["CUDA_VISIBLE_DEVICES"] = there[slot % len(there)]

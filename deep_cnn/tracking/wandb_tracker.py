@@ -1,0 +1,286 @@
+"""Log a run to W&B with its own client, and never let the run suffer from it."""
+
+import logging
+import os
+import re
+import ssl
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+from shlex import quote
+from signal import Signals
+from typing import Any
+from urllib.error import HTTPError, URLError
+from urllib.request import urlopen
+
+import wandb
+from wandb.errors import AuthenticationError, CommError, UsageError
+from wandb.sdk.artifacts.exceptions import WaitTimeoutError
+
+from deep_cnn.errors import ConfigError
+from deep_cnn.runs import EpochRecord, RunResult, State, safe_name, served_sweep
+from deep_cnn.signals import exit_status
+from deep_cnn.tracking.access import Access, redacted
+from deep_cnn.tracking.base import Shown, Start, Tracker
+
+_LOGGER = logging.getLogger("deep_cnn")
+# The client would wait 90 seconds for its server at the start of a run, and for ever at its end.
+# An agent kills 30 seconds after it has asked to stop. W&B's own variables change them.
+_INIT_TIMEOUT = 20.0
+_FINISH_TIMEOUT = 25.0
+# A checkpoint may take longer, as long as the server answers.
+_ARTIFACT_TIMEOUT = 900.0
+_PATIENCE = 5.0
+# A sweep of short trials must not wait for a server that is down again and again.
+_DOWN_FOR = 120.0
+_REFUSED = re.compile(r"\b(401|403|404)\b|permission|unauthori[sz]ed|api key|not found", re.I)
+_REMOTE = ("sweep_id", "run_id", "entity", "project")
+_down_until = 0.0
+
+
+class WandbTracker(Tracker):
+    """One run of W&B: config, metrics per epoch, pictures, the best checkpoint, how it ended.
+
+    Where the server cannot be reached the run is kept offline. `artifacts` is best or none.
+    """
+
+    def __init__(
+        self,
+        access: Access,
+        artifacts: str = "none",
+        sweep: Mapping[str, Any] | None = None,
+        remote: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.access, self.artifacts = access, artifacts
+        self.sweep, self.remote = sweep, dict(remote or {})
+        self.run: Any = None
+        self.stop = False
+
+    @property
+    def kept(self) -> Mapping[str, Any]:
+        """The run's id, so that it is the same run after a resume."""
+        if self.run is None:
+            return {}
+        return {"wandb": {"id": self.run.id, "project": self.access.project}}
+
+    @property
+    def asked_to_stop(self) -> bool:
+        """Whether the run was stopped on its page, or by the sweep that it belongs to."""
+        return self.stop
+
+    def start(self, start: Start) -> None:
+        """Begin the run, or go on with it; ConfigError where W&B refuses and was insisted on."""
+        self.files = start.files
+        self.run = self._open(start, "train")
+        if self.run is None:
+            return
+        self.run.define_metric("epoch")
+        self.run.define_metric("*", step_metric="epoch")
+        if start.parameters is not None:
+            self.run.summary["parameters"] = start.parameters
+        if not self.run.resumed:
+            for record in start.history:  # The server has not seen them.
+                self.log(record)
+
+    def log(self, record: EpochRecord) -> None:
+        """A row of the history; every column of results/<run>.csv."""
+        if self.run is not None:
+            self.run.log(record.row())
+
+    def images(self, epoch: int, show: Callable[[], Sequence[Shown]]) -> None:
+        """Pictures with truth and prediction in the caption."""
+        if self.run is None:
+            return
+        pictures = [wandb.Image(shown.image, caption=_caption(shown)) for shown in show()]
+        if pictures:
+            self.run.log({"examples": pictures, "epoch": epoch})
+
+    def tested(self, start: Start, metrics: Mapping[str, float]) -> None:
+        """The test result, in the summary of the run that was trained."""
+        self.files = start.files
+        self.run = self._open(start, "test")
+        if self.run is not None:
+            self.run.summary.update(dict(metrics))
+            self._finish(0)
+
+    def close(self, result: RunResult) -> None:
+        """How the run ended, and its best checkpoint."""
+        if self.run is None:
+            return
+        summary: dict[str, Any] = {"state": str(result.state)}
+        if result.best:
+            summary |= {f"best_{result.best.metric}": result.best.value}
+            summary |= {"best_epoch": result.best.epoch}
+        if result.stop_reason:
+            summary["stop_reason"] = asdict(result.stop_reason)
+        if result.error:
+            summary["error"] = result.error
+        self.run.summary.update(summary)
+        status = 1 if result.state is State.FAILED else 0
+        if result.signal is not None:
+            status = exit_status(result.signal)
+            if result.signal == getattr(Signals, "SIGUSR1", None):
+                self.run.mark_preempting()
+        elif self.artifacts == "best" and result.best and self.files.best.exists():
+            self._keep_checkpoint(result)
+        self._finish(status)
+
+    def abandon(self) -> None:
+        """A run that was begun is marked as failed."""
+        if self.run is not None:
+            self._finish(1)
+
+    def _open(self, start: Start, job: str) -> Any:
+        """The run; offline where the server is out of reach, None where it refuses."""
+        global _down_until
+        if self.access.offline:
+            return self._init(start, job, offline=True)
+        try:
+            if time.monotonic() > _down_until:
+                self._probe()
+                return self._init(start, job)
+            reason = "it was out of reach a moment ago"
+        except (AuthenticationError, UsageError, CommError, OSError) as error:
+            reason = redacted(str(error), self.access)
+            wandb.teardown()  # Or the client would offer the failed run again.
+            unusable = isinstance(error, AuthenticationError | UsageError)
+            if unusable or (isinstance(error, CommError) and _REFUSED.search(reason)):
+                if self.access.insist:
+                    raise ConfigError(
+                        f"W&B refuses ({reason}); check WB_KEY, WB_PROJECT and WB_USER, or use"
+                        " --wandb=False"
+                    ) from None
+                _LOGGER.warning("W&B refuses (%s); the numbers go to files", reason)
+                return None
+            _down_until = time.monotonic() + _DOWN_FOR
+        _LOGGER.warning("W&B is out of reach (%s); the run is kept offline", reason)
+        return self._init(start, job, offline=True)
+
+    def _init(self, start: Start, job: str, *, offline: bool = False) -> Any:
+        before = start.kept.get("wandb") or {}
+        known = before.get("id") if before.get("project") == self.access.project else None
+        if job == "test" and offline:  # An upload would put it in the place of what was trained.
+            known = None
+        sweep = str(self.sweep["name"]) if self.sweep else None
+        tags = [str(start.flags[name]) for name in ("task", "model") if name in start.flags]
+        tags += [tag for tag in os.environ.get("WANDB_TAGS", "").split(",") if tag]
+        return wandb.init(
+            name=start.files.name,
+            group=os.environ.get("WANDB_RUN_GROUP") or sweep,
+            job_type="train" if known else job,
+            tags=[tag[:64] for tag in tags],
+            config={**start.flags, **self.remote.get("arguments", {})},
+            dir=_folder(start.files.out),
+            settings=wandb.Settings(**self._settings(known, offline)),
+        )
+
+    def _settings(self, known: str | None, offline: bool) -> dict[str, Any]:
+        settings: dict[str, Any] = {
+            "mode": "offline" if offline else "online",
+            "stop_fn": self._ask_to_stop,
+            "finish_timeout_raises": True,
+            "api_key": None if offline else self.access.key,
+            "resume": None if offline else "allow",
+        }
+        for name, bound in (("init_timeout", _INIT_TIMEOUT), ("finish_timeout", _FINISH_TIMEOUT)):
+            if not os.environ.get(f"WANDB_{name.upper()}"):
+                settings[name] = bound
+        code = Path(__file__).parents[2]
+        if (code / ".git").exists():
+            settings["git_root"] = str(code)
+        if self.remote:
+            settings |= {name: self.remote.get(name) for name in _REMOTE}
+        elif self.sweep is None or self.sweep != served_sweep():  # Else its agent has set them.
+            settings |= {
+                "project": self.access.project,
+                "entity": self.access.entity,
+                "run_id": known,
+            }
+        return {name: value for name, value in settings.items() if value is not None}
+
+    def _ask_to_stop(self) -> None:
+        self.stop = True
+
+    def _probe(self) -> None:
+        """OSError where nothing answers: at once on a node without internet."""
+        try:
+            with urlopen(str(wandb.setup().settings.base_url), timeout=10):
+                return
+        except HTTPError:
+            return  # It answers.
+        except URLError as error:
+            if not isinstance(error.reason, ssl.SSLError):
+                raise OSError(str(error.reason)) from None
+        except ValueError as error:
+            raise UsageError(str(error)) from None
+
+    def _keep_checkpoint(self, result: RunResult) -> None:
+        best = result.best
+        assert best is not None
+        artifact = wandb.Artifact(
+            f"model-{self.run.id}",
+            "model",
+            metadata={"run_name": result.run_name, **asdict(best), "config": dict(result.config)},
+        )
+        artifact.add_file(str(self.files.best), policy="immutable", skip_cache=True)
+        logged = self.run.log_artifact(
+            artifact, aliases=["best", f"epoch-{best.epoch}", safe_name(result.run_name)]
+        )
+        end = time.monotonic() + _ARTIFACT_TIMEOUT
+        while self.run.settings.mode == "online" and time.monotonic() < end:
+            try:
+                logged.wait(timeout=int(_PATIENCE))
+            except WaitTimeoutError:
+                with suppress(OSError):
+                    self._probe()
+                    continue  # It is slow, but it is there.
+            except (ValueError, wandb.Error):
+                pass  # finish() says what could not be uploaded.
+            return
+
+    def _finish(self, status: int) -> None:
+        run, self.run = self.run, None
+        folder = Path(run.settings.sync_dir)
+        offline = run.settings.mode == "offline"
+        whole = True
+        try:
+            run.finish(exit_code=status)
+        except TimeoutError:
+            whole = False
+        shown = quote(os.path.relpath(folder))
+        if offline:
+            _LOGGER.info("W&B: kept offline; upload it with: wandb sync %s", shown)
+        elif not whole or _upload_broke_off(folder):
+            _LOGGER.warning(
+                "W&B did not take everything, the files have it; upload the rest with:"
+                " wandb sync --include-online %s",
+                shown,
+            )
+
+
+def _folder(out: Path) -> str | None:
+    """Beside the other results, unless WANDB_DIR says where."""
+    if os.environ.get("WANDB_DIR"):
+        return None
+    out.mkdir(parents=True, exist_ok=True)
+    return str(out)
+
+
+def _upload_broke_off(folder: Path) -> bool:
+    """Whether the client has given up uploading: it says so in its own log only."""
+    try:
+        log = folder / "logs" / "debug-internal.log"
+        text = log.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return False
+    return "fatal" in text.lower()
+
+
+def _caption(shown: Shown) -> str:
+    return f"truth {_short(shown.truth)}, prediction {_short(shown.prediction)}"
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -35,7 +35,9 @@ class Signals:
         trace: TracebackType | None,
     ) -> None:
         for number, handler in self.before.items():
-            signal.signal(number, handler)
+            # The run is over: a request to end that comes late must not turn it into a failure.
+            late = handler == signal.SIG_DFL and number != signal.SIGINT
+            signal.signal(number, signal.SIG_IGN if late else handler)
 
 
 def is_agents_stop(error: BaseException) -> bool:

@@ -141,7 +141,7 @@ class _Run:
             if not self.content:
                 self._save()
             reason = self._train()
-            if self.checked is not None:
+            if self.checked is not None and self.epoch < self.config.epochs:
                 self.tracker.images(self.epoch - 1, self._shown)
             state = State.STOPPED if reason else State.FINISHED
             kept = tested if self.content and self.content["epoch"] == self.epoch else None
@@ -312,6 +312,8 @@ class _Run:
             shown(record.metrics),
             " (best)" if better else "",
         )
+        if self.epoch == self.config.epochs:
+            self.tracker.images(record.epoch, self._shown)
         self.tracker.log(record)
         self._save()
         if better:

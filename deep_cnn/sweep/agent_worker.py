@@ -28,6 +28,9 @@ def work(orders: Connection, job: ServedJob, slot: int) -> None:
     """Run what is ordered until the order to end, or until the agent is gone."""
     settle(slot, job.threads)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # The agent says what is to end, by name.
+    os.environ["WB_PROJECT"] = job.project  # As the agent was told, whatever stood there.
+    if job.entity:
+        os.environ["WB_USER"] = job.entity
     gc.collect()
     gc.freeze()  # What is imported stays: collecting after each run is then quick.
     _Worker(orders, job).run()
@@ -83,7 +86,7 @@ class _Worker:
         try:
             words = expand(self.job.command, self.job.program, order["arguments"])
             given = split_argv(words[program_end(words) :])
-            config = config_from(given)
+            config = config_from({"wandb": True, **given})
         except DeepCnnError as error:
             report_failure(given, sweep, str(error), remote)
             return "failed", str(error)

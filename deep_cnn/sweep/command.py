@@ -134,6 +134,10 @@ def sweep(words: list[str]) -> int:
             count=values["count"],
             signalled=signals,
         )
+    kept_offline = out / "wandb"
+    if any(kept_offline.glob("offline-run-*")):
+        text = f"W&B: runs were kept offline; upload them with: wandb sync {kept_offline}"
+        print(f"{text}/offline-run-*", file=sys.stderr)
     return _say(swept, spec, shlex.join(["python", "-m", "deep_cnn", "sweep", *words]))
 
 

@@ -163,7 +163,7 @@ def _environment(word: str) -> str:
 def program_end(command: Sequence[str]) -> int:
     """The index behind `deep_cnn` in a command; 0 where the program is another one."""
     for i, word in enumerate(command):
-        if command[i - 1 : i + 1] == ("-m", "deep_cnn"):
+        if tuple(command[i - 1 : i + 1]) == ("-m", "deep_cnn"):
             return i + 1
         if word.endswith((".py", "${program}")) or word.rpartition("/")[2] == "deep-cnn":
             return i + 1 if word.endswith(("deep-cnn", "deep_cnn/__main__.py")) else 0

@@ -57,6 +57,7 @@ class WandbTracker(Tracker):
         self.sweep, self.remote = sweep, dict(remote or {})
         self.run: Any = None
         self.stop = False
+        self.pictures: dict[str, Any] = {}
 
     @property
     def kept(self) -> Mapping[str, Any]:
@@ -85,17 +86,21 @@ class WandbTracker(Tracker):
                 self.log(record)
 
     def log(self, record: EpochRecord) -> None:
-        """A row of the history; every column of results/<run>.csv."""
+        """A row of the history, sent at once; every column of results/<run>.csv.
+
+        The epoch is its step: an epoch that a killed run has told already is not told twice.
+        """
         if self.run is not None:
-            self.run.log(record.row())
+            self.run.log({**self.pictures, **record.row()}, step=record.epoch, commit=True)
+            self.pictures = {}
 
     def images(self, epoch: int, show: Callable[[], Sequence[Shown]]) -> None:
-        """Pictures with truth and prediction in the caption."""
+        """Pictures with truth and prediction in the caption, in the next row of the history."""
         if self.run is None:
             return
         pictures = [wandb.Image(shown.image, caption=_caption(shown)) for shown in show()]
         if pictures:
-            self.run.log({"examples": pictures, "epoch": epoch})
+            self.pictures = {"examples": pictures, "epoch": epoch}
 
     def tested(self, start: Start, metrics: Mapping[str, float]) -> None:
         """The test result, in the summary of the run that was trained."""
@@ -117,6 +122,8 @@ class WandbTracker(Tracker):
             summary["stop_reason"] = asdict(result.stop_reason)
         if result.error:
             summary["error"] = result.error
+        if self.pictures:  # The run ended before its last epoch.
+            self.run.log(self.pictures)
         self.run.summary.update(summary)
         status = 1 if result.state is State.FAILED else 0
         if result.signal is not None:
@@ -124,7 +131,13 @@ class WandbTracker(Tracker):
             if result.signal == getattr(Signals, "SIGUSR1", None):
                 self.run.mark_preempting()
         elif self.artifacts == "best" and result.best and self.files.best.exists():
-            self._keep_checkpoint(result)
+            try:
+                if self.run.settings.mode == "online":
+                    self._probe()
+                self._keep_checkpoint(result)
+            except (OSError, wandb.Error, ValueError) as error:
+                reason = redacted(str(error), self.access)
+                _LOGGER.warning("W&B did not take the checkpoint %s (%s)", self.files.best, reason)
         self._finish(status)
 
     def abandon(self) -> None:
@@ -224,12 +237,15 @@ class WandbTracker(Tracker):
             "model",
             metadata={"run_name": result.run_name, **asdict(best), "config": dict(result.config)},
         )
-        artifact.add_file(str(self.files.best), policy="immutable", skip_cache=True)
+        # Uploaded at once it need not be copied; offline it must be as it is now.
+        online = self.run.settings.mode == "online"
+        policy = "immutable" if online else "mutable"
+        artifact.add_file(str(self.files.best), policy=policy, skip_cache=online)
         logged = self.run.log_artifact(
             artifact, aliases=["best", f"epoch-{best.epoch}", safe_name(result.run_name)]
         )
         end = time.monotonic() + _ARTIFACT_TIMEOUT
-        while self.run.settings.mode == "online" and time.monotonic() < end:
+        while online and time.monotonic() < end:
             try:
                 logged.wait(timeout=int(_PATIENCE))
             except WaitTimeoutError:

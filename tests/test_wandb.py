@@ -1,0 +1,582 @@
+"""Runs, sweeps and agents with W&B's own client, against a stand-in for its server."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from deep_cnn.config import TrainConfig
+from deep_cnn.errors import ConfigError
+from deep_cnn.tracking.access import access_of
+from tests.conftest import environment
+from tests.wandb_server import Run, WandbServer
+
+KEY = "k" * 40
+DIGITS = ("--task=digits", "--epochs=2")
+COMMAND = ["${env}", "python", "-m", "deep_cnn", "${args}"]
+# The agent of W&B asks every 5 seconds; that is not what is tested here.
+AGENT = (
+    "from wandb import wandb_agent as a; a.Agent.POLL_INTERVAL = 0.2;"
+    " from wandb.cli.cli import cli; cli()"
+)
+
+
+class Client:
+    """Starts programs that know of the server, in a folder of their own."""
+
+    def __init__(self, server: WandbServer, folder: Path) -> None:
+        self.server, self.folder = server, folder
+        self.env = environment(
+            **server.environment(folder / "home"),
+            WB_KEY=server.key,
+            WB_PROJECT="p",
+            WB_USER="tester",
+            WANDB_API_KEY=server.key,
+            WANDB_PROJECT="p",
+            # The client tells its server every 15 seconds what is new; a test cannot wait for it.
+            WANDB__FILE_STREAM_TRANSMIT_INTERVAL="1",
+            PATH=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        )
+
+    def start(self, *words: str, **extra: str) -> "subprocess.Popen[str]":
+        env = {k: v for k, v in {**self.env, **extra}.items() if v}
+        return subprocess.Popen(
+            [sys.executable, *words],
+            cwd=self.folder,
+            env=env,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def __call__(self, *words: str, **extra: str) -> "subprocess.CompletedProcess[str]":
+        """Run `python -m deep_cnn WORDS`."""
+        return self.ended(self.start("-m", "deep_cnn", *words, **extra))
+
+    def wandb(self, *words: str, **extra: str) -> "subprocess.CompletedProcess[str]":
+        return self.ended(self.start("-c", AGENT, *words, **extra))
+
+    def ended(self, process: "subprocess.Popen[str]") -> "subprocess.CompletedProcess[str]":
+        out, err = process.communicate(timeout=240)
+        return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+    def result(self, name: str) -> Any:
+        return json.loads((self.folder / "outputs" / "results" / f"{name}.json").read_text())
+
+    def table(self, name: str) -> list[dict[str, float]]:
+        path = self.folder / "outputs" / "results" / f"{name}.csv"
+        with path.open() as file:
+            return [{k: float(v) for k, v in row.items()} for row in csv.DictReader(file)]
+
+
+@pytest.fixture
+def server() -> Iterator[WandbServer]:
+    with WandbServer() as server:
+        yield server
+
+
+@pytest.fixture
+def client(server: WandbServer, tmp_path: Path) -> Client:
+    return Client(server, tmp_path)
+
+
+def until(condition: Callable[[], object], seconds: float = 90.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not come to that"
+        time.sleep(0.05)
+
+
+def only(server: WandbServer) -> Run:
+    (run,) = server.runs.values()
+    return run
+
+
+def rows(run: Run) -> list[dict[str, Any]]:
+    """The history as it is in the table of results."""
+    hidden = ("_step", "_runtime", "_timestamp", "examples")
+    return [{k: v for k, v in row.items() if k not in hidden} for row in run.history]
+
+
+def no_trace_of_the_key(client: Client) -> None:
+    key = client.server.key.encode()
+    for path in client.folder.rglob("*"):
+        if path.is_file():
+            assert key not in path.read_bytes(), path
+    for run in client.server.runs.values():
+        assert key.decode() not in json.dumps([run.config, run.summary, run.output])
+        assert not [name for name, content in run.files.items() if key in content]
+
+
+# One run.
+
+
+def test_a_run_carries_all_that_the_dashboard_compares(client: Client, server: WandbServer) -> None:
+    done = client(*DIGITS, "--run_name=first", "--lr=0.02")
+    assert done.returncode == 0, done.stderr
+    run = only(server)
+    assert (run.name, run.job_type, run.state) == ("first", "train", "finished")
+    assert run.id != "first"
+    assert run.project == "p"
+    assert run.commit
+    assert {"digits", "lenet"} <= set(run.tags)
+    arguments = json.loads((client.folder / "outputs/results/first.args.json").read_text())
+    assert run.config == arguments
+    assert rows(run) == client.table("first")
+    best = client.result("first")["best"]
+    assert run.summary["best_loss_val"] == best["value"]
+    assert run.summary["best_epoch"] == best["epoch"]
+    assert run.summary["loss_val"] == run.history[-1]["loss_val"]
+    assert run.summary["parameters"] > 1000
+    assert run.summary["state"] == "finished"
+    captions = run.history[-1]["examples"]["captions"]
+    assert len(captions) == 8
+    assert captions[0].startswith("truth 0, prediction ")
+    (artifact,) = server.artifacts
+    assert artifact.type == "model"
+    assert {"best", "latest", "first"} <= set(artifact.aliases)
+    path = client.folder / "downloaded.pt"
+    path.write_bytes(artifact.files["first.best.pt"])
+    assert torch.load(path, weights_only=True)["run_name"] == "first"
+    assert not (client.folder / "home" / ".netrc").exists()
+    no_trace_of_the_key(client)
+
+
+def test_what_goes_on_and_what_is_tested_stays_one_run(client: Client, server: WandbServer) -> None:
+    client(*DIGITS, "--run_name=first", "--wandb_artifacts=none")
+    resumed = client("--resume=outputs/models/first.pt", "--epochs=3", "--wandb_artifacts=none")
+    assert resumed.returncode == 0, resumed.stderr
+    tested = client("--test_net=outputs/models/first.best.pt")
+    assert tested.returncode == 0, tested.stderr
+    run = only(server)
+    assert run.inits == 3
+    assert rows(run) == client.table("first")
+    assert run.summary["loss_test"] == client.result("first")["test"]["loss_test"]
+    assert run.state == "finished"
+    assert not server.artifacts
+
+
+def test_without_wandb_its_client_is_not_even_imported(client: Client, server: WandbServer) -> None:
+    code = (
+        "import sys; from deep_cnn.cli import main;"
+        " status = main(['--task=digits', '--epochs=1', '--wandb=False']);"
+        " assert 'wandb' not in sys.modules; sys.exit(status)"
+    )
+    done = client.ended(client.start("-c", code))
+    assert done.returncode == 0, done.stderr
+    assert not server.requests
+
+
+# Credentials.
+
+
+def access(wanted: bool | None = None, **environ: str) -> Any:
+    return access_of(wanted, environ)
+
+
+OURS = {"WB_KEY": KEY, "WB_PROJECT": "p", "WB_USER": "u"}
+STANDARD = {"WANDB_API_KEY": KEY, "WANDB_PROJECT": "p", "WANDB_ENTITY": "u"}
+
+
+def test_wandb_is_on_where_it_can_be(tmp_path: Path) -> None:
+    home = {"HOME": str(tmp_path)}
+    assert access(**home) is None
+    assert access(**home, **OURS).key == KEY
+    assert access(**home, **STANDARD).entity == "u"
+    assert access(False, **home, **OURS) is None
+    assert access(**home, **OURS, WANDB_MODE="disabled") is None
+    assert access(**home, WANDB_MODE="offline").offline
+    assert access(**home, **OURS, WANDB_MODE="offline").project == "p"
+    assert access(True, **home, WANDB_API_KEY=KEY).entity is None
+    assert KEY not in repr(access(**home, **OURS))
+
+
+def test_a_login_that_wandb_has_kept_is_enough(tmp_path: Path) -> None:
+    (tmp_path / ".netrc").write_text(f"machine api.wandb.ai\n  login user\n  password {KEY}\n")
+    (tmp_path / ".netrc").chmod(0o600)
+    home = {"HOME": str(tmp_path)}
+    assert access(**home) is None
+    assert access(**home, WANDB_PROJECT="p").project == "p"
+    assert access(True, **home) is not None
+    assert access(WANDB_SWEEP_ID="s", WANDB_RUN_ID="r", **home) is not None
+
+
+@pytest.mark.parametrize(
+    ("environ", "named"),
+    [
+        ({**OURS, "WB_KEY": ""}, "WB_KEY"),
+        ({**OURS, "WB_USER": ""}, "WB_USER"),
+        ({"WB_KEY": KEY}, "WB_PROJECT and WB_USER"),
+        ({**OURS, "WB_KEY": "short"}, "wrong shape"),
+        ({**OURS, "WB_KEY": "with space" * 8}, "wrong shape"),
+        ({**OURS, "WB_PROJECT": "my project"}, "WB_PROJECT='my project'"),
+        ({**OURS, "WB_PROJECT": "a/b"}, "WB_PROJECT='a/b'"),
+        ({**OURS, "WB_USER": "a/b"}, "WB_USER='a/b'"),
+    ],
+)
+def test_what_is_missing_or_malformed_is_named(
+    environ: dict[str, str], named: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    home = {"HOME": str(tmp_path)}
+    assert access(**environ, **home) is None
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    assert named in record.getMessage()
+    with pytest.raises(ConfigError, match=r"--wandb=False") as error:
+        access(True, **environ, **home)
+    assert named in str(error.value)
+    for text in (record.getMessage(), str(error.value)):
+        assert not environ.get("WB_KEY") or environ["WB_KEY"] not in text
+        assert "\n" not in text
+
+
+def test_wandb_without_credentials_and_without_a_terminal(client: Client) -> None:
+    nothing = dict.fromkeys(("WB_KEY", "WB_PROJECT", "WB_USER", "WANDB_API_KEY"), "")
+    done = client(*DIGITS, "--wandb=True", **nothing)
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert "WB_KEY" in line
+    assert not (client.folder / "outputs").exists() or not list(
+        (client.folder / "outputs" / "logger").iterdir()
+    )
+
+
+def test_a_refused_key_means_files_unless_insisted_on(client: Client, server: WandbServer) -> None:
+    wrong = {"WB_KEY": KEY, "WANDB_API_KEY": KEY}
+    done = client(*DIGITS, "--run_name=first", **wrong)
+    assert done.returncode == 0, done.stderr
+    assert len(client.table("first")) == 2
+    refusals = [line for line in done.stderr.splitlines() if "W&B refuses" in line]
+    assert len(refusals) == 1
+    done = client(*DIGITS, "--run_name=second", "--wandb=True", **wrong)
+    assert done.returncode == 2
+    assert "W&B refuses" in done.stderr.splitlines()[-1]
+    assert not list((client.folder / "outputs").rglob("second*"))
+    assert KEY not in done.stderr
+    assert not server.runs
+
+
+# Faults.
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "status"),
+    [("file_stream", 500), ("file_stream", 429), ("file_stream", 0), ("file_stream", 401)],
+)
+def test_a_server_that_fails_in_mid_run_costs_a_warning(
+    client: Client, server: WandbServer, endpoint: str, status: int
+) -> None:
+    fault = server.fault(endpoint, status)
+    begun = time.monotonic()
+    done = client(*DIGITS, "--run_name=first", "--wandb_artifacts=none", WANDB_FINISH_TIMEOUT="3")
+    assert done.returncode == 0, done.stderr
+    assert time.monotonic() - begun < 60
+    assert fault.hits
+    table = client.table("first")
+    assert len(table) == 2
+    assert client.result("first")["state"] == "finished"
+    (command,) = [
+        line for line in done.stderr.splitlines() if "wandb sync --include-online" in line
+    ]
+    fault.lift()
+    words = command.partition("wandb sync ")[2].split()
+    assert client.wandb("sync", *words).returncode == 0
+    assert rows(only(server)) == table
+
+
+def test_a_server_that_is_not_there_leaves_an_offline_run(
+    client: Client, server: WandbServer
+) -> None:
+    begun = time.monotonic()
+    done = client(*DIGITS, "--run_name=first", WANDB_BASE_URL="http://127.0.0.1:9")
+    assert done.returncode == 0, done.stderr
+    assert time.monotonic() - begun < 40
+    assert "W&B is out of reach" in done.stderr
+    (command,) = [line for line in done.stderr.splitlines() if line.startswith("W&B: kept offline")]
+    words = command.partition("wandb sync ")[2].split()
+    assert client.wandb("sync", *words).returncode == 0
+    assert rows(only(server)) == client.table("first")
+    (artifact,) = server.artifacts
+    assert artifact.files["first.best.pt"]
+
+
+def test_a_server_that_vanishes(client: Client, server: WandbServer) -> None:
+    words = ("-m", "deep_cnn", "--task=digits", "--epochs=30", "--run_name=first")
+    running = client.start(*words, WANDB_FINISH_TIMEOUT="5")
+    until(lambda: server.runs and only(server).history)
+    server.close()
+    done = client.ended(running)
+    assert done.returncode == 0, done.stderr
+    assert len(client.table("first")) == 30
+    assert "wandb sync --include-online" in done.stderr
+
+
+def test_a_server_that_hangs_at_the_start(client: Client, server: WandbServer) -> None:
+    server.fault("graphql", 200, hang=60)
+    begun = time.monotonic()
+    done = client(*DIGITS, "--run_name=first", WANDB_INIT_TIMEOUT="2")
+    assert done.returncode == 0, done.stderr
+    assert time.monotonic() - begun < 60
+    assert len(client.table("first")) == 2
+    assert "wandb sync" in done.stderr
+
+
+# Under W&B's agent.
+
+
+def served(run_id: str = "abcd1234") -> dict[str, str]:
+    return {"WANDB_SWEEP_ID": "s1", "WANDB_RUN_ID": run_id}
+
+
+def test_two_agents_share_a_sweep(client: Client, server: WandbServer) -> None:
+    parameters = {"lr": [0.01, 0.02], "batch_size": [64, 128.0], "patience": [None, 3]}
+    sweep = {
+        "method": "grid",
+        "metric": {"name": "loss_val", "goal": "minimize"},
+        "parameters": {
+            "task": {"value": "digits"},
+            "epochs": {"value": 1},
+            "opt": {"parameters": {name: {"values": v} for name, v in parameters.items()}},
+        },
+        "command": COMMAND,
+    }
+    (client.folder / "grid.yaml").write_text(yaml.safe_dump(sweep))
+    made = client.wandb("sweep", "grid.yaml")
+    assert made.returncode == 0, made.stderr
+    (name,) = server.sweeps
+    agents = [client.start("-c", AGENT, "agent", f"tester/p/{name}") for _ in range(2)]
+    ended = [client.ended(agent) for agent in agents]
+    assert [done.returncode for done in ended] == [0, 0], ended[0].stderr
+    runs = list(server.runs.values())
+    assert len(runs) == 8
+    assert {run.state for run in runs} == {"finished"}
+    assert {run.group for run in runs} == {name}
+    assert len({run.name for run in runs}) == 8
+    points = {(r.config["lr"], r.config["batch_size"], r.config["patience"]) for r in runs}
+    assert len(points) == 8
+    for run in runs:
+        assert run.config["opt"] == {n: run.config[n] for n in parameters}
+        assert client.result(run.name)["sweep"] == {"name": name, "trial": run.id}
+        assert rows(run) == client.table(run.name)
+    assert not server.artifacts
+    no_trace_of_the_key(client)
+
+
+def test_runs_that_hyperband_stops_are_no_failures(client: Client, server: WandbServer) -> None:
+    name = server.add_sweep(
+        {
+            "method": "grid",
+            "metric": {"name": "loss_val", "goal": "minimize"},
+            "parameters": {
+                "task": {"value": "digits"},
+                "epochs": {"value": 16},
+                "lr": {"values": [0.1, 0.00003, 0.00002, 0.00001]},
+            },
+            "early_terminate": {"type": "hyperband", "min_iter": 2, "eta": 2},
+            "command": COMMAND,
+        }
+    )
+    done = client.wandb("agent", f"tester/p/{name}")
+    assert done.returncode == 0, done.stderr
+    runs = list(server.runs.values())
+    assert len(runs) == 4
+    assert {run.exitcode for run in runs} == {0}
+    states = [run.summary["state"] for run in runs]
+    assert states.count("stopped") >= 1
+    for run in runs:
+        result = client.result(run.name)
+        assert result["state"] == run.summary["state"]
+        assert len(run.history) == len(client.table(run.name))
+
+
+def test_preempted_and_asked_for_again(client: Client, server: WandbServer) -> None:
+    words = ("-m", "deep_cnn", "--task=digits", "--epochs=40", "--wandb=True")
+    running = client.start(*words, **served())
+    until(lambda: server.runs and only(server).history)
+    running.send_signal(signal.SIGUSR1)
+    done = client.ended(running)
+    assert done.returncode == 75, done.stderr
+    run = only(server)
+    assert run.preempting
+    assert run.exitcode == 75
+    before = len(run.history)
+    assert 0 < before < 40
+    done = client.ended(client.start(*words, **served()))
+    assert done.returncode == 0, done.stderr
+    assert run.inits == 2
+    assert [row["epoch"] for row in run.history] == list(range(40))
+    assert rows(run) == client.table(run.name)
+
+
+@pytest.mark.parametrize("by_agent", [True, False])
+def test_a_stop_ends_a_run_cleanly(client: Client, server: WandbServer, by_agent: bool) -> None:
+    words = ("-m", "deep_cnn", "--task=digits", "--epochs=400", "--num_workers=2")
+    running = client.start(*words, **(served() if by_agent else {}))
+    until(lambda: server.runs and only(server).history)
+    run = only(server)
+    asked = time.monotonic()
+    if by_agent:
+        running.send_signal(signal.SIGTERM)
+    else:
+        server.stop_run(run.id, by_agent=False)
+    done = client.ended(running)
+    assert done.returncode == 0, done.stderr
+    assert time.monotonic() - asked < 50
+    assert run.exitcode == 0
+    assert run.summary["state"] == "stopped"
+    result = client.result(run.name)
+    assert result["state"] == "stopped"
+    assert result["stop_reason"]["rule"] == "request"
+    assert len(run.history) == len(client.table(run.name)) > 0
+    content = torch.load(client.folder / "outputs" / "models" / f"{run.name}.pt", weights_only=True)
+    assert content["epoch"] == len(run.history)
+
+
+def test_a_parameter_that_is_no_flag_fails_the_run(client: Client, server: WandbServer) -> None:
+    done = client("--task=digits", "--learning_rate=0.1", **served())
+    assert done.returncode == 2
+    assert "--learning_rate is no flag" in done.stderr
+    run = only(server)
+    assert run.state == "failed"
+    assert "learning_rate" in run.summary["error"]
+
+
+def test_data_that_is_not_there_fails_the_run(client: Client, server: WandbServer) -> None:
+    done = client("--data_dir=nowhere", **served())
+    assert done.returncode == 2
+    assert only(server).state == "failed"
+    assert "nowhere" in only(server).summary["error"]
+
+
+# The warm agent.
+
+
+def grid(**values: list[Any]) -> dict[str, Any]:
+    return {
+        "method": "grid",
+        "metric": {"name": "loss_val", "goal": "minimize"},
+        "parameters": {
+            "task": {"value": "digits"},
+            **{k: {"values": v} for k, v in values.items()},
+        },
+        "command": COMMAND,
+    }
+
+
+def test_the_warm_agent_runs_every_point_once(client: Client, server: WandbServer) -> None:
+    name = server.add_sweep(grid(lr=[0.01, 0.02, 0.03], batch_size=[64, 128], epochs=[1]))
+    done = client("agent", f"tester/p/{name}", "--workers=2")
+    assert done.returncode == 0, done.stderr
+    assert f"tester/p/{name}: 6 runs, 0 of them failed" in done.stdout
+    runs = list(server.runs.values())
+    assert {run.state for run in runs} == {"finished"}
+    assert {run.sweep for run in runs} == {run.group for run in runs} == {name}
+    assert len({(run.config["lr"], run.config["batch_size"]) for run in runs}) == len(runs) == 6
+    for run in runs:
+        assert rows(run) == client.table(run.name)
+        assert client.result(run.name)["sweep"] == {"name": name, "trial": run.id}
+    no_trace_of_the_key(client)
+
+
+def test_a_run_that_dies_or_fails_costs_itself_alone(client: Client, server: WandbServer) -> None:
+    name = server.add_sweep(grid(lr=[0.01, 1e30, 0.02], epochs=[30]))
+    agent = client.start("-m", "deep_cnn", "agent", f"tester/p/{name}")
+    until(lambda: server.runs and next(iter(server.runs.values())).history)
+    os.kill(worker_of(agent.pid), signal.SIGKILL)
+    done = client.ended(agent)
+    assert done.returncode == 0, done.stderr
+    assert f"{name}: 3 runs, 2 of them failed" in done.stdout
+    first, second, third = server.runs.values()
+    assert [run.state for run in (first, second, third)] == ["failed", "failed", "finished"]
+    assert "signal 9" in first.summary["error"]
+    assert "loss is" in second.summary["error"]
+
+
+def worker_of(agent: int) -> int:
+    """The newest process below the agent's fork server: the one that trains."""
+    lines = subprocess.run(
+        ["ps", "-eo", "pid,ppid,args"], capture_output=True, text=True, check=True
+    ).stdout.splitlines()
+    found = [line.split(None, 2) for line in lines[1:]]
+    servers = [pid for pid, parent, args in found if parent == str(agent) and "forkserver" in args]
+    return max(int(pid) for pid, parent, args in found if parent in servers)
+
+
+def test_the_warm_agent_hands_its_run_back(client: Client, server: WandbServer) -> None:
+    name = server.add_sweep(grid(lr=[0.01], epochs=[80]))
+    agent = client.start("-m", "deep_cnn", "agent", f"tester/p/{name}")
+    until(lambda: server.runs and only(server).history)
+    agent.send_signal(signal.SIGUSR1)
+    done = client.ended(agent)
+    assert done.returncode == 75, done.stderr
+    assert only(server).state == "preempted"
+    done = client("agent", f"tester/p/{name}")
+    assert done.returncode == 0, done.stderr
+    assert [row["epoch"] for row in only(server).history] == list(range(80))
+
+
+def test_the_warm_agent_stops_what_the_server_stops(client: Client, server: WandbServer) -> None:
+    name = server.add_sweep(grid(lr=[0.01, 0.02], epochs=[400]))
+    agent = client.start("-m", "deep_cnn", "agent", f"tester/p/{name}")
+    for count in (1, 2):
+        until(
+            lambda count=count: len(server.runs) == count and list(server.runs.values())[-1].history
+        )
+        server.stop_run(list(server.runs)[-1])
+    done = client.ended(agent)
+    assert done.returncode == 0, done.stderr
+    assert {run.summary["state"] for run in server.runs.values()} == {"stopped"}
+    assert {run.exitcode for run in server.runs.values()} == {0}
+
+
+@pytest.mark.parametrize(
+    ("path", "named"),
+    [("tester/p/nothere", "tester/p/nothere"), ("a/b/c/d", "a/b/c/d"), ("tester/p/", "tester/p/")],
+)
+def test_a_sweep_that_is_not_there(client: Client, path: str, named: str) -> None:
+    done = client("agent", path)
+    assert done.returncode == 2
+    assert named in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+
+
+# Offline, and local sweeps.
+
+
+def test_a_local_sweep_offline_is_ready_for_wandb_sync(client: Client, server: WandbServer) -> None:
+    (client.folder / "mine.yaml").write_text(yaml.safe_dump(grid(lr=[0.01, 0.02], epochs=[1])))
+    done = client("sweep", "mine.yaml", WANDB_MODE="offline")
+    assert done.returncode == 0, done.stderr
+    assert not server.requests
+    (line,) = [line for line in done.stderr.splitlines() if "wandb sync" in line]
+    runs = list((client.folder / "outputs" / "wandb").glob("offline-run-*"))
+    assert len(runs) == 2
+    assert "offline-run-*" in line
+    synced = client.wandb("sync", *(str(run) for run in runs))
+    assert synced.returncode == 0, synced.stderr
+    assert {run.group for run in server.runs.values()} == {"mine"}
+    for run in server.runs.values():
+        assert rows(run) == client.table(run.name)
+
+
+def test_a_local_sweep_online_is_a_group(client: Client, server: WandbServer) -> None:
+    (client.folder / "mine.yaml").write_text(yaml.safe_dump(grid(lr=[0.01, 0.02], epochs=[1])))
+    done = client("sweep", "mine.yaml", "--workers=2")
+    assert done.returncode == 0, done.stderr
+    assert {(run.group, run.state) for run in server.runs.values()} == {("mine", "finished")}
+    assert not server.artifacts
+
+
+def test_the_flag_none_means_the_environment_decides() -> None:
+    assert TrainConfig(task="digits").wandb is None

@@ -130,3 +130,38 @@ def test_a_wrong_flag_costs_no_import_of_torch(deep_cnn: Command) -> None:
     assert wrong.returncode == 2
     assert wrong.stderr.startswith("deep_cnn: --epoch is no flag; did you mean epochs?")
     assert time.monotonic() - started < 1.5
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        '{"lr": 0.5, "opt": {"batch_size": 8, "patience": null}, "wandb": false}',
+        "{'lr': 0.5, 'opt': {'batch_size': 8.0, 'patience': None}, 'wandb': False}",
+    ],
+)
+def test_words_that_wandb_makes_of_nested_parameters(word: str, tmp_path: Path) -> None:
+    path = tmp_path / "config.json"
+    path.write_text(word)
+    for argv in ([word], [str(path)], [f"--all={word}"], [f"--all-of-it={word}"]):
+        config = parse_config(["--task=digits", *argv])
+        assert (config.lr, config.batch_size, config.patience) == (0.5, 8, None)
+        assert config.wandb is False
+
+
+@pytest.mark.parametrize(
+    ("argv", "named"),
+    [
+        (['{"learning_rate": 1}'], "learning_rate"),
+        (["--opt={'a': {'learning_rate': 1}}"], "learning_rate"),
+        (["--opt={broken"], "--opt"),
+        (["{broken"], "JSON"),
+        (["nowhere.json"], "nowhere.json"),
+        (["--lr=0.1", "{'lr': 0.2}"], "--lr is there twice"),
+        (["--opt={'lr': [0.1, 0.2]}"], "--lr"),
+    ],
+)
+def test_nested_parameters_that_are_no_flags(argv: list[str], named: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        parse_config(argv)
+    assert named in str(error.value)
+    assert "\n" not in str(error.value)

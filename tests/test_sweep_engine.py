@@ -285,7 +285,7 @@ def test_damaged_state_files_cost_at_most_their_trial(
         ),
         (GRID, ("--workers=0",), "--workers=0 is out of range"),
         (GRID, ("--worker=2",), "--worker is no flag; did you mean workers?"),
-        (GRID, ("t.yaml",), "takes one sweep file, not 2"),
+        (GRID, ("t.yaml",), "takes one sweep, not 2"),
     ],
 )  # fmt: skip
 def test_what_cannot_run_says_so(

@@ -443,6 +443,40 @@ def test_a_stop_ends_a_run_cleanly(client: Client, server: WandbServer, by_agent
     assert content["epoch"] == len(run.history)
 
 
+IN_PROCESS = """
+import sys, wandb
+from deep_cnn import TrainConfig, fit
+from deep_cnn.runs import served_sweep
+from deep_cnn.tracking import open_tracker
+from wandb.agents import pyagent
+
+pyagent.Agent.HEARTBEAT_SLEEP_SECONDS = 0.3
+results = []
+
+def trial():
+    config, sweep = TrainConfig(task="digits", epochs=400), served_sweep()
+    results.append(fit(config, open_tracker(config, sweep), sweep=sweep))
+
+wandb.agent(sys.argv[1], function=trial, count=1)
+print(results[0].state, results[0].stop_reason.rule)
+"""
+
+
+def test_the_agent_in_a_notebook_stops_a_run_by_an_exception(
+    client: Client, server: WandbServer
+) -> None:
+    name = server.add_sweep(grid(lr=[0.01], epochs=[400]))
+    agent = client.start("-c", IN_PROCESS, f"tester/p/{name}")
+    until(lambda: server.runs and only(server).history)
+    server.stop_run(only(server).id)
+    done = client.ended(agent)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "stopped request"
+    run = only(server)
+    assert (run.exitcode, run.summary["state"]) == (0, "stopped")
+    assert run.history
+
+
 def test_a_parameter_that_is_no_flag_fails_the_run(client: Client, server: WandbServer) -> None:
     done = client("--task=digits", "--learning_rate=0.1", **served())
     assert done.returncode == 2
@@ -490,7 +524,7 @@ def test_the_warm_agent_runs_every_point_once(client: Client, server: WandbServe
 
 
 def test_a_run_that_dies_or_fails_costs_itself_alone(client: Client, server: WandbServer) -> None:
-    name = server.add_sweep(grid(lr=[0.01, 1e30, 0.02], epochs=[30]))
+    name = server.add_sweep(grid(lr=[0.01, 1e30, 0.02], epochs=[12]))
     agent = client.start("-m", "deep_cnn", "agent", f"tester/p/{name}")
     until(lambda: server.runs and next(iter(server.runs.values())).history)
     os.kill(worker_of(agent.pid), signal.SIGKILL)
@@ -514,7 +548,7 @@ def worker_of(agent: int) -> int:
 
 
 def test_the_warm_agent_hands_its_run_back(client: Client, server: WandbServer) -> None:
-    name = server.add_sweep(grid(lr=[0.01], epochs=[80]))
+    name = server.add_sweep(grid(lr=[0.01], epochs=[50]))
     agent = client.start("-m", "deep_cnn", "agent", f"tester/p/{name}")
     until(lambda: server.runs and only(server).history)
     agent.send_signal(signal.SIGUSR1)
@@ -523,7 +557,7 @@ def test_the_warm_agent_hands_its_run_back(client: Client, server: WandbServer) 
     assert only(server).state == "preempted"
     done = client("agent", f"tester/p/{name}")
     assert done.returncode == 0, done.stderr
-    assert [row["epoch"] for row in only(server).history] == list(range(80))
+    assert [row["epoch"] for row in only(server).history] == list(range(50))
 
 
 def test_the_warm_agent_stops_what_the_server_stops(client: Client, server: WandbServer) -> None:

@@ -6,6 +6,7 @@ a worker that dies costs its run alone and is replaced.
 
 import json
 import logging
+import os
 import socket
 import sys
 import time
@@ -293,6 +294,8 @@ class _Agent:
 
 
 def _work(orders: Connection, job: ServedJob, slot: int) -> None:
+    # The agent's own connection to W&B, which would keep a run that its worker can no longer end.
+    os.environ.pop("WANDB_SERVICE", None)
     from deep_cnn.sweep.agent_worker import work
 
     work(orders, job, slot)

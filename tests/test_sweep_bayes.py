@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from deep_cnn.sweep.bayes import _place, nearest, suggest
+from deep_cnn.sweep.bayes import _imputed, _place, suggest
 from deep_cnn.sweep.examine import read_spec
 from deep_cnn.sweep.search import STARTUP, propose
-from deep_cnn.sweep.space import Point, Seen, categorical, continuous, identity, int_uniform
-from deep_cnn.sweep.spec import SweepSpec
+from deep_cnn.sweep.space import Point, Seen, continuous, identity
+from deep_cnn.sweep.spec import Metric, SweepSpec
 from tests.test_sweep_space import REFERENCES
 
 
@@ -103,12 +103,32 @@ def test_the_place_of_a_value_gives_the_value_back(name: str) -> None:
         assert steps.at(_place(steps, steps.at(u))) == pytest.approx(steps.at(u))
 
 
-def test_the_nearest_unused_one() -> None:
-    space = {"a": int_uniform(1, 9), "b": categorical(["x", "y"])}
-    unused = [{"a": a, "b": b} for a in (1, 4, 9) for b in "xy"]
-    assert nearest(space, {"a": 5, "b": "y"}, unused) == {"a": 4, "b": "y"}
+def test_the_best_unused_one_by_expected_gain(tmp_path: Path) -> None:
+    """The optimum's neighbours are the better the nearer; the best that is left comes next."""
+    spec = spec_of(tmp_path, "  a: {min: 1, max: 60}\n")
+    seen = [Seen({"a": a}, (a - 30.0) ** 2) for a in (1, 10, 20, 25, 28, 29, 30, 31, 35, 45, 60)]
+    point = propose(spec, 0, seen)
+    assert point is not None
+    assert point["a"] in (32, 27, 33)
+
+
+@pytest.mark.parametrize(
+    ("impute", "goal", "value"),
+    [
+        ("worst", "minimize", 3.0),
+        ("best", "minimize", 1.0),
+        ("worst", "maximize", 1.0),
+        ("best", "maximize", 3.0),
+        ("latest", "minimize", 2.5),
+    ],
+)
+def test_what_a_failed_trial_counts_as(impute: str, goal: str, value: float) -> None:
+    seen = [Seen({"a": 1}, 1.0), Seen({"a": 2}, 3.0)]
+    failed = Seen({"a": 3}, None, failed=True, latest=2.5)
+    assert _imputed(Metric("m", goal, impute=impute), failed, [*seen, failed]) == value
+    assert _imputed(Metric("m", goal), failed, [failed]) == 0.0
 
 
 def test_constants_only(tmp_path: Path) -> None:
     spec = spec_of(tmp_path, "  a: {value: 1}\n")
-    assert suggest(spec.space, "minimize", 0, [Seen({"a": 1}, 0.5)]) == {"a": 1}
+    assert suggest(spec.space, Metric("a"), 0, [Seen({"a": 1}, 0.5)]) == {"a": 1}

@@ -5,12 +5,14 @@ import random
 from collections.abc import Mapping, Sequence, Set
 
 from deep_cnn.sweep.space import Domain, Point, Seen, identity
-from deep_cnn.sweep.spec import SweepSpec
+from deep_cnn.sweep.spec import Metric, SweepSpec
 
 # The Gaussian process takes over from random draws after so many trials.
 STARTUP = 10
 _TRIES = 200
 _LARGEST_LISTED = 200_000
+# As many configurations a Gaussian process weighs in a blink.
+_LARGEST_WEIGHED = 20_000
 
 
 def propose(spec: SweepSpec, seed: int, earlier: Sequence[Seen]) -> Point | None:
@@ -31,20 +33,18 @@ def propose(spec: SweepSpec, seed: int, earlier: Sequence[Seen]) -> Point | None
 def _bayes_point(
     spec: SweepSpec, seed: int, earlier: Sequence[Seen], used: Set[str]
 ) -> Point | None:
-    """What the Gaussian process wants; where that was tried, the unused one most like it."""
+    """What the Gaussian process wants, among the unused ones where they can be listed."""
     size = spec.points
     if size is not None and len(used) >= size:
         return None
     from deep_cnn.sweep import bayes
 
-    goal = spec.metric.goal if spec.metric else "minimize"
-    point = bayes.suggest(spec.space, goal, seed, earlier)
-    if identity(point) not in used:
-        return point
-    if size is None or size > _LARGEST_LISTED:
-        return _random_point(spec, seed, len(earlier), used)
-    unused = [p for p in _all_points(spec.space) if identity(p) not in used]
-    return bayes.nearest(spec.space, point, unused)
+    metric = spec.metric or Metric("loss")
+    unused = None
+    if size is not None and size <= _LARGEST_WEIGHED:
+        unused = [p for p in _all_points(spec.space) if identity(p) not in used]
+    point = bayes.suggest(spec.space, metric, seed, earlier, unused)
+    return _random_point(spec, seed, len(earlier), used) if identity(point) in used else point
 
 
 def first_points(spec: SweepSpec, seed: int, count: int) -> list[Point]:

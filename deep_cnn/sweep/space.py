@@ -34,11 +34,15 @@ class Domain:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """A trial as the search sees it; `value` is None while it runs, or where it `failed`."""
+    """A trial as the search sees it; `value` is None while it runs, or where it `failed`.
+
+    `latest` is what a failed one logged last.
+    """
 
     point: Point
     value: float | None = None
     failed: bool = False
+    latest: float | None = None
 
 
 def identity(value: Any) -> str:

@@ -1,6 +1,7 @@
 """A warm process that takes trials from the store until none is left."""
 
 import logging
+import math
 import signal
 import threading
 import time
@@ -64,7 +65,7 @@ class _Worker:
 
     def _propose(self, trials: Sequence[Trial]) -> bool:
         """Make the next trial, or a damaged one again; False where there is none to make."""
-        whole = {t.number: _seen(t) for t in trials if t.point is not None}
+        whole = {t.number: self._seen(t) for t in trials if t.point is not None}
         number = next(n for n in range(len(whole) + 1) if n not in whole)
         over = self.job.limit is not None and number >= self.job.limit
         if over or target_reached(self.spec, trials):
@@ -74,6 +75,15 @@ class _Worker:
             return False
         self.store.propose(number, point)
         return True
+
+    def _seen(self, trial: Trial) -> Seen:
+        value = trial.outcome["value"] if trial.outcome else None
+        failed = trial.state == "failed" or (trial.over and value is None)
+        metric, latest = self.spec.metric, None
+        if failed and metric and metric.impute == "latest" and trial.run_name:
+            logged = logged_values(RunFiles(self.job.out, trial.run_name).table, metric)
+            latest = next((v for v in reversed(logged) if math.isfinite(v)), None)
+        return Seen(trial.point or {}, value, failed, latest)
 
     def _trial(self, trial: Trial, claim: int) -> None:
         number = trial.number
@@ -124,9 +134,3 @@ class _Worker:
         while not done.wait(self.job.lease / 4):
             if not self.store.renew(number, claim):
                 lost.set()
-
-
-def _seen(trial: Trial) -> Seen:
-    value = trial.outcome["value"] if trial.outcome else None
-    failed = trial.state == "failed" or (trial.over and value is None)
-    return Seen(trial.point or {}, value, failed)

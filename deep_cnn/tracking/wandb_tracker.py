@@ -239,8 +239,9 @@ class WandbTracker(Tracker):
         )
         # Uploaded at once it need not be copied; offline it must be as it is now.
         online = self.run.settings.mode == "online"
-        policy = "immutable" if online else "mutable"
-        artifact.add_file(str(self.files.best), policy=policy, skip_cache=online)
+        artifact.add_file(
+            str(self.files.best), policy="immutable" if online else "mutable", skip_cache=online
+        )
         logged = self.run.log_artifact(
             artifact, aliases=["best", f"epoch-{best.epoch}", safe_name(result.run_name)]
         )

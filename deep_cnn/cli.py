@@ -29,6 +29,8 @@ Fine-tune a pretrained network to predict how people perceive pictures.
   python -m deep_cnn check sweeps/lr.yaml                  every fault of a W&B sweep file
   python -m deep_cnn sample sweeps/lr.yaml -n 50           configurations without training
   python -m deep_cnn sweep sweeps/lr.yaml --workers=2      the sweep, here; again = go on
+  python -m deep_cnn agent ENTITY/PROJECT/SWEEP_ID         a sweep of W&B, in a warm process
+  python -m deep_cnn report outputs                        the runs, best first
 """
 
 
@@ -82,13 +84,15 @@ VERBS: Mapping[str, str] = {
     "sample": "deep_cnn.sweep.command:sample",
     "sweep": "deep_cnn.sweep.command:sweep",
     "agent": "deep_cnn.sweep.command:agent",
+    "report": "deep_cnn.report:report",
 }
 
 
 def verb_help(verb: str) -> str:
     """What `VERB -h` prints."""
     module = import_module(VERBS[verb].split(":")[0])
-    lines = [f"usage: python -m deep_cnn {verb} FILE [--flag=value ...]", ""]
+    what = {"agent": "ENTITY/PROJECT/SWEEP_ID", "report": "[PATH ...]"}.get(verb, "FILE")
+    lines = [f"usage: python -m deep_cnn {verb} {what} [--flag=value ...]", ""]
     lines += [str(getattr(module, verb).__doc__), ""]
     return "\n".join(lines + [_help_line(flag) for flag in module.FLAGS[verb].values()])
 

@@ -84,6 +84,9 @@ class TrainConfig:
     patience: int | None = _flag(
         None, "training", "stop after this many epochs without a better one", int, low=1
     )
+    train_on: str = _flag(
+        "train", "training", "train+val leaves nothing to validate on", choices=names.TRAIN_ON
+    )
     seed: int = _flag(0, "training", "seed of everything random", low=0, high=2**32 - 1)
     amp: str = _flag("auto", "training", "bfloat16 where the processor gains", choices=names.AMP)
     device: str = _flag(

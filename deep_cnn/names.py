@@ -70,6 +70,7 @@ MODELS = (
 NOT_PRETRAINED = ("lenet",)
 PREPROCESSING = ("default", "resnet", "squash", "augment")
 OPTIMIZERS = ("adam", "adamw", "sgd")
+TRAIN_ON = ("train", "train+val")
 SCHEDULES = ("constant", "hyperbolic", "step", "cosine")
 FREEZE = ("none", "trunk")
 AMP = ("auto", "bf16", "off")

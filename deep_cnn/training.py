@@ -23,7 +23,7 @@ from deep_cnn.checkpoint import (
 )
 from deep_cnn.config import SAMPLE_DATA, TrainConfig
 from deep_cnn.data.images import thumbnail
-from deep_cnn.data.splits import subset
+from deep_cnn.data.splits import joined, subset
 from deep_cnn.devices import choose_device, seed_everything
 from deep_cnn.loop import Interrupted, LossNotFinite, Pass
 from deep_cnn.names import TASKS
@@ -193,6 +193,7 @@ class _Run:
     def _shown(self) -> list[Shown]:
         """Some pictures of the validation split, from the lowest truth to the highest."""
         assert self.checked is not None
+        assert self.val is not None
         examples = self.val.examples
         order = examples.targets.argsort(kind="stable")
         chosen = sorted({round(i) for i in np.linspace(0, len(order) - 1, _PICTURES_SHOWN)})
@@ -211,21 +212,24 @@ class _Run:
         found = task.splits(config, ("train", "val"))
         if config.train_samples is not None:
             found["train"] = subset(found["train"], config.train_samples, config.seed)
+        if config.train_on == "train+val":
+            found = {"train": joined(found["train"], found["val"])}
         found = {k: usable(examples, config, self._check) for k, examples in found.items()}
         if content:
             task.check_labels(content["labels"], config)
         labels = content["labels"] if content else task.labels(found["train"], config)
         network = task.network(config, labels, weights="none" if content else None)
         self.session = Session(config, task, labels, network, device, self.signalled)
-        self.train, self.val = (self.session.split(found[name]) for name in ("train", "val"))
-        self.digest = data_digest(found["train"], found["val"])
+        self.train = self.session.split(found["train"])
+        self.val = self.session.split(found["val"]) if "val" in found else None
+        self.digest = data_digest(*found.values())
         _LOGGER.info(
             "Run %s: task %s, model %s, %d pictures for training, %d for validation",
             self.files.name,
             config.task,
             config.model,
             len(found["train"]),
-            len(found["val"]),
+            len(found.get("val", ())),
         )
         if content:
             self._restore(content)
@@ -262,9 +266,10 @@ class _Run:
         if reason or self.epoch >= self.config.epochs:
             return reason
         session.prepare_features(self.train, "Features of train")
-        session.prepare_features(self.val, "Features of val")
-        baseline = session.baseline(self.train, self.val, "val")
-        _LOGGER.info("Baseline that sees no picture: %s", shown(baseline))
+        if self.val:
+            session.prepare_features(self.val, "Features of val")
+            baseline = session.baseline(self.train, self.val, "val")
+            _LOGGER.info("Baseline that sees no picture: %s", shown(baseline))
         while self.epoch < self.config.epochs:
             record = self._one_epoch()
             self._keep(record)
@@ -279,17 +284,20 @@ class _Run:
         started = time.monotonic()
         learned = session.train(self.train, epoch)
         seconds = time.monotonic() - started
-        try:
-            checked = self.checked = session.evaluate(self.val, f"Validation {epoch}")
-        except Interrupted as error:
-            raise Interrupted(error.signum, len(learned.step_losses)) from None
+        metrics = session.score(self.train, learned, "train")
+        steps = {"train": learned.step_losses}
+        if self.val:
+            try:
+                self.checked = session.evaluate(self.val, f"Validation {epoch}")
+            except Interrupted as error:
+                raise Interrupted(error.signum, len(learned.step_losses)) from None
+            val = session.score(self.val, self.checked, "val")
+            pairs = zip(metrics.items(), val.items(), strict=True)
+            metrics = {key: value for pair in pairs for key, value in pair}
+            steps["val"] = self.checked.step_losses
         session.scheduler.step()
-        train = session.score(self.train, learned, "train")
-        val = session.score(self.val, checked, "val")
-        pairs = zip(train.items(), val.items(), strict=True)
-        metrics = {key: value for pair in pairs for key, value in pair}
-        self.tracker.log_steps("train", epoch, learned.step_losses)
-        self.tracker.log_steps("val", epoch, checked.step_losses)
+        for split, losses in steps.items():
+            self.tracker.log_steps(split, epoch, losses)
         speed = len(self.train.examples) / max(seconds, 1e-9)
         return EpochRecord(epoch, lr, metrics, time.monotonic() - started, speed)
 
@@ -298,7 +306,7 @@ class _Run:
         known = TASKS[self.config.task]
         self.history.append(record)
         self.epoch += 1
-        value = record.metrics[known.watch]
+        value = record.metrics.get(known.watch, math.nan)
         sign = 1 if known.goal == "minimize" else -1
         better = math.isfinite(value) and (
             self.best is None or sign * value < sign * self.best.value
@@ -312,11 +320,11 @@ class _Run:
             shown(record.metrics),
             " (best)" if better else "",
         )
-        if self.epoch == self.config.epochs:
+        if self.checked is not None and self.epoch == self.config.epochs:
             self.tracker.images(record.epoch, self._shown)
         self.tracker.log(record)
         self._save()
-        if better:
+        if better or not self.val:  # Without a validation the last one is as good as any.
             copy_checkpoint(self.files.last, self.files.best)
 
     def _save(self) -> None:

@@ -19,6 +19,7 @@ LAYERS = [
     ["resuming"],
     ["training"],
     ["testing", "sweep"],
+    ["report"],
     ["cli"],
 ]
 # Below the families, what one part of a line may take from another.

@@ -91,6 +91,16 @@ def subset(examples: Examples, size: int, seed: int) -> Examples:
     return examples.take(sorted(np.argsort(numbers, kind="stable")[:size].tolist()))
 
 
+def joined(one: Examples, other: Examples) -> Examples:
+    """The pictures of both."""
+    return Examples(
+        one.names + other.names,
+        [*one.pictures, *other.pictures],
+        np.concatenate([one.targets, other.targets]),
+        np.concatenate([one.weights, other.weights]),
+    )
+
+
 def find_bad(examples: Examples, check: Callable[[], None] = lambda: None) -> dict[int, str]:
     """The pictures that cannot be decoded, by index, with the reason; `check` may end it early."""
 

@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shlex
+import statistics
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,11 +14,13 @@ from typing import Any
 from deep_cnn.config import split_argv
 from deep_cnn.errors import ConfigError, SpecError
 from deep_cnn.flag import Flag
+from deep_cnn.runs import safe_name
 from deep_cnn.signals import Signals, exit_status
-from deep_cnn.sweep.engine import Swept, best_trials, run_sweep
+from deep_cnn.sweep import trust
+from deep_cnn.sweep.engine import Swept, best_trials, run_points, run_sweep
 from deep_cnn.sweep.examine import examine, read_spec
 from deep_cnn.sweep.search import first_points
-from deep_cnn.sweep.space import Point, plain
+from deep_cnn.sweep.space import Point, identity, plain
 from deep_cnn.sweep.spec import SweepSpec
 from deep_cnn.tracking.access import Access, access_of
 
@@ -36,6 +39,9 @@ FLAGS: Mapping[str, Mapping[str, Flag]] = {
         "seed": _SEED,
         "retries": Flag("retries", int, 1, "", "how often a failed trial is tried again", low=0),
         "count": Flag("count", int, None, "", "trials at most, beside run_cap", low=1),
+        "repeats": Flag("repeats", int, None, "", "run the best again with so many seeds", low=2),
+        "top": Flag("top", int, 3, "", "how many of the best are run again", low=1),
+        "refit": Flag("refit", bool, False, "", "train the winner on train + validation"),
         "out_dir": Flag("out_dir", str, None, "", "folder for results, else as the file says"),
     },
     "agent": {
@@ -123,22 +129,54 @@ def sweep(words: list[str]) -> int:
     file = Path(name)
     spec = read_spec(file)
     out = Path(values["out_dir"]) if values["out_dir"] else _base_out(spec)
+    again = shlex.join(["python", "-m", "deep_cnn", "sweep", *words])
     with Signals() as signals:
-        swept = run_sweep(
-            spec,
-            file,
-            out,
-            workers=values["workers"],
-            seed=values["seed"],
-            retries=values["retries"],
-            count=values["count"],
-            signalled=signals,
-        )
+        shared = {name: values[name] for name in ("workers", "seed", "retries")}
+        shared["signalled"] = signals
+        swept = run_sweep(spec, file, out, count=values["count"], **shared)
+        status = _say(swept, spec, again)
+        if swept.signal is None and not swept.error:
+            status = _trust(spec, swept, out, values, shared, again) or status
     kept_offline = out / "wandb"
     if any(kept_offline.glob("offline-run-*")):
         text = f"W&B: runs were kept offline; upload them with: wandb sync {kept_offline}"
         print(f"{text}/offline-run-*", file=sys.stderr)
-    return _say(swept, spec, shlex.join(["python", "-m", "deep_cnn", "sweep", *words]))
+    return status
+
+
+def _trust(
+    spec: SweepSpec,
+    swept: Swept,
+    out: Path,
+    values: Mapping[str, Any],
+    shared: Mapping[str, Any],
+    command: str,
+) -> int:
+    """Repeat the best trials, and fit the winner on all data, as --repeats and --refit ask."""
+    best = best_trials(spec, swept.trials)[: values["top"]]
+    if not best:
+        return 0
+    status, winner, last = 0, best[0], trust.best_epoch(spec, best[0])
+    if values["repeats"]:
+        count = values["repeats"]
+        points = trust.repeats_of(spec, best, count)
+        again = run_points(spec, "-repeats", points, out, **shared)
+        found = trust.collect(spec, best, again.trials, count)
+        trust.keep(out / "sweeps" / safe_name(spec.name) / "repeats.csv", found)
+        status = _say_left(again, command)
+        if again.signal is not None or again.error or not found:
+            return status
+        print("\n".join(trust.describe(spec, found, count)))
+        winner, last = found[0].trial, round(statistics.median(found[0].best_epochs))
+    if values["refit"]:
+        point = trust.refit_of(spec, winner, last + 1)
+        again = run_points(spec, "-refit", [point], out, **shared)
+        status = _say_left(again, command) or status
+        done = [t.run_name for t in again.trials if t.over and identity(t.point) == identity(point)]
+        for name in filter(None, done):
+            print(f"Fitted on train + validation: {name}; look at test, once, with:")
+            print(f"python -m deep_cnn --test_net={shlex.quote(str(out / 'models' / name))}.pt")
+    return status
 
 
 def agent(words: list[str]) -> int:
@@ -182,6 +220,11 @@ def _say(swept: Swept, spec: SweepSpec, command: str) -> int:
     for trial in best:
         value = float((trial.outcome or {})["value"])
         print(f"{trial.number:>6}  {value:<12.6g}  {trial.run_name}")
+    return _say_left(swept, command)
+
+
+def _say_left(swept: Swept, command: str) -> int:
+    """What went wrong, and the exit status that says so."""
     for trial in swept.failed:
         print(f"trial {trial.number} failed: {trial.error}", file=sys.stderr)
     if swept.signal is not None:

@@ -11,14 +11,16 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+import yaml
 from tqdm import tqdm
 
 from deep_cnn.errors import OutputError, SpecError
 from deep_cnn.runs import safe_name, write_csv
-from deep_cnn.sweep.examine import read_text
+from deep_cnn.sweep.examine import examine_text, read_text
 from deep_cnn.sweep.job import NO_ROOM, Job
 from deep_cnn.sweep.process import threads_each, warm_context
 from deep_cnn.sweep.search import first_points
+from deep_cnn.sweep.space import Point, identity, plain
 from deep_cnn.sweep.spec import SweepSpec
 from deep_cnn.sweep.store import LEASE, FolderStore, Trial
 
@@ -58,13 +60,47 @@ def run_sweep(
     """
     _check_runnable(spec, file, count)
     spec.config(first_points(spec, seed, 1)[0])  # A mistake in all of them, such as no data.
-    folder = out / "sweeps" / safe_name(spec.name)
-    lease = float(os.environ.get("DEEP_CNN_LEASE", LEASE))
-    store = FolderStore(folder, retries=retries, lease=lease)
+    store = _store(out, spec.name, retries)
     store.open(spec.content, seed)
     store.reopen()
     limit = min((n for n in (spec.run_cap, count) if n is not None), default=None)
-    return _Engine(spec, file, out, store, workers, seed, limit, signalled).run()
+    ends = [n for n in (spec.points, limit) if n is not None]
+    total = min(ends) if ends else None
+    text = read_text(file)
+    return _Engine(spec, text, file.stem, out, store, workers, seed, limit, total, signalled).run()
+
+
+def run_points(
+    spec: SweepSpec,
+    suffix: str,
+    points: Sequence[Point],
+    out: Path,
+    *,
+    workers: int = 1,
+    seed: int = 0,
+    retries: int = 1,
+    signalled: Callable[[], int | None] = lambda: None,
+) -> Swept:
+    """Run these configurations of a sweep to their end, as trials of a sweep `<name><suffix>`."""
+    kept = {k: v for k, v in spec.content.items() if k not in ("early_terminate", "run_cap")}
+    text = yaml.safe_dump({**plain(kept), "name": f"{spec.name}{suffix}"})
+    derived, findings = examine_text(text, spec.name)
+    assert derived is not None, findings
+    store = _store(out, derived.name, retries)
+    store.open(derived.content, seed)
+    store.reopen()
+    known = {identity(trial.point) for trial in store.trials()}
+    for point in points:
+        if identity(point) not in known:
+            store.propose(len(store.trials()), point)
+    total = len(store.trials())
+    # Nothing is proposed beyond a limit of 0.
+    return _Engine(derived, text, spec.name, out, store, workers, seed, 0, total, signalled).run()
+
+
+def _store(out: Path, name: str, retries: int) -> FolderStore:
+    lease = float(os.environ.get("DEEP_CNN_LEASE", LEASE))
+    return FolderStore(out / "sweeps" / safe_name(name), retries=retries, lease=lease)
 
 
 def _check_runnable(spec: SweepSpec, file: Path, count: int | None) -> None:
@@ -87,19 +123,21 @@ class _Engine:
     def __init__(
         self,
         spec: SweepSpec,
-        file: Path,
+        text: str,
+        stem: str,
         out: Path,
         store: FolderStore,
         workers: int,
         seed: int,
         limit: int | None,
+        total: int | None,
         signalled: Callable[[], int | None],
     ) -> None:
         self.spec, self.store, self.out = spec, store, out
-        self.workers, self.limit, self.signalled = workers, limit, signalled
+        self.workers, self.total, self.signalled = workers, total, signalled
         self.job = Job(
-            text=read_text(file),
-            stem=file.stem,
+            text=text,
+            stem=stem,
             folder=store.folder,
             out=out,
             seed=seed,
@@ -117,21 +155,20 @@ class _Engine:
         self.shown: tuple[int, list[str]] = (-1, [])
 
     def run(self) -> Swept:
-        total = self._total()
-        plain = not sys.stderr.isatty()
+        quiet = not sys.stderr.isatty()
         with tqdm(
-            total=total, desc=self.spec.name, unit="trial", file=sys.stderr, disable=plain
+            total=self.total, desc=self.spec.name, unit="trial", file=sys.stderr, disable=quiet
         ) as bar:
             try:
                 return self._watch(bar)
             finally:
                 self._stop_workers()
                 with suppress(OutputError):
-                    self._write(self.store.trials())
+                    trials = self.store.trials()
+                    self._write(trials)
+                    from deep_cnn.sweep.export import export_study  # Optuna takes a while.
 
-    def _total(self) -> int | None:
-        ends = [n for n in (self.spec.points, self.limit) if n is not None]
-        return min(ends) if ends else None
+                    export_study(self.spec, trials, self.store.folder / "optuna.db")
 
     def _watch(self, bar: "tqdm[Any]") -> Swept:
         for slot in range(self.workers):
@@ -230,7 +267,8 @@ class _Engine:
         if list(trials) == list(self.written):
             return
         self.written = list(trials)
-        names = sorted(self.spec.leaves(dict.fromkeys(self.spec.space)))
+        points = [dict.fromkeys(self.spec.space), *(t.point for t in trials if t.point)]
+        names = sorted({name for point in points for name in self.spec.leaves(point)})
         ends = ("value", "epochs", "stop_reason", "seconds")
         columns = ["trial", "state", "run_name", *names, *ends]
         rows = []

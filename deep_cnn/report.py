@@ -1,0 +1,320 @@
+"""The verb report: a leaderboard of runs, or two of them side by side."""
+
+import csv
+import json
+import math
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from deep_cnn.config import flags, split_argv
+from deep_cnn.errors import ConfigError, DataError, choose_from
+from deep_cnn.flag import Flag
+from deep_cnn.names import TASKS
+from deep_cnn.runs import RunFiles, RunResult
+
+FLAGS: Mapping[str, Mapping[str, Flag]] = {
+    "report": {
+        "sort": Flag("sort", str, "best", "", "column to sort by"),
+        "top": Flag("top", int, None, "", "how many runs, else 20 on a terminal and all", low=1),
+        "csv": Flag("csv", bool, False, "", "every column as CSV"),
+        "json": Flag("json", bool, False, "", "everything as JSON"),
+    }
+}
+_SHOWN = 20
+_WIDEST = 44
+_FLAGS_SHOWN = 6
+# Metrics of which more is better; of all others, less.
+_MORE_IS_BETTER = ("r2", "pearson", "spearman", "kendall", "precision@1", "precision@5")
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A run that is over, and the file that says so."""
+
+    path: Path
+    result: RunResult
+
+    @property
+    def name(self) -> str:
+        """The name of the run."""
+        return self.result.run_name
+
+    def row(self) -> dict[str, Any]:
+        """Every column of the leaderboard."""
+        result, best = self.result, self.result.best
+        sweep = result.sweep or {}
+        return {
+            "run_name": self.name,
+            "state": str(result.state),
+            "metric": best.metric if best else None,
+            "best": best.value if best else None,
+            "epoch": best.epoch if best else None,
+            "seconds": result.seconds,
+            "sweep": sweep.get("name"),
+            "trial": sweep.get("trial"),
+            **result.metrics,
+            **(result.test or {}),
+            **{k: v for k, v in result.config.items() if k not in ("run_name", "epoch")},
+        }
+
+
+def report(words: list[str]) -> int:
+    """A leaderboard of the runs in PATH ... (outputs), or of two runs A B what differs."""
+    known = FLAGS["report"]
+    paths: list[str] = []
+    values = {name: flag.default for name, flag in known.items()}
+    for name, text in split_argv(words, known, paths).items():
+        values[name] = known[name].parse(text)
+        known[name].check(values[name])
+    if values["csv"] and values["json"]:
+        raise ConfigError("--csv and --json are two formats; give one of them")
+    single = [_one_run(path) for path in paths]
+    if len(paths) == 2 and all(single):
+        first, second = (_read(path) for path in single if path)
+        _print_comparison(first, second, values)
+        return 0
+    runs = [run for path in paths or ["outputs"] for run in _runs(path)]
+    runs = list({run.path.resolve(): run for run in runs}.values())
+    if not runs:
+        raise DataError(f"no run is over in {', '.join(paths) or 'outputs'}; name other folders")
+    _print_leaderboard(_sorted(runs, values["sort"]), values)
+    return 0
+
+
+def _one_run(text: str) -> Path | None:
+    """The result of the one run that `text` names: a file of it, or its name in outputs."""
+    path = Path(text)
+    if path.suffix == ".json" and path.is_file():
+        return path
+    if path.suffix == ".pt" and path.parent.name == "models":
+        stem = path.name.removesuffix(".pt").removesuffix(".best")
+        found = RunFiles(path.parent.parent, stem).result
+        return found if found.is_file() else None
+    named = RunFiles(Path("outputs"), text).result
+    return named if "/" not in text and not path.is_dir() and named.is_file() else None
+
+
+def _runs(text: str) -> list[Run]:
+    one = _one_run(text)
+    if one:
+        return [_read(one)]
+    folder = Path(text)
+    if not folder.is_dir():
+        raise DataError(f"{text} is no folder, no result and no run in outputs; name one")
+    places = folder / "results"
+    found = []
+    for path in sorted(places.glob("*.json") if places.is_dir() else folder.rglob("*.json")):
+        if path.name.endswith(".args.json"):
+            continue
+        try:
+            found.append(_read(path))
+        except DataError as error:
+            if _looks_like_ours(path):
+                print(f"left out: {error}", file=sys.stderr)
+    return found
+
+
+def _looks_like_ours(path: Path) -> bool:
+    """Only what lies where results lie is worth a word when it cannot be read."""
+    return path.parent.name == "results"
+
+
+def _read(path: Path) -> Run:
+    try:
+        return Run(path, RunResult.from_json(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        text = " ".join(str(error).split())
+        raise DataError(f"{path} is no result of a run ({text}); leave it out") from None
+
+
+def _less_is_better(column: str, runs: Sequence[Run]) -> bool:
+    if column == "best":
+        metric = next((run.result.best.metric for run in runs if run.result.best), "loss_val")
+        return _less_is_better(metric, runs)
+    return column.rpartition("_")[0] not in _MORE_IS_BETTER
+
+
+def _sorted(runs: Sequence[Run], column: str) -> list[Run]:
+    column = column.replace("-", "_")
+    columns = {name for run in runs for name in run.row()}
+    if column not in columns:
+        raise ConfigError(f"--sort={column} is no column; {choose_from(column, columns)}")
+    sign = 1 if _less_is_better(column, runs) else -1
+
+    def key(run: Run) -> tuple[int, float, str]:
+        value = run.row().get(column)
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return (2, 0.0, "") if value is None else (1, 0.0, str(value))
+        return (0, sign * value, "") if math.isfinite(value) else (2, 0.0, "")
+
+    return sorted(runs, key=key)
+
+
+def _print_leaderboard(runs: Sequence[Run], values: Mapping[str, Any]) -> None:
+    whole = values["csv"] or values["json"]
+    top = values["top"] or (len(runs) if whole else _SHOWN)
+    shown = runs[:top]
+    if values["json"]:
+        print(json.dumps([json.loads(run.result.to_json()) for run in shown], indent=2))
+        return
+    rows = [run.row() for run in shown]
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    if values["csv"]:
+        _print_csv(columns, [[row.get(name) for name in columns] for row in rows])
+        return
+    varied = _varied([run.result for run in runs])[:_FLAGS_SHOWN]
+    tests = [name for name in columns if name.endswith("_test")][:2]
+    metrics = {row["metric"] for row in rows}
+    head = ["run_name", "state", *(["metric"] if len(metrics) > 1 else []), "best", "epoch"]
+    if values["sort"] not in ("best", *head, *varied, *tests):
+        head.append(values["sort"].replace("-", "_"))
+    names = [*head, *tests, *varied, "seconds"]
+    titles = [(next(iter(metrics)) or name) if name == "best" and len(metrics) == 1 else name
+              for name in names]  # fmt: skip
+    _print_table(titles, [[_cell(row.get(name)) for name in names] for row in rows])
+    if len(runs) > len(shown):
+        print(f"and {len(runs) - len(shown)} more; --top={len(runs)} lists them all")
+
+
+def _varied(results: Sequence[RunResult]) -> list[str]:
+    """The flags that are not the same in all runs, without those that only say where things go."""
+    known = flags()
+    names = dict.fromkeys(name for result in results for name in result.config)
+    return [
+        name
+        for name in names
+        if not (name in known and known[name].bookkeeping)
+        and len({repr(result.config.get(name)) for result in results}) > 1
+    ]
+
+
+def _print_comparison(first: Run, second: Run, values: Mapping[str, Any]) -> None:
+    one, two = first.row(), second.row()
+    both = (first.result, second.result)
+    config = {name: (one.get(name), two.get(name)) for name in _varied(both)}
+    measured = ("state", "metric", "best", "epoch", "seconds")
+    metrics = [*first.result.metrics, *(first.result.test or {})]
+    metrics += [
+        n for n in [*second.result.metrics, *(second.result.test or {})] if n not in metrics
+    ]
+    results = {name: (one.get(name), two.get(name)) for name in (*measured, *metrics)}
+    paired = _paired(first, second)
+    if values["json"]:
+        found = {"a": first.name, "b": second.name, "config": config, "results": results}
+        print(json.dumps(_finite({**found, "paired": paired}), indent=2))
+        return
+    rows = [(name, *pair) for name, pair in {**config, **results}.items()]
+    if values["csv"]:
+        _print_csv(["name", "a", "b"], rows)
+        return
+    print(f"A: {first.name}\nB: {second.name}\n")
+    titles = ["", "A", "B", "B - A"]
+    _print_table(titles, [[n, _cell(a), _cell(b), _difference(a, b)] for n, a, b in rows])
+    print(f"\n{_told(paired)}")
+
+
+def _difference(a: Any, b: Any) -> str:
+    numbers = all(isinstance(v, int | float) and not isinstance(v, bool) for v in (a, b))
+    return f"{b - a:+.4g}" if numbers else ""
+
+
+def _paired(first: Run, second: Run) -> dict[str, Any]:
+    """The difference of the errors over the pictures that both have predicted, with its interval.
+
+    For classes the error of a picture is 0 or 1. ConfigError never: what is missing is said.
+    """
+    tables = [_predictions(run) for run in (first, second)]
+    missing = [run.name for run, table in zip((first, second), tables, strict=True) if not table]
+    if missing:
+        return {"pictures": 0, "missing": missing}
+    one, two = tables
+    names = sorted(n for n in one.keys() & two.keys() if one[n][0] == two[n][0])
+    if not names:
+        return {"pictures": 0, "missing": []}
+    scores = first.result.config.get("task") in TASKS and "mae" in TASKS[
+        first.result.config["task"]
+    ].metrics  # fmt: skip
+    error = _absolute if scores else _wrong
+    errors = [[error(*table[name]) for name in names] for table in (one, two)]
+    differences = [b - a for a, b in zip(*errors, strict=True)]
+    from deep_cnn.sweep.trust import bootstrap  # SciPy takes a while.
+
+    interval = bootstrap(differences)
+    return {
+        "pictures": len(names),
+        "error": "mean absolute error" if scores else "error rate",
+        "a": math.fsum(errors[0]) / len(names),
+        "b": math.fsum(errors[1]) / len(names),
+        "difference": interval.mean,
+        "interval": [interval.low, interval.high],
+        "distinguishable": interval.distinguishable,
+    }
+
+
+def _absolute(truth: str, prediction: str) -> float:
+    return abs(float(truth) - float(prediction))
+
+
+def _wrong(truth: str, prediction: str) -> float:
+    return float(truth != prediction)
+
+
+def _predictions(run: Run) -> dict[str, tuple[str, str]]:
+    """Truth and prediction by picture, from the one look at the test split."""
+    path = run.path.with_name(f"{run.path.name.removesuffix('.json')}.test.csv")
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            return {r["image"]: (r["truth"], r["prediction"]) for r in csv.DictReader(file)}
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, KeyError, csv.Error) as error:
+        raise DataError(f"{path} holds no predictions ({error}); repeat --test_net") from None
+
+
+def _told(paired: Mapping[str, Any]) -> str:
+    if not paired["pictures"]:
+        missing = " and ".join(paired["missing"])
+        return (
+            f"No predictions of {missing}: --test_net=CHECKPOINT makes them"
+            if missing
+            else "The two have no predicted picture in common."
+        )
+    low, high = paired["interval"]
+    text = (
+        f"Over {paired['pictures']} pictures of test, {paired['error']}: A {paired['a']:.4g},"
+        f" B {paired['b']:.4g}; B - A {paired['difference']:+.4g}, 95 % interval {low:.4g} to"
+        f" {high:.4g} (bootstrap over pictures)"
+    )
+    return text if paired["distinguishable"] else f"{text}\nA and B are not distinguishable."
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    text = f"{value:.5g}" if isinstance(value, float) else str(value)
+    return text if len(text) <= _WIDEST else f"{text[: _WIDEST - 3]}..."
+
+
+def _print_table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    widths = [max(len(row[i]) for row in (titles, *rows)) for i in range(len(titles))]
+    for row in (titles, *rows):
+        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        print("  ".join(cells).rstrip())
+
+
+def _print_csv(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(rows)
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no infinities: the interval of one picture alone."""
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,128 @@
+"""Write a sweep as an Optuna study in SQLite, for optuna-dashboard and Optuna's own analyses."""
+
+import json
+import math
+import warnings
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+
+from deep_cnn.runs import write_whole
+from deep_cnn.sweep.space import Domain, plain
+from deep_cnn.sweep.spec import SweepSpec
+from deep_cnn.sweep.store import Trial
+
+_STATES = {
+    "waiting": TrialState.WAITING,
+    "running": TrialState.RUNNING,
+    "interrupted": TrialState.WAITING,
+    "failed": TrialState.FAIL,
+    "finished": TrialState.COMPLETE,
+    "stopped": TrialState.PRUNED,
+}
+
+
+def export_study(spec: SweepSpec, trials: Sequence[Trial], path: Path) -> None:
+    """Make the whole SQLite file `path` with one study, named as the sweep; OutputError.
+
+    A value that was logged in epoch n is intermediate value n; stopped trials are pruned ones.
+    """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    directions = {d.name.lower(): d for d in StudyDirection}
+    known = [trial for trial in trials if trial.point is not None]
+    leaves = [spec.leaves(trial.point or {}) for trial in known]
+    names = spec.leaves(dict(zip(spec.space, spec.space, strict=True)))
+    distributions = {
+        name: _distribution(spec.space[key], [found[name] for found in leaves])
+        for name, key in names.items()
+    }
+
+    def write(temporary: Path) -> None:
+        storage = optuna.storages.RDBStorage(f"sqlite:///{temporary.resolve()}")
+        goal = spec.metric.goal if spec.metric else "minimize"
+        study = optuna.create_study(
+            storage=storage, study_name=spec.name, direction=directions[goal]
+        )
+        if spec.metric:
+            study.set_metric_names([spec.metric.name])
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            study.add_trials(
+                [
+                    _frozen(trial, found, distributions)
+                    for trial, found in zip(known, leaves, strict=True)
+                ]
+            )
+        storage.engine.dispose()
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Metric names are still called experimental.
+        write_whole(path, write)
+
+
+def _distribution(domain: Domain, seen: Sequence[Any]) -> BaseDistribution:
+    if domain.distribution.startswith(("categorical", "constant")):
+        assert domain.values is not None
+        return CategoricalDistribution(_choices([*domain.values(), *seen]))
+    values = [value for value in (*seen, domain.at(0.0), domain.at(1.0)) if math.isfinite(value)]
+    low, high = min(values), max(values)
+    if all(isinstance(value, int) for value in values):
+        return IntDistribution(low, high)
+    return FloatDistribution(low, high, log="log" in domain.distribution and low > 0)
+
+
+def _choices(values: Sequence[Any]) -> list[Any]:
+    found: list[Any] = []
+    for value in map(_legal, values):
+        if not any(value == other and type(value) is type(other) for other in found):
+            found.append(value)
+    return found
+
+
+def _legal(value: Any) -> Any:
+    """Optuna keeps no lists and no mappings."""
+    simple = value is None or isinstance(value, bool | int | float | str)
+    return value if simple else json.dumps(plain(value))
+
+
+def _frozen(
+    trial: Trial, leaves: Mapping[str, Any], distributions: dict[str, BaseDistribution]
+) -> FrozenTrial:
+    outcome = trial.outcome or {}
+    value = outcome.get("value")
+    state = _STATES[trial.state]
+    if state is TrialState.COMPLETE and value is None:
+        state = TrialState.FAIL
+    over = state.is_finished()
+    ended = datetime.now()
+    begun = ended - timedelta(seconds=float(outcome.get("seconds") or 0.0))
+    steps = {i: float(v) for i, v in enumerate(outcome.get("values") or ()) if math.isfinite(v)}
+    notes = {"run_name": trial.run_name, "error": trial.error}
+    return FrozenTrial(
+        number=trial.number,
+        trial_id=-1,
+        state=state,
+        value=value if state in (TrialState.COMPLETE, TrialState.PRUNED) else None,
+        datetime_start=None if state is TrialState.WAITING else begun,
+        datetime_complete=ended if over else None,
+        params={
+            name: _legal(v) if isinstance(distributions[name], CategoricalDistribution) else v
+            for name, v in leaves.items()
+            if name in distributions
+        },
+        distributions=distributions,
+        user_attrs={key: text for key, text in notes.items() if text},
+        system_attrs={},
+        intermediate_values=steps,
+    )

@@ -1,0 +1,170 @@
+"""What may be believed of a sweep's winner: repeats with other seeds, and a last fit."""
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from deep_cnn.errors import SpecError
+from deep_cnn.runs import write_csv
+from deep_cnn.sweep.space import Point, identity
+from deep_cnn.sweep.spec import SweepSpec
+from deep_cnn.sweep.store import Trial
+
+_LEVEL = 0.95
+_RESAMPLES = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Repeated:
+    """A configuration that was run again: `values` by seed, of the runs that gave one."""
+
+    trial: Trial
+    values: Mapping[int, float]
+    best_epochs: Sequence[int]
+
+    @property
+    def mean(self) -> float:
+        """The mean over the seeds."""
+        return statistics.fmean(self.values.values())
+
+    @property
+    def sd(self) -> float:
+        """The standard deviation of a single run (n - 1 in the denominator); nan for one run."""
+        return statistics.stdev(self.values.values()) if len(self.values) > 1 else math.nan
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A mean difference with its bootstrap interval."""
+
+    mean: float
+    low: float
+    high: float
+
+    @property
+    def distinguishable(self) -> bool:
+        """Whether no difference at all lies outside of it."""
+        return not self.low <= 0 <= self.high
+
+
+def bootstrap(differences: Sequence[float], seed: int = 0) -> Interval:
+    """The mean of paired differences, (N,), with its 95 % percentile bootstrap interval."""
+    import numpy as np
+    from scipy.stats import bootstrap as resample
+
+    values = np.asarray(differences, dtype=np.float64)
+    if len(values) < 2:
+        return Interval(float(values.mean()), -math.inf, math.inf)
+    found = resample(
+        (values,),
+        np.mean,
+        confidence_level=_LEVEL,
+        n_resamples=_RESAMPLES,
+        method="percentile",
+        rng=np.random.default_rng(seed),
+    ).confidence_interval
+    return Interval(float(values.mean()), float(found.low), float(found.high))
+
+
+def changed(point: Point, **leaves: Any) -> Point:
+    """The configuration with these flags set, wherever they were in it."""
+    kept = {k: v for k, v in point.items() if k.rpartition("/")[2] not in leaves}
+    return {**kept, **leaves}
+
+
+def repeats_of(spec: SweepSpec, best: Sequence[Trial], count: int) -> list[Point]:
+    """Each of these trials with `count` seeds that the sweep has not used.
+
+    The run that was chosen does not count: it was chosen because it came out well.
+    """
+    points = []
+    for trial in best:
+        assert trial.point is not None
+        first = spec.config(trial.point).seed
+        for seed in range(first + 1, first + 1 + count):
+            point = changed(trial.point, seed=seed)
+            if spec.config(point).seed != seed:
+                raise SpecError("the command of the sweep sets --seed itself; remove it there")
+            points.append(point)
+    return points
+
+
+def collect(
+    spec: SweepSpec, best: Sequence[Trial], repeats: Sequence[Trial], count: int
+) -> list[Repeated]:
+    """What the repeats of each trial gave, the best mean first."""
+    by_point = {identity(trial.point): trial for trial in repeats}
+    found = []
+    for trial in best:
+        runs = [by_point.get(identity(point)) for point in repeats_of(spec, [trial], count)]
+        over = [run for run in runs if run and run.outcome and run.outcome["value"] is not None]
+        values = {run.point["seed"]: float(run.outcome["value"]) for run in over}  # type: ignore[index]
+        epochs = [best_epoch(spec, run) for run in over]
+        if values:
+            found.append(Repeated(trial, values, epochs))
+    sign = -1 if spec.metric and spec.metric.goal == "maximize" else 1
+    return sorted(found, key=lambda repeated: sign * repeated.mean)
+
+
+def best_epoch(spec: SweepSpec, trial: Trial) -> int:
+    """The number of the epoch in which a trial was at its best, counted from 0."""
+    assert trial.outcome is not None
+    assert trial.point is not None
+    goal = spec.metric.goal if spec.metric else "minimize"
+    values = list(trial.outcome["values"])
+    finite = [value for value in values if math.isfinite(value)]
+    best = (max if goal == "maximize" else min)(finite) if finite else values[-1]
+    return spec.config(trial.point).initial_epoch + values.index(best)
+
+
+def difference(first: Repeated, second: Repeated) -> Interval:
+    """First minus second, paired by seed: the same seed has the same validation pictures."""
+    seeds = sorted(first.values.keys() & second.values.keys())
+    return bootstrap([first.values[seed] - second.values[seed] for seed in seeds])
+
+
+def describe(spec: SweepSpec, found: Sequence[Repeated], count: int) -> list[str]:
+    """The repeats as a table, and whether the first can be told from the second."""
+    name = spec.metric.name if spec.metric else "loss_val"
+    lines = [f"{len(found)} best configurations, {count} other seeds each, {name}:"]
+    lines.append(f"{'trial':>6}  {'mean ± sd':<24}  {'runs':>4}  run")
+    for one in found:
+        shown = f"{one.mean:.6g} ± {one.sd:.2g}"
+        lines.append(
+            f"{one.trial.number:>6}  {shown:<24}  {len(one.values):>4}  {one.trial.run_name}"
+        )
+    if len(found) < 2:
+        return lines
+    first, second = found[:2]
+    interval = difference(first, second)
+    lines.append(
+        f"trial {first.trial.number} minus trial {second.trial.number}: {interval.mean:.4g},"
+        f" 95 % interval {interval.low:.4g} to {interval.high:.4g} (bootstrap over paired seeds)"
+    )
+    if not interval.distinguishable:
+        lines.append("The first and the second are not distinguishable.")
+    return lines
+
+
+def keep(path: Path, found: Sequence[Repeated]) -> None:
+    """Write what each repeat gave: repeats.csv, `trial,run_name,seed,value`."""
+    rows = [
+        (one.trial.number, one.trial.run_name, seed, value)
+        for one in found
+        for seed, value in one.values.items()
+    ]
+    write_csv(path, ("trial", "run_name", "seed", "value"), rows)
+
+
+def refit_of(spec: SweepSpec, winner: Trial, epochs: int) -> Point:
+    """The winner on train + validation, for as many epochs as were best, counted from the first."""
+    assert winner.point is not None
+    name = f"{winner.run_name}-refit"
+    point = changed(winner.point, train_on="train+val", epochs=epochs, run_name=name, patience=None)
+    config = spec.config(point)
+    if (config.train_on, config.epochs) != ("train+val", epochs):
+        raise SpecError("the command of the sweep sets --train_on or --epochs itself; remove it")
+    return point

@@ -196,11 +196,10 @@ def _print_comparison(first: Run, second: Run, values: Mapping[str, Any]) -> Non
     both = (first.result, second.result)
     config = {name: (one.get(name), two.get(name)) for name in _varied(both)}
     measured = ("state", "metric", "best", "epoch", "seconds")
-    metrics = [*first.result.metrics, *(first.result.test or {})]
-    metrics += [
-        n for n in [*second.result.metrics, *(second.result.test or {})] if n not in metrics
-    ]
-    results = {name: (one.get(name), two.get(name)) for name in (*measured, *metrics)}
+    metrics = [name for r in both for name in (*r.metrics, *(r.test or {}))]
+    results = {
+        name: (one.get(name), two.get(name)) for name in dict.fromkeys((*measured, *metrics))
+    }
     paired = _paired(first, second)
     if values["json"]:
         found = {"a": first.name, "b": second.name, "config": config, "results": results}

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from deep_cnn.sweep.bayes import _imputed, _place, suggest
+from deep_cnn.sweep.bayes import _imputed, _place, _tamed, suggest
 from deep_cnn.sweep.examine import read_spec
 from deep_cnn.sweep.search import STARTUP, propose
 from deep_cnn.sweep.space import Point, Seen, continuous, identity
@@ -104,12 +104,17 @@ def test_the_place_of_a_value_gives_the_value_back(name: str) -> None:
 
 
 def test_the_best_unused_one_by_expected_gain(tmp_path: Path) -> None:
-    """The optimum's neighbours are the better the nearer; the best that is left comes next."""
+    """Four are left, and one of them lies beside the optimum."""
     spec = spec_of(tmp_path, "  a: {min: 1, max: 60}\n")
-    seen = [Seen({"a": a}, (a - 30.0) ** 2) for a in (1, 10, 20, 25, 28, 29, 30, 31, 35, 45, 60)]
-    point = propose(spec, 0, seen)
-    assert point is not None
-    assert point["a"] in (32, 27, 33)
+    left = (3, 12, 32, 57)
+    seen = [Seen({"a": a}, (a - 30.0) ** 2) for a in range(1, 61) if a not in left]
+    assert propose(spec, 0, seen) == {"a": 32}
+
+
+def test_a_value_that_exploded_is_brought_in() -> None:
+    assert _tamed([1.0, 2.0, None, 3.0, 1e30], "minimize") == [1.0, 2.0, None, 3.0, 4.0]
+    assert _tamed([-1.0, -2.0, -3.0, -1e30], "maximize") == [-1.0, -2.0, -3.0, -4.0]
+    assert _tamed([None], "minimize") == [None]
 
 
 @pytest.mark.parametrize(

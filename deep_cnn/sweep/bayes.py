@@ -5,6 +5,7 @@ as it was meant; categories and booleans are unordered. Running trials count, so
 ask at the same time are not sent to the same place.
 """
 
+import statistics
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -155,9 +156,12 @@ class _Places:
 
 
 def _trials(where: _Places, metric: Metric, seen: Sequence[Seen]) -> list[FrozenTrial]:
+    values = [
+        _imputed(metric, one, seen) if one.failed and one.value is None else one.value
+        for one in seen
+    ]
     trials = []
-    for one in seen:
-        value = _imputed(metric, one, seen) if one.failed and one.value is None else one.value
+    for one, value in zip(seen, _tamed(values, metric.goal), strict=True):
         trials.append(
             create_trial(
                 state=TrialState.RUNNING if value is None else TrialState.COMPLETE,
@@ -167,6 +171,21 @@ def _trials(where: _Places, metric: Metric, seen: Sequence[Seen]) -> list[Frozen
             )
         )
     return trials
+
+
+def _tamed(values: Sequence[float | None], goal: str) -> list[float | None]:
+    """`values` with the bad ones brought in: none is farther from the median than the best is.
+
+    A loss that exploded says "not here", but its size would flatten all that is worth telling
+    apart: with it the worst of ten searches ended at 0.247, without at 0.165 (search.py).
+    """
+    sign = -1.0 if goal == "maximize" else 1.0
+    ended = [sign * value for value in values if value is not None]
+    if not ended:
+        return list(values)
+    middle = statistics.median(ended)
+    most = 2 * middle - min(ended)
+    return [None if value is None else sign * min(sign * value, most) for value in values]
 
 
 def _imputed(metric: Metric, failed: Seen, seen: Sequence[Seen]) -> float:

@@ -28,7 +28,7 @@ _SEED = Flag("seed", int, 0, "", "seed of the search", low=0)
 # How many of the best trials are listed after a sweep.
 _BEST_SHOWN = 5
 FLAGS: Mapping[str, Mapping[str, Flag]] = {
-    "check": {},
+    "check": {"probe": Flag("probe", bool, False, "", "take a step of the largest configuration")},
     "sample": {
         "n": Flag("n", int, 10, "", "how many configurations (-n 50)", low=1),
         "seed": _SEED,
@@ -53,7 +53,7 @@ FLAGS: Mapping[str, Mapping[str, Flag]] = {
 
 def check(words: list[str]) -> int:
     """Tell every fault of a sweep file, or what the sweep would be."""
-    name, _ = _parse("check", words)
+    name, values = _parse("check", words)
     file = Path(name)
     spec, findings = examine(file)
     for finding in findings:
@@ -61,6 +61,12 @@ def check(words: list[str]) -> int:
     if spec is None:
         return 2
     print("\n".join(describe(spec)))
+    if values["probe"]:
+        if not spec.ours or spec.method == "custom":
+            raise SpecError(f"{file}: --probe tries sweeps of deep_cnn only; leave it out")
+        from deep_cnn.sweep.probe import probe
+
+        print("\n".join(probe(spec)))
     return 0
 
 

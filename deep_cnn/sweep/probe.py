@@ -1,0 +1,168 @@
+"""What a sweep would cost: one step of its largest configuration, taken for real."""
+
+import logging
+import multiprocessing
+import os
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+from deep_cnn.config import TrainConfig
+from deep_cnn.errors import DeepCnnError, SpecError
+from deep_cnn.sweep.search import first_points
+from deep_cnn.sweep.spec import SweepSpec
+
+# How many configurations are looked at to find the largest.
+_LOOKED_AT = 200
+_STEPS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """What the largest configuration took.
+
+    `once`, `step` and `check` are seconds: for a picture before the first epoch, for a step of
+    learning, for a picture of validation. `memory` is the peak in bytes of the whole process,
+    `device_memory` that of the GPU or None; `train` and `val` count pictures.
+    """
+
+    config: TrainConfig
+    train: int
+    val: int
+    once: float
+    step: float
+    check: float
+    memory: int
+    device_memory: int | None
+
+    def seconds(self, config: TrainConfig) -> float:
+        """What a trial would take, at this speed for a picture; an upper bound for smaller ones."""
+        picture = self.step / min(self.config.batch_size, self.train)
+        epoch = self.train * picture + self.val * self.check
+        return (self.train + self.val) * self.once + config.epochs * epoch
+
+
+def probe(spec: SweepSpec) -> list[str]:
+    """Lines that tell the time and the memory of the largest trial, and the time of the sweep."""
+    configs = [spec.config(point) for point in first_points(spec, 0, _LOOKED_AT)]
+    largest = _largest(configs)
+    found = _apart(replace(largest, wandb=False))
+    trials = spec.run_cap if spec.points is None else min(spec.points, spec.run_cap or spec.points)
+    name = f"--model={largest.model} --batch_size={largest.batch_size} --pre={largest.pre}"
+    lines = [
+        f"largest configuration: {name}, {found.train} pictures for training,"
+        f" {found.val} for validation",
+        f"a step takes {found.step:.3g} s; memory {_bytes(found.memory)}"
+        + (f", GPU {_bytes(found.device_memory)}" if found.device_memory is not None else ""),
+        f"a trial of {largest.epochs} epochs takes {_duration(found.seconds(largest))} at most",
+    ]
+    if trials is None:
+        return [*lines, "the sweep has no end: add run_cap to the file"]
+    mean = sum(map(found.seconds, configs)) / len(configs)
+    total = _duration(trials * mean)
+    return [*lines, f"{trials} trials take {total} at most, one after the other on this machine"]
+
+
+def _largest(configs: Sequence[TrainConfig]) -> TrainConfig:
+    """By parameters that learn times pictures in a step: what memory grows with."""
+    sizes: dict[tuple[str, str], int] = {}
+    for config in configs:
+        key = (config.model, config.freeze)
+        if key not in sizes:
+            sizes[key] = _parameters(config)
+    return max(configs, key=lambda c: (sizes[c.model, c.freeze] * c.batch_size, c.epochs))
+
+
+def _parameters(config: TrainConfig) -> int:
+    import torch
+
+    from deep_cnn.models import build_network
+
+    with torch.device("meta"):
+        network = build_network(config.model, 1, weights="none", dropout=0.0)
+    parts = network.head if config.freeze == "trunk" else network
+    return sum(parameter.numel() for parameter in parts.parameters())
+
+
+def _apart(config: TrainConfig) -> Probe:
+    """Measure in a process of its own, so that its peak is its own, and its death is told."""
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_measure, args=(config, theirs))
+    process.start()
+    theirs.close()
+    try:
+        answer = ours.recv()
+    except EOFError:
+        process.join()
+        raise SpecError(
+            f"--batch_size={config.batch_size} with --model={config.model}: the process died"
+            f" (status {process.exitcode}); it is out of memory, use a smaller batch_size"
+        ) from None
+    process.join()
+    if isinstance(answer, str):
+        raise SpecError(answer)
+    assert isinstance(answer, Probe)
+    return answer
+
+
+def _measure(config: TrainConfig, answer: Connection) -> None:
+    sys.stdout = sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115 - the parent's alone.
+    logging.disable()
+    try:
+        answer.send(_steps(config))
+    except DeepCnnError as error:
+        answer.send(str(error))
+    except (RuntimeError, MemoryError) as error:
+        answer.send(
+            f"--batch_size={config.batch_size} with --model={config.model} fails"
+            f" ({str(error).splitlines()[0]}); use a smaller batch_size"
+        )
+
+
+def _steps(config: TrainConfig) -> Probe:
+    import resource
+
+    import torch
+
+    from deep_cnn.data.splits import subset
+    from deep_cnn.devices import choose_device, seed_everything
+    from deep_cnn.session import Session
+    from deep_cnn.tasks import get_task
+
+    seed_everything(config.seed)
+    task, device = get_task(config.task), choose_device(config.device)
+    found = task.splits(config, ("train", "val"))
+    train = found["train"]
+    count = min(len(train), config.train_samples or len(train))
+    labels = task.labels(train, config)
+    session = Session(config, task, labels, task.network(config, labels), device, lambda: None)
+    part = session.split(subset(train, min(count, config.batch_size), config.seed))
+    begun = time.perf_counter()
+    session.prepare_features(part, "Features")
+    once = (time.perf_counter() - begun) / len(part.examples)
+    session.train(part, 0)  # The first one warms up.
+    begun = time.perf_counter()
+    for epoch in range(1, _STEPS + 1):
+        session.train(part, epoch)
+    step = (time.perf_counter() - begun) / _STEPS
+    begun = time.perf_counter()
+    session.evaluate(part, "Validation")
+    check = (time.perf_counter() - begun) / len(part.examples)
+    unit = 1 if sys.platform == "darwin" else 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    on_gpu = torch.cuda.max_memory_reserved() if device.type == "cuda" else None
+    return Probe(config, count, len(found["val"]), once, step, check, peak, on_gpu)
+
+
+def _bytes(count: int) -> str:
+    return f"{count / 2**30:.2f} GiB"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.3g} s"
+    return f"{seconds / 60:.3g} min" if seconds < 7200 else f"{seconds / 3600:.3g} h"

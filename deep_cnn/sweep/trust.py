@@ -162,7 +162,7 @@ def keep(path: Path, found: Sequence[Repeated]) -> None:
 def refit_of(spec: SweepSpec, winner: Trial, epochs: int) -> Point:
     """The winner on train + validation, for as many epochs as were best, counted from the first."""
     assert winner.point is not None
-    name = f"{winner.run_name}-refit"
+    name = f"refit-{winner.run_name}"
     point = changed(winner.point, train_on="train+val", epochs=epochs, run_name=name, patience=None)
     config = spec.config(point)
     if (config.train_on, config.epochs) != ("train+val", epochs):

@@ -1,0 +1,145 @@
+"""The leaderboard and the comparison of two runs, from files alone."""
+
+import csv
+import json
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from deep_cnn.config import TrainConfig
+from deep_cnn.report import report
+from deep_cnn.runs import Best, RunFiles, RunResult, State, write_csv, write_text
+
+
+def make(out: Path, name: str, value: float | None = 0.5, **changes: Any) -> RunFiles:
+    given = {"task": "digits", "out_dir": str(out), "lr": 0.01, **changes}
+    config = TrainConfig(**given).flags()
+    best = None if value is None else Best(3, "loss_val", value)
+    metrics = {} if value is None else {"loss_val": value + 0.1, "precision@1_val": 1 - value}
+    state = State.FAILED if value is None else State.FINISHED
+    result = RunResult(name, state, config, best=best, metrics=metrics, seconds=12.5)
+    files = RunFiles(out, name)
+    write_text(files.result, result.to_json())
+    write_text(files.arguments, json.dumps(config))
+    return files
+
+
+@pytest.fixture
+def out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    out = Path("outputs")
+    make(out, "middle", 0.5, lr=0.1)
+    make(out, "best", 0.25)
+    make(out, "worst", 0.75, batch_size=8)
+    make(out, "broken", None)
+    return out
+
+
+def names(text: str) -> list[str]:
+    return [line.split()[0] for line in text.splitlines()[1:]]
+
+
+def test_the_best_comes_first(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert report([]) == 0
+    text = capsys.readouterr().out
+    assert names(text) == ["best", "middle", "worst", "broken"]
+    head = text.splitlines()[0].split()
+    assert {"lr", "batch_size"} <= set(head)
+    assert "momentum" not in head
+    assert "out_dir" not in head
+    report(["outputs", "--sort=precision@1_val", "--top=2"])
+    text = capsys.readouterr().out
+    assert names(text)[:2] == ["best", "middle"]
+    assert "and 2 more" in text
+    report(["--sort=run_name"])
+    assert names(capsys.readouterr().out) == ["best", "broken", "middle", "worst"]
+
+
+def test_every_column_as_csv_and_everything_as_json(
+    out: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    report(["--csv"])
+    found = list(csv.DictReader(StringIO(capsys.readouterr().out)))
+    assert [row["run_name"] for row in found] == ["best", "middle", "worst", "broken"]
+    assert (found[1]["lr"], found[1]["best"], found[1]["loss_val"]) == ("0.1", "0.5", "0.6")
+    report(["--json", "--top=1"])
+    (run,) = json.loads(capsys.readouterr().out)
+    assert run == json.loads(RunFiles(out, "best").result.read_text())
+
+
+def test_any_mixture_of_places_and_damaged_files(
+    out: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make(Path("elsewhere"), "other", 0.3)
+    (out / "results" / "torn.json").write_text('{"config": {}, "sta')
+    report(["outputs", "elsewhere", "outputs/results/best.json", "outputs/models/worst.best.pt"])
+    printed = capsys.readouterr()
+    assert names(printed.out) == ["best", "other", "middle", "worst", "broken"]
+    (line,) = printed.err.splitlines()
+    assert "torn.json" in line
+
+
+def predict(files: RunFiles, errors: Any) -> None:
+    rows = [(f"p{i}", i / 10, i / 10 + error) for i, error in enumerate(errors)]
+    write_csv(files.predictions, ("image", "truth", "prediction"), rows)
+
+
+def test_two_runs_side_by_side(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    random = np.random.default_rng(0)
+    one = make(out, "one", 0.5, task="digits", lr=0.1)
+    two = make(out, "two", 0.25, task="digits", lr=0.2, run_name="x")
+    for files in (one, two):  # As a task with scores has it.
+        text = json.loads(files.result.read_text())
+        text["config"]["task"] = "perception"
+        write_text(files.result, json.dumps(text))
+    report(["one", "two"])
+    text = capsys.readouterr().out
+    assert "--test_net=CHECKPOINT makes them" in text
+    assert "run_name" not in text
+    errors = random.normal(0, 1, 60)
+    predict(one, errors)
+    predict(two, [*(errors[:50] * 0.5), *[9.0] * 10][:50])
+    report(["one", "outputs/results/two.json", "--json"])
+    found = json.loads(capsys.readouterr().out)
+    assert found["config"] == {"lr": [0.1, 0.2]}
+    assert found["results"]["best"] == [0.5, 0.25]
+    paired = found["paired"]
+    differences = -0.5 * np.abs(errors[:50])
+    assert paired["pictures"] == 50
+    assert paired["difference"] == pytest.approx(differences.mean())
+    draws = random.choice(differences, (20_000, 50)).mean(1)
+    assert paired["interval"] == pytest.approx(np.quantile(draws, [0.025, 0.975]), abs=0.01)
+    assert paired["distinguishable"]
+    predict(two, errors)
+    report(["one", "two"])
+    assert "A and B are not distinguishable." in capsys.readouterr().out
+
+
+def test_classes_are_right_or_wrong(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, wrong in (("best", 5), ("worst", 20)):
+        rows = [(f"p{i}", "cat", "dog" if i < wrong else "cat") for i in range(40)]
+        write_csv(RunFiles(out, name).predictions, ("image", "truth", "prediction"), rows)
+    report(["best", "worst", "--json"])
+    paired = json.loads(capsys.readouterr().out)["paired"]
+    assert (paired["error"], paired["a"], paired["b"]) == ("error rate", 0.125, 0.5)
+    assert paired["difference"] == 0.375
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["nowhere"], "nowhere is no folder"),
+        (["--sort=los_val"], "did you mean loss_val"),
+        (["--csv", "--json"], "two formats"),
+        (["empty"], "no run is over in empty"),
+        (["--top=0"], "--top=0 is out of range"),
+    ],
+)
+def test_mistakes_are_one_line(out: Path, words: list[str], message: str) -> None:
+    Path("empty").mkdir()
+    with pytest.raises(ValueError, match=r"^[^\n]*$") as error:
+        report(words)
+    assert message in str(error.value)

@@ -57,6 +57,12 @@ class TrainConfig:
         also=("auto",),
         bookkeeping=True,
     )
+    cache: str = _flag(
+        "auto", "data", "keep decoded pictures and features", choices=names.CACHE, bookkeeping=True
+    )
+    cache_dir: str | None = _flag(
+        None, "data", "folder to keep them in, else OUT_DIR/cache", str, bookkeeping=True
+    )
     pre: str = _flag("default", "data", "preprocessing", choices=names.PREPROCESSING)
     model: str = _flag("efficientnet_lite0", "model", "network", choices=names.MODELS)
     weights: str = _flag("imagenet", "model", "imagenet, none, or a file of weights")
@@ -168,6 +174,13 @@ class TrainConfig:
     def out_path(self) -> Path:
         """Where results go."""
         return _expanded(self.root_dir) / _expanded(self.out_dir)
+
+    @property
+    def cache_path(self) -> Path | None:
+        """Where decoded pictures and features are kept."""
+        if self.cache == "off":
+            return None
+        return _expanded(self.cache_dir) if self.cache_dir else self.out_path / "cache"
 
     def flags(self) -> dict[str, Any]:
         """Every flag with its value, the task's own included: `{flag: value}`, fit for JSON."""

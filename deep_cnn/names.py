@@ -70,6 +70,7 @@ MODELS = (
 NOT_PRETRAINED = ("lenet",)
 PREPROCESSING = ("default", "resnet", "squash", "augment")
 OPTIMIZERS = ("adam", "adamw", "sgd")
+CACHE = ("auto", "off")
 TRAIN_ON = ("train", "train+val")
 SCHEDULES = ("constant", "hyperbolic", "step", "cosine")
 FREEZE = ("none", "trunk")

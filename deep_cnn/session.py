@@ -2,15 +2,17 @@
 
 import hashlib
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from numpy.typing import NDArray
+from torch import Tensor, nn
 
 from deep_cnn.config import TrainConfig
+from deep_cnn.data.cache import Store, open_features
 from deep_cnn.data.images import AUGMENTS
 from deep_cnn.data.splits import Examples, epoch_order, find_bad, load_batches
 from deep_cnn.devices import choose_dtype, choose_workers
@@ -27,12 +29,17 @@ _EVALUATION_BATCH = 64
 _MOST_NAMED = 20
 
 
-def usable(examples: Examples, config: TrainConfig, check: Callable[[], None]) -> Examples:
+def usable(
+    examples: Examples, config: TrainConfig, check: Callable[[], None], store: Store | None = None
+) -> Examples:
     """The pictures that can be decoded; the others are named in the log.
 
     DataError where more than 5 % are bad, or any with --strict_data.
     """
-    bad = find_bad(examples, check)
+    if store:
+        bad = {i: store.bad[name] for i, name in enumerate(examples.names) if name in store.bad}
+    else:
+        bad = find_bad(examples, check)
     if not bad:
         return examples
     first = next(iter(bad))
@@ -52,12 +59,16 @@ def usable(examples: Examples, config: TrainConfig, check: Callable[[], None]) -
 
 @dataclass(slots=True)
 class Split:
-    """One split, ready to learn from: encoded targets, and features where the trunk is frozen."""
+    """One split, ready to learn from: encoded targets, and features where the trunk is frozen.
+
+    `rows` say where in the store its pictures are.
+    """
 
     examples: Examples
     targets: Tensor  # (N,)
     weights: Tensor  # (N,) float32, 1 on average
     features: Tensor | None = None  # (N, F) float32
+    rows: NDArray[np.int64] | None = None  # (N,)
 
 
 class Session:
@@ -71,9 +82,10 @@ class Session:
         network: Network,
         device: torch.device,
         check: Callable[[], int | None],
+        store: Store | None = None,
     ) -> None:
         self.config, self.task, self.labels, self.device = config, task, labels, device
-        self.check = check
+        self.check, self.store = check, store
         if config.freeze == "trunk":
             network.freeze_trunk()
         self.network = network.to(device)
@@ -88,7 +100,8 @@ class Session:
         """`examples` with their targets encoded."""
         mean = examples.weights.mean() or 1.0
         weights = torch.from_numpy(examples.weights / mean).float()
-        return Split(examples, self.task.encode(examples.targets, self.labels), weights)
+        rows = self.store.rows_of(examples) if self.store else None
+        return Split(examples, self.task.encode(examples.targets, self.labels), weights, None, rows)
 
     def train(self, split: Split, epoch: int) -> Pass:
         """One epoch of learning."""
@@ -110,6 +123,10 @@ class Session:
         if not self.features_once:
             return
         self.network.eval()
+        kept = self._kept_features()
+        if kept is not None and split.rows is not None:
+            split.features = torch.from_numpy(kept[split.rows])
+            return
         order = epoch_order(len(split.examples), _EVALUATION_BATCH, seed=0, epoch=None)
         found = []
         with torch.inference_mode(), Progress(title, len(order)) as progress:
@@ -120,6 +137,29 @@ class Session:
                 found.append(self.network.features(x.to(self.device), self.dtype).cpu())
                 progress.step()
         split.features = torch.cat(found).clone()
+
+    def _kept_features(self) -> NDArray[np.float32] | None:
+        """The features of every picture in the store, computed once for all runs."""
+        store = self.store
+        if store is None:
+            return None
+        trunk = self.network.trunk
+        key = f"{self.dtype} {self.network.form} {_digest(trunk)}"
+
+        def compute(rows: Sequence[int]) -> NDArray[np.float32]:
+            x = torch.from_numpy(store.values[list(rows)]).to(self.device)
+            parts = torch.split(x, _EVALUATION_BATCH)
+            with torch.inference_mode():
+                found = [self.network.features(part, self.dtype) for part in parts]
+            return torch.cat(found).cpu().numpy()
+
+        folder, count = self.config.cache_path, self.network.width
+        return open_features(store, key, count, folder, compute, self._check)
+
+    def _check(self) -> None:
+        signum = self.check()
+        if signum is not None:
+            raise Interrupted(signum)
 
     def score(self, split: Split, answers: Pass, name: str) -> dict[str, float]:
         """`{metric_name: value}`, over the whole split, on the original scale but for the loss."""
@@ -185,6 +225,9 @@ class Session:
         if split.features is not None:
             features = split.features
             return ((features[i], i) for i in (torch.tensor(batch) for batch in order))
+        random = augment and self.config.pre in AUGMENTS
+        if self.store is not None and split.rows is not None and not random:
+            return self._from_store(self.store.values, split.rows, order)
         return load_batches(
             split.examples,
             order,
@@ -196,6 +239,14 @@ class Session:
             workers=choose_workers(self.config.num_workers, self.device),
             pin=self.device.type == "cuda",
         )
+
+    def _from_store(
+        self, values: NDArray[np.uint8], rows: NDArray[np.int64], order: list[list[int]]
+    ) -> Iterable[Batch]:
+        pin = self.device.type == "cuda"
+        for batch in order:
+            x = torch.from_numpy(values[rows[batch]])
+            yield (x.pin_memory() if pin else x), torch.tensor(batch)
 
     def _pass(
         self,
@@ -218,6 +269,15 @@ class Session:
             count=count,
             optimizer=optimizer,
         )
+
+
+def _digest(module: nn.Module) -> str:
+    """A hash of every number of a network."""
+    digest = hashlib.sha256()
+    for name, value in module.state_dict().items():
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().reshape(-1).contiguous().view(torch.uint8).numpy())
+    return digest.hexdigest()[:24]
 
 
 def data_digest(*splits: Examples) -> str:

@@ -22,6 +22,7 @@ from deep_cnn.checkpoint import (
     save_checkpoint,
 )
 from deep_cnn.config import SAMPLE_DATA, TrainConfig
+from deep_cnn.data.cache import open_pictures
 from deep_cnn.data.images import thumbnail
 from deep_cnn.data.splits import joined, subset
 from deep_cnn.devices import choose_device, seed_everything
@@ -210,16 +211,21 @@ class _Run:
             _LOGGER.info("Data: the bundled sample %s; --data_dir=FOLDER takes yours", SAMPLE_DATA)
         task = get_task(config.task)
         found = task.splits(config, ("train", "val"))
+        everything = joined(found["train"], found["val"])
         if config.train_samples is not None:
             found["train"] = subset(found["train"], config.train_samples, config.seed)
         if config.train_on == "train+val":
             found = {"train": joined(found["train"], found["val"])}
-        found = {k: usable(examples, config, self._check) for k, examples in found.items()}
         if content:
             task.check_labels(content["labels"], config)
         labels = content["labels"] if content else task.labels(found["train"], config)
         network = task.network(config, labels, weights="none" if content else None)
-        self.session = Session(config, task, labels, network, device, self.signalled)
+        place = config.cache_path
+        store = open_pictures(everything, config.pre, network.form, place, self._check)
+        found = {k: usable(some, config, self._check, store) for k, some in found.items()}
+        if not content:  # Again, without the pictures that turned out to be bad.
+            labels = task.labels(found["train"], config)
+        self.session = Session(config, task, labels, network, device, self.signalled, store)
         self.train = self.session.split(found["train"])
         self.val = self.session.split(found["val"]) if "val" in found else None
         self.digest = data_digest(*found.values())

@@ -31,7 +31,7 @@ class Network(nn.Module):
         super().__init__()
         self.trunk = trunk
         self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(features, outputs))
-        self.form = form
+        self.form, self.width = form, features
         self.frozen = False
         for name, values in (("mean", form.mean), ("std", form.std)):
             self.register_buffer(name, torch.tensor(values).view(1, -1, 1, 1), persistent=False)

@@ -1,5 +1,6 @@
 """Digits: scikit-learn's 1,797 handwritten digits, resized to 28x28x1, for a LeNet."""
 
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -17,14 +18,8 @@ class Digits(Classification):
 
     def all_examples(self, config: TrainConfig) -> tuple[Examples, list[str | None]]:
         """All 1,797 digits, none marked."""
-        from sklearn.datasets import load_digits  # Half a second, for this task alone.
-
-        digits = load_digits()
-        small = (digits.images * (255 / 16)).round().astype(np.uint8)
-        pictures = [np.asarray(Image.fromarray(p).resize((28, 28))) for p in small]
-        names = tuple(f"digit-{i:04d}" for i in range(len(pictures)))
-        targets = digits.target.astype(np.int64)
-        return Examples(names, pictures, targets, np.ones(len(names))), [None] * len(names)
+        examples = _all_digits()
+        return examples, [None] * len(examples)
 
     def classes(self, config: TrainConfig) -> list[str]:
         """0 to 9."""
@@ -48,3 +43,14 @@ class Digits(Classification):
 
 
 TASK = Digits
+
+
+@cache
+def _all_digits() -> Examples:
+    from sklearn.datasets import load_digits  # Half a second, for this task alone.
+
+    digits = load_digits()
+    small = (digits.images * (255 / 16)).round().astype(np.uint8)
+    pictures = [np.asarray(Image.fromarray(p).resize((28, 28))) for p in small]
+    names = tuple(f"digit-{i:04d}" for i in range(len(pictures)))
+    return Examples(names, pictures, digits.target.astype(np.int64), np.ones(len(names)))

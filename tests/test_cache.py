@@ -1,0 +1,196 @@
+"""Decoded once, computed once: the same numbers, and never a wrong one."""
+
+import csv
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from deep_cnn import FileTracker, TrainConfig, fit
+from deep_cnn.data.cache import open_pictures
+from deep_cnn.data.images import SHAPES, decode, to_array
+from deep_cnn.names import IMAGENET
+from deep_cnn.runs import EpochRecord
+from deep_cnn.tasks.perception import read_scores
+from tests.conftest import environment, make_scored
+
+WORDS = ("--epochs=2", "--model=lenet", "--weights=none", "--wandb=False")
+
+
+def nothing() -> None:
+    pass
+
+
+def run(folder: Path, name: str, **changes: Any) -> tuple[EpochRecord, ...]:
+    settings = {"weights": "none", "model": "lenet", "epochs": 2, "batch_size": 8, **changes}
+    config = TrainConfig(
+        data_dir=str(folder), out_dir=str(folder.parent / "out"), run_name=name, **settings
+    )
+    result = fit(config, FileTracker())
+    assert result.state == "finished"
+    return result.history
+
+
+def entries(folder: Path) -> list[str]:
+    cache = folder.parent / "out" / "cache"
+    return sorted(path.name.split("-")[0] for path in cache.iterdir() if path.is_dir())
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"pre": "squash"},
+        {"pre": "augment"},
+        {"model": "efficientnet_lite0", "weights": "imagenet", "freeze": "trunk"},
+        {"model": "efficientnet_lite0", "weights": "imagenet", "freeze": "trunk", "pre": "augment"},
+    ],
+    ids=["lenet", "squash", "augment", "frozen", "frozen and augmented"],
+)
+def test_the_numbers_are_those_without_it(scored: Path, changes: dict[str, Any]) -> None:
+    without = run(scored, "a", cache="off", **changes)
+    building = run(scored, "b", **changes)
+    reading = run(scored, "c", **changes)
+    for one, two, three in zip(without, building, reading, strict=True):
+        assert two.metrics == three.metrics
+        for name, value in one.metrics.items():
+            assert two.metrics[name] == pytest.approx(value, rel=1e-4, abs=1e-4), name
+    frozen = "freeze" in changes and "pre" not in changes
+    assert entries(scored) == (["features", "pictures"] if frozen else ["pictures"])
+
+
+def test_another_seed_or_head_shares_it_another_pre_does_not(scored: Path) -> None:
+    frozen = {"model": "efficientnet_lite0", "weights": "imagenet", "freeze": "trunk"}
+    run(scored, "a", **frozen)
+    times = {p: p.stat().st_mtime_ns for p in (scored.parent / "out" / "cache").rglob("*.npy")}
+    assert len(times) == 2
+    run(scored, "b", **frozen, seed=3, lr=0.1, dropout=0.5, train_samples=9)
+    assert times == {p: p.stat().st_mtime_ns for p in (scored.parent / "out/cache").rglob("*.npy")}
+    run(scored, "c", **frozen, pre="squash")
+    assert entries(scored) == ["features", "features", "pictures", "pictures"]
+
+
+def test_a_changed_picture_of_the_same_size_and_time_is_seen(scored: Path) -> None:
+    store = scored.parent / "cache"
+    examples, _ = read_scores(scored / "scores.csv", "score")
+    first = open_pictures(examples, "squash", IMAGENET, store, nothing)
+    assert first
+    path = scored / "p003.png"
+    before = path.stat()
+    pixels = np.asarray(Image.open(path)).copy()
+    data = path.read_bytes()
+    Image.fromarray(255 - pixels).save(path)
+    changed = path.read_bytes()[: len(data)].ljust(len(data), b"\0")
+    path.write_bytes(changed)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert path.stat().st_size == before.st_size
+    second = open_pictures(examples, "squash", IMAGENET, store, nothing)
+    assert second
+    assert second.fingerprint != first.fingerprint
+    try:
+        expected = to_array(SHAPES["squash"](decode(path), IMAGENET), 3)
+        assert (second.values[second.rows["p003.png"]] == expected).all()
+    except ValueError:  # What was cut off was needed: then it is a bad picture.
+        assert "p003.png" in second.bad
+
+
+def test_bad_pictures_are_known_without_a_second_look(scored: Path) -> None:
+    (scored / "p005.png").write_bytes(b"no picture")
+    store = scored.parent / "cache"
+    examples, _ = read_scores(scored / "scores.csv", "score")
+    for _ in range(2):
+        found = open_pictures(examples, "default", IMAGENET, store, nothing)
+        assert found
+        assert set(found.bad) == {"p005.png"}
+
+
+@pytest.mark.parametrize("name", ["values.npy", "entry.json"])
+def test_a_damaged_entry_is_made_again(scored: Path, name: str) -> None:
+    store = scored.parent / "cache"
+    examples, _ = read_scores(scored / "scores.csv", "score")
+    first = open_pictures(examples, "default", IMAGENET, store, nothing)
+    assert first
+    values = np.array(first.values)
+    (path,) = store.rglob(name)
+    path.write_bytes(path.read_bytes()[:100] if name == "values.npy" else b"{")
+    again = open_pictures(examples, "default", IMAGENET, store, nothing)
+    assert again
+    assert (again.values == values).all()
+
+
+def test_a_place_that_cannot_be_written_costs_a_warning(
+    scored: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (scored.parent / "file").write_text("")
+    plain = run(scored, "a", cache="off")
+    found = run(scored, "b", cache_dir=str(scored.parent / "file" / "cache"))
+    assert [r.metrics for r in found] == [r.metrics for r in plain]
+    warnings = [r for r in caplog.records if "nothing is kept there" in r.getMessage()]
+    assert len(warnings) == 1
+
+
+def start(folder: Path, *words: str, **extra: Any) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        [sys.executable, "-m", "deep_cnn", f"--data_dir={folder}", *WORDS, *words],
+        cwd=folder.parent,
+        env=environment(),
+        stderr=subprocess.PIPE,
+        text=True,
+        **extra,
+    )
+
+
+def losses(folder: Path, name: str) -> list[str]:
+    with (folder.parent / "outputs" / "results" / f"{name}.csv").open() as file:
+        return [row["loss_val"] for row in csv.DictReader(file)]
+
+
+def test_a_disk_that_is_full_costs_a_warning(tmp_path: Path) -> None:
+    scored = make_scored(tmp_path / "scored", 3000)
+
+    def small() -> None:  # No file may grow beyond two megabytes, as if the disk ended there.
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1_900_000, 1_900_000))
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+
+    full = start(scored, "--run_name=full", "--batch_size=64", preexec_fn=small)
+    _, err = full.communicate(timeout=120)
+    assert "nothing is kept there" in err
+    assert full.returncode == 0, err
+    assert not list((scored.parent / "outputs" / "cache").glob(".*.part"))
+    plain = start(scored, "--run_name=plain", "--batch_size=64", "--cache=off")
+    assert plain.wait(120) == 0
+    assert losses(scored, "full") == losses(scored, "plain")
+
+
+def test_two_at_once_and_one_killed_in_the_middle(tmp_path: Path) -> None:
+    folder = make_scored(tmp_path / "many", 120)
+    for path in folder.glob("*.png"):
+        Image.open(path).resize((500, 500)).save(path)
+    cache = tmp_path / "outputs" / "cache"
+    killed = start(folder, "--run_name=killed")
+    end = time.monotonic() + 60
+    while not list(cache.glob(".*.part/values.npy")):
+        assert time.monotonic() < end
+        time.sleep(0.005)
+    killed.send_signal(signal.SIGKILL)
+    killed.wait()
+    killed.communicate()
+    assert not list(cache.glob("pictures-*/entry.json"))
+    both = [start(folder, f"--run_name={name}") for name in "ab"]
+    for process in both:
+        _, err = process.communicate(timeout=240)
+        assert process.returncode == 0, err
+    assert len(list(cache.glob("pictures-*/entry.json"))) == 1
+    assert not list(cache.glob(".*.part"))
+    plain = start(folder, "--run_name=plain", "--cache=off")
+    _, err = plain.communicate(timeout=240)
+    assert plain.returncode == 0, err
+    assert losses(folder, "a") == losses(folder, "b") == losses(folder, "plain")

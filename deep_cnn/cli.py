@@ -63,7 +63,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _dispatch(words: list[str]) -> int:
     first = words[0] if words else "-"
-    verb = None if first.startswith("-") or is_arguments(first) else first
+    verb = None if first.startswith("-") or "=" in first or is_arguments(first) else first
+    if served_sweep() and verb not in VERBS:
+        verb = None  # Whatever W&B's agent makes of the sweep, its server must learn how it ends.
     if verb is not None and verb not in VERBS:
         raise ConfigError(
             f"{verb!r} is neither a verb nor a flag; {choose_from(verb, VERBS)}; without one, flags"

@@ -4,6 +4,7 @@ import ast
 import hashlib
 import json
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -275,6 +276,8 @@ def split_argv(
         if plain is None and is_arguments(word):
             _add_leaves(found, _read_arguments(word), known)
             continue
+        if plain is None and _ASSIGNMENT.match(word):
+            word = f"--{word.lstrip('+')}"
         if not word.startswith("--") or word == "--":
             if plain is None or word.startswith("-"):
                 raise ConfigError(
@@ -301,7 +304,9 @@ def split_argv(
 
 def is_arguments(word: str) -> bool:
     """Whether a word holds many flags, as W&B's agent passes ${args_json}, ${args_json_file}."""
-    return word.startswith("{") or (word.endswith(".json") and not word.startswith("-"))
+    if word.startswith("-") or _ASSIGNMENT.match(word):
+        return False
+    return word.startswith("{") or word.endswith(".json")
 
 
 def _read_arguments(word: str) -> dict[str, Any]:
@@ -339,6 +344,10 @@ def _add_leaves(
         if name in found:
             raise ConfigError(f"--{name} is there twice, as {found[name]} and {value}; remove one")
         found[name] = str(value)
+
+
+# A flag without its hyphens, as ${args_no_hyphens} and the macros for Hydra make it.
+_ASSIGNMENT = re.compile(r"\+{0,2}[A-Za-z_][\w.-]*=")
 
 
 def _expanded(path: str) -> Path:

@@ -142,7 +142,8 @@ def test_a_wrong_flag_costs_no_import_of_torch(deep_cnn: Command) -> None:
 def test_words_that_wandb_makes_of_nested_parameters(word: str, tmp_path: Path) -> None:
     path = tmp_path / "config.json"
     path.write_text(word)
-    for argv in ([word], [str(path)], [f"--all={word}"], [f"--all-of-it={word}"]):
+    words = ["lr=0.5", "+batch_size=8", "++patience=None", "wandb=False"]
+    for argv in (words, [word], [str(path)], [f"--all={word}"], [f"--all-of-it={word}"]):
         config = parse_config(["--task=digits", *argv])
         assert (config.lr, config.batch_size, config.patience) == (0.5, 8, None)
         assert config.wandb is False

@@ -77,7 +77,6 @@ FAULTS = [
     (sweep(LR, more="run_cap: 0\n"), 5, "run_cap is not a whole number above 0"),
     (sweep(LR, more="run_cap: '1'\n"), 5, "run_cap is not a whole"),
     (sweep(LR, command="command: [python, -m, deep_cnn]\n"), 2, "command has no ${args}"),
-    (sweep(LR, command='command: [x, -m, deep_cnn, "${args_no_hyphens}"]\n'), 2, "use ${args}"),
     (sweep(LR, command='command: [python, -m, deep_cnn, "${arg}"]\n'), 2, "did you mean args?"),
     (sweep(LR, command='command: [python, -m, deep_cnn, --epoch=3, "${args}"]\n'), 2, "--epoch is"),
     (sweep(LR, command="command: python -m deep_cnn ${args}\n"), 2, "command is one string"),

@@ -257,11 +257,11 @@ def test_a_refused_key_means_files_unless_insisted_on(client: Client, server: Wa
     done = client(*DIGITS, "--run_name=first", **wrong)
     assert done.returncode == 0, done.stderr
     assert len(client.table("first")) == 2
-    refusals = [line for line in done.stderr.splitlines() if "W&B refuses" in line]
+    refusals = [line for line in done.stderr.splitlines() if "W&B cannot be used" in line]
     assert len(refusals) == 1
     done = client(*DIGITS, "--run_name=second", "--wandb=True", **wrong)
     assert done.returncode == 2
-    assert "W&B refuses" in done.stderr.splitlines()[-1]
+    assert "W&B cannot be used" in done.stderr.splitlines()[-1]
     assert not list((client.folder / "outputs").rglob("second*"))
     assert KEY not in done.stderr
     assert not server.runs
@@ -293,6 +293,66 @@ def test_a_server_that_fails_in_mid_run_costs_a_warning(
     words = command.partition("wandb sync ")[2].split()
     assert client.wandb("sync", *words).returncode == 0
     assert rows(only(server)) == table
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "status"),
+    [("PUT /upload/artifact", 403), ("PUT /upload/artifact", 500), ("graphql CreateArtifact", 403)],
+)
+def test_a_checkpoint_that_is_not_taken(
+    client: Client, server: WandbServer, endpoint: str, status: int
+) -> None:
+    server.fault(endpoint, status)
+    done = client(*DIGITS, "--run_name=first", WANDB_FINISH_TIMEOUT="4")
+    assert done.returncode == 0, done.stderr
+    assert not server.artifacts
+    assert "Traceback" not in done.stderr
+    assert len([line for line in done.stderr.splitlines() if "sync --include-online" in line]) == 1
+    assert len(client.table("first")) == 2
+    if endpoint.startswith("graphql"):
+        assert only(server).state == "finished"
+
+
+@pytest.mark.parametrize("status", [403, 404])
+def test_a_refusal_in_the_servers_own_words(
+    client: Client, server: WandbServer, status: int
+) -> None:
+    server.fault("UpsertBucket", status, body='{"errors": [{"message": "Go away"}]}')
+    done = client(*DIGITS, "--wandb=True", "--run_name=first")
+    assert done.returncode == 2
+    assert "Go away" in done.stderr.splitlines()[-1]
+
+
+def test_what_an_outage_kept_from_the_server_comes_with_the_resume(
+    client: Client, server: WandbServer
+) -> None:
+    words = ("-m", "deep_cnn", "--task=digits", "--epochs=40", "--wandb=True")
+    running = client.start(*words, **served(), WANDB_FINISH_TIMEOUT="3")
+    until(lambda: server.runs and only(server).history)
+    fault = server.fault("file_stream", 500)
+    until(lambda: fault.hits)
+    time.sleep(1)
+    running.send_signal(signal.SIGUSR1)
+    assert client.ended(running).returncode == 75
+    fault.lift()
+    done = client.ended(client.start(*words, **served()))
+    assert done.returncode == 0, done.stderr
+    assert [row["epoch"] for row in only(server).history] == list(range(40))
+
+
+def test_a_run_that_patience_ended_goes_on(client: Client, server: WandbServer) -> None:
+    words = ("--task=digits", "--lr=0.3", "--wandb_artifacts=none", "--run_name=first")
+    done = client(*words, "--epochs=30", "--patience=1")
+    assert done.returncode == 0, done.stderr
+    count = len(client.table("first"))
+    assert count < 30
+    assert only(server).summary["stop_reason"]["rule"] == "patience"
+    assert only(server).summary["examples"]["count"] == 8
+    more = f"--epochs={count + 2}"
+    done = client("--resume=outputs/models/first.pt", "--patience=None", more)
+    assert done.returncode == 0, done.stderr
+    assert rows(only(server)) == client.table("first")
+    assert only(server).summary["stop_reason"] is None
 
 
 def test_a_server_that_is_not_there_leaves_an_offline_run(
@@ -521,6 +581,65 @@ def test_the_warm_agent_runs_every_point_once(client: Client, server: WandbServe
         assert rows(run) == client.table(run.name)
         assert client.result(run.name)["sweep"] == {"name": name, "trial": run.id}
     no_trace_of_the_key(client)
+
+
+@pytest.mark.parametrize("macro", ["${args_json_file}", "${args_json}", "${args_no_hyphens}"])
+def test_the_warm_agent_knows_the_macros(client: Client, server: WandbServer, macro: str) -> None:
+    sweep = {**grid(lr=[0.02], epochs=[1]), "command": ["python", "-m", "deep_cnn", macro]}
+    done = client("agent", f"tester/p/{server.add_sweep(sweep)}")
+    assert done.returncode == 0, done.stderr
+    assert only(server).state == "finished"
+    assert only(server).config["lr"] == 0.02
+
+
+def test_an_outage_costs_the_warm_agent_one_run_offline(
+    client: Client, server: WandbServer
+) -> None:
+    name = server.add_sweep(grid(lr=[0.01, 0.02, 0.03], epochs=[1]))
+    fault = server.fault("UpsertBucket", 500)
+    agent = client.start("-m", "deep_cnn", "agent", f"tester/p/{name}", WANDB_INIT_TIMEOUT="2")
+    until(lambda: len(server.runs) == 2)
+    fault.lift()
+    done = client.ended(agent)
+    assert done.returncode == 0, done.stderr
+    first, *others = server.runs.values()
+    assert others[-1].state == "finished"
+    (line,) = {
+        line for line in done.stderr.splitlines() if f"{first.id}: W&B: kept offline" in line
+    }
+    words = line.partition("wandb sync ")[2].split()
+    assert client.wandb("sync", *words).returncode == 0
+    assert first.state == "finished"
+
+
+def test_a_hanging_server_does_not_make_the_agent_deaf(client: Client, server: WandbServer) -> None:
+    name = server.add_sweep(grid(lr=[0.01], epochs=[400]))
+    agent = client.start("-m", "deep_cnn", "agent", f"tester/p/{name}")
+    until(lambda: server.runs and only(server).history)
+    fault = server.fault("Heartbeat", 200, hang=60)
+    until(lambda: fault.hits)
+    asked = time.monotonic()
+    agent.send_signal(signal.SIGTERM)
+    done = client.ended(agent)
+    assert done.returncode == 143, done.stderr
+    assert time.monotonic() - asked < 30
+    assert only(server).preempting
+
+
+def test_an_agent_cannot_be_offline(client: Client, server: WandbServer) -> None:
+    name = server.add_sweep(grid(lr=[0.01], epochs=[1]))
+    done = client("agent", f"tester/p/{name}", WANDB_MODE="offline")
+    assert done.returncode == 2
+    assert "WANDB_MODE=offline" in done.stderr
+    assert not server.runs
+
+
+def test_an_agent_that_is_refused(client: Client, server: WandbServer) -> None:
+    name = server.add_sweep(grid(lr=[0.01], epochs=[1]))
+    server.fault("CreateAgent", 403)
+    done = client("agent", f"tester/p/{name}")
+    assert done.returncode == 2
+    assert "takes no agent" in done.stderr
 
 
 def test_a_run_that_dies_or_fails_costs_itself_alone(client: Client, server: WandbServer) -> None:

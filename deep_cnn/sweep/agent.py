@@ -9,6 +9,7 @@ import logging
 import os
 import socket
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -93,7 +94,9 @@ class SweepServer:
         """What a worker must know; ConfigError for a sweep over another program."""
         command = tuple(str(word) for word in self.content.get("command") or DEFAULT_COMMAND)
         program = str(self.content.get("program") or "")
-        words = [program if word == "${program}" else word for word in command]
+        # The worker reads no file: the same arguments come as a word.
+        same = {"${program}": program, "${args_json_file}": "${args_json}"}
+        words = [same.get(word, word) for word in command]
         if not program_end(words):
             raise ConfigError(
                 f"the sweep {self.path} runs another program ({' '.join(words)}); use: wandb agent"
@@ -106,7 +109,13 @@ class SweepServer:
 
     def register(self) -> str:
         """The id of a new agent."""
-        return str(_register_agent(self.api, socket.gethostname(), sweep_id=self.name)["id"])
+        try:
+            return str(_register_agent(self.api, socket.gethostname(), sweep_id=self.name)["id"])
+        except (wandb.Error, ValueError, OSError) as error:
+            reason = redacted(str(error), self.access)
+            raise ConfigError(
+                f"{self.path} takes no agent ({reason}); check the permissions of WB_KEY"
+            ) from None
 
     def ask(self, agent: str, runs: Mapping[str, bool]) -> list[dict[str, Any]]:
         """What the agent is to do, given the runs that it has; SweepNotFoundError."""
@@ -124,6 +133,10 @@ class _Slot:
         self.stop_since: float | None = None
         self.next_poll = 0.0
         self.over = False
+        # A request may hang for a minute, in which signals must be heard and other runs watched.
+        self.asking: threading.Thread | None = None
+        self.answer: list[dict[str, Any]] | None = None
+        self.gone = False
 
     @property
     def run(self) -> str | None:
@@ -191,7 +204,11 @@ class _Agent:
         assert slot.process is not None
         with suppress(EOFError, OSError):
             while slot.pipe.poll():
-                self._run_ended(slot, *slot.pipe.recv())
+                state, text = slot.pipe.recv()
+                if state == "said":
+                    print(f"{slot.run}: {text}", file=sys.stderr)
+                else:
+                    self._run_ended(slot, state, text)
         if slot.process.exitcode is None:
             return
         died, status = slot.order, slot.process.exitcode
@@ -227,15 +244,26 @@ class _Agent:
         if slot.run is None and self.count is not None and self.begun >= self.count:
             slot.over = True
             return
-        try:
-            commands = self.server.ask(slot.agent, {slot.run: True} if slot.run else {})
-        except SweepNotFoundError:
+        if slot.asking is None:
+            slot.asking = threading.Thread(target=self._ask, args=(slot, slot.run), daemon=True)
+            slot.asking.start()
+        if slot.asking.is_alive():
+            return
+        slot.asking = None
+        if slot.gone:
             print(f"{self.server.path}: the sweep is gone", file=sys.stderr)
             slot.over = True
             return
+        commands, slot.answer = slot.answer or [], None
+        slot.next_poll = time.monotonic() + (_POLL_BUSY if slot.run else _POLL_IDLE)
         for command in commands:
             self._obey(slot, command)
-        slot.next_poll = time.monotonic() + (_POLL_BUSY if slot.run else _POLL_IDLE)
+
+    def _ask(self, slot: _Slot, run: str | None) -> None:
+        try:
+            slot.answer = self.server.ask(slot.agent, {run: True} if run else {})
+        except SweepNotFoundError:
+            slot.gone = True
 
     def _obey(self, slot: _Slot, command: Mapping[str, Any]) -> None:
         kind = command.get("type")

@@ -7,6 +7,7 @@ import queue
 import signal
 import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -28,12 +29,29 @@ def work(orders: Connection, job: ServedJob, slot: int) -> None:
     """Run what is ordered until the order to end, or until the agent is gone."""
     settle(slot, job.threads)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # The agent says what is to end, by name.
+    os.environ.pop("WANDB_MODE", None)
     os.environ["WB_PROJECT"] = job.project  # As the agent was told, whatever stood there.
     if job.entity:
         os.environ["WB_USER"] = job.entity
     gc.collect()
     gc.freeze()  # What is imported stays: collecting after each run is then quick.
+    _LOGGER.addHandler(_Warnings(orders))
     _Worker(orders, job).run()
+
+
+class _Warnings(logging.Handler):
+    """Passes on what the agent's user must know of W&B."""
+
+    def __init__(self, orders: Connection) -> None:
+        super().__init__()
+        self.orders = orders
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Warnings, and the command that uploads what was kept."""
+        text = record.getMessage()
+        if "W&B" in text and (record.levelno >= logging.WARNING or "wandb sync" in text):
+            with suppress(OSError):
+                self.orders.send(("said", text))
 
 
 class _Worker:

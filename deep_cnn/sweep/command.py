@@ -14,7 +14,7 @@ from typing import Any
 from deep_cnn.config import split_argv
 from deep_cnn.errors import ConfigError, SpecError
 from deep_cnn.flag import Flag
-from deep_cnn.runs import safe_name
+from deep_cnn.runs import RunFiles, safe_name
 from deep_cnn.signals import Signals, exit_status
 from deep_cnn.sweep import trust
 from deep_cnn.sweep.engine import Swept, best_trials, run_points, run_sweep
@@ -24,6 +24,7 @@ from deep_cnn.sweep.space import Point, identity, plain
 from deep_cnn.sweep.spec import SweepSpec
 from deep_cnn.tracking.access import Access, access_of
 
+_SYNC = re.compile(r"with: (wandb sync(?: --include-online)?) (.+)$", re.MULTILINE)
 _SEED = Flag("seed", int, 0, "", "seed of the search", low=0)
 # How many of the best trials are listed after a sweep.
 _BEST_SHOWN = 5
@@ -143,11 +144,26 @@ def sweep(words: list[str]) -> int:
         status = _say(swept, spec, again)
         if swept.signal is None and not swept.error:
             status = _trust(spec, swept, out, values, shared, again) or status
-    kept_offline = out / "wandb"
-    if any(kept_offline.glob("offline-run-*")):
-        text = f"W&B: runs were kept offline; upload them with: wandb sync {kept_offline}"
-        print(f"{text}/offline-run-*", file=sys.stderr)
+    _say_unsynced(out, swept)
     return status
+
+
+def _say_unsynced(out: Path, swept: Swept) -> None:
+    """The commands that upload what W&B has not got, as the logs of the runs have them."""
+    found: dict[str, list[str]] = {}
+    for name in (trial.run_name for trial in swept.trials if trial.run_name):
+        try:
+            text = RunFiles(out, name).log.read_text(encoding="utf-8", errors="replace")
+        except OSError:
+            continue
+        for command, folder in re.findall(
+            r"with: (wandb sync(?: --include-online)?) (.+)$", text, re.M
+        ):
+            found.setdefault(command, []).append(folder)
+    for command, folders in found.items():
+        if command == "wandb sync":
+            folders = [str(out / "wandb" / "offline-run-*")]
+        print(f"W&B: not uploaded yet; do it with: {command} {' '.join(folders)}", file=sys.stderr)
 
 
 def _trust(
@@ -210,8 +226,13 @@ def _agent_access(path: str) -> Access:
     if not name or len(place) > 2 or not all(place):
         raise ConfigError(f"{path!r} is no sweep; it looks like ENTITY/PROJECT/SWEEP_ID")
     names = ("WB_USER", "WB_PROJECT")[2 - len(place) :]
-    mode = {"WANDB_MODE": "online"}  # An agent lives on its server.
-    access = access_of(True, {**os.environ, **mode, **dict(zip(names, place, strict=True))})
+    mode = os.environ.get("WANDB_MODE", "")
+    if mode not in ("", "online"):
+        raise ConfigError(
+            f"WANDB_MODE={mode}: an agent asks its server what to run; unset it, or run the file"
+            " here: python -m deep_cnn sweep FILE"
+        )
+    access = access_of(True, {**os.environ, **dict(zip(names, place, strict=True))})
     assert access is not None, "it is an error where W&B was asked for"
     return access
 

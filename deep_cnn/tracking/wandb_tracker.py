@@ -4,10 +4,11 @@ import logging
 import os
 import re
 import ssl
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict
+from http.client import HTTPException
 from pathlib import Path
 from shlex import quote
 from signal import Signals
@@ -16,12 +17,10 @@ from urllib.error import HTTPError, URLError
 from urllib.request import urlopen
 
 import wandb
-from wandb.errors import AuthenticationError, CommError, UsageError
-from wandb.sdk.artifacts.exceptions import WaitTimeoutError
 
 from deep_cnn.errors import ConfigError
 from deep_cnn.runs import EpochRecord, RunResult, State, safe_name, served_sweep
-from deep_cnn.signals import exit_status
+from deep_cnn.signals import exit_status, is_agents_stop
 from deep_cnn.tracking.access import Access, redacted
 from deep_cnn.tracking.base import Shown, Start, Tracker
 
@@ -30,12 +29,20 @@ _LOGGER = logging.getLogger("deep_cnn")
 # An agent kills 30 seconds after it has asked to stop. W&B's own variables change them.
 _INIT_TIMEOUT = 20.0
 _FINISH_TIMEOUT = 25.0
-# A checkpoint may take longer, as long as the server answers.
-_ARTIFACT_TIMEOUT = 900.0
+# A checkpoint may take longer, as long as the server answers: this many bytes a second are slow.
+_SLOWEST = 2.0**19
 _PATIENCE = 5.0
 # A sweep of short trials must not wait for a server that is down again and again.
 _DOWN_FOR = 120.0
-_REFUSED = re.compile(r"\b(401|403|404)\b|permission|unauthori[sz]ed|api key|not found", re.I)
+_OUT_OF_REACH = re.compile(
+    r"timed? ?out|retrying|giving up|connection (refused|reset)|\bEOF\b|deadline|no such host"
+    r"|unreachable|busy",
+    re.IGNORECASE,
+)
+# What the client says in its own log, and nowhere else, when it does not upload something.
+_NOT_UPLOADED = re.compile(
+    r'"level":"ERROR.*(fatal|upload|artifact|runfiles|giving up)', re.IGNORECASE
+)
 _REMOTE = ("sweep_id", "run_id", "entity", "project")
 _down_until = 0.0
 
@@ -57,6 +64,7 @@ class WandbTracker(Tracker):
         self.sweep, self.remote = sweep, dict(remote or {})
         self.run: Any = None
         self.stop = False
+        self.whole = True
         self.pictures: dict[str, Any] = {}
 
     @property
@@ -81,8 +89,10 @@ class WandbTracker(Tracker):
         self.run.define_metric("*", step_metric="epoch")
         if start.parameters is not None:
             self.run.summary["parameters"] = start.parameters
-        if not self.run.resumed:
-            for record in start.history:  # The server has not seen them.
+        # What the server has not seen: all of a new run, or what an outage kept from it.
+        seen = self.run.starting_step if self.run.resumed else 0
+        for record in start.history:
+            if record.epoch >= seen:
                 self.log(record)
 
     def log(self, record: EpochRecord) -> None:
@@ -118,12 +128,13 @@ class WandbTracker(Tracker):
         if result.best:
             summary |= {f"best_{result.best.metric}": result.best.value}
             summary |= {"best_epoch": result.best.epoch}
-        if result.stop_reason:
-            summary["stop_reason"] = asdict(result.stop_reason)
-        if result.error:
+        if result.stop_reason or self.run.resumed:  # It may have been stopped before it went on.
+            reason = result.stop_reason
+            summary["stop_reason"] = asdict(reason) if reason else None
+        if result.error or self.run.resumed:
             summary["error"] = result.error
-        if self.pictures:  # The run ended before its last epoch.
-            self.run.log(self.pictures)
+        if "examples" in self.pictures:  # The run ended early: its rows are sent already.
+            summary["examples"] = self.pictures["examples"]
         self.run.summary.update(summary)
         status = 1 if result.state is State.FAILED else 0
         if result.signal is not None:
@@ -132,12 +143,13 @@ class WandbTracker(Tracker):
                 self.run.mark_preempting()
         elif self.artifacts == "best" and result.best and self.files.best.exists():
             try:
-                if self.run.settings.mode == "online":
-                    self._probe()
                 self._keep_checkpoint(result)
-            except (OSError, wandb.Error, ValueError) as error:
-                reason = redacted(str(error), self.access)
-                _LOGGER.warning("W&B did not take the checkpoint %s (%s)", self.files.best, reason)
+            except Exception as error:  # The client's are many kinds; the run must be finished.
+                if is_agents_stop(error):
+                    raise
+                text = redacted(str(error) or type(error).__name__, self.access)
+                _LOGGER.warning("W&B did not take the checkpoint %s (%s)", self.files.best, text)
+                self.whole = False
         self._finish(status)
 
     def abandon(self) -> None:
@@ -151,21 +163,21 @@ class WandbTracker(Tracker):
         if self.access.offline:
             return self._init(start, job, offline=True)
         try:
-            if time.monotonic() > _down_until:
+            # An agent's run comes from the server: it is there.
+            if self.remote or time.monotonic() > _down_until:
                 self._probe()
                 return self._init(start, job)
             reason = "it was out of reach a moment ago"
-        except (AuthenticationError, UsageError, CommError, OSError) as error:
+        except (wandb.Error, OSError, ValueError) as error:
             reason = redacted(str(error), self.access)
             wandb.teardown()  # Or the client would offer the failed run again.
-            unusable = isinstance(error, AuthenticationError | UsageError)
-            if unusable or (isinstance(error, CommError) and _REFUSED.search(reason)):
+            if not isinstance(error, OSError) and not _OUT_OF_REACH.search(reason):
                 if self.access.insist:
                     raise ConfigError(
-                        f"W&B refuses ({reason}); check WB_KEY, WB_PROJECT and WB_USER, or use"
-                        " --wandb=False"
+                        f"W&B cannot be used ({reason}); check WB_KEY, WB_PROJECT and WB_USER, or"
+                        " use --wandb=False"
                     ) from None
-                _LOGGER.warning("W&B refuses (%s); the numbers go to files", reason)
+                _LOGGER.warning("W&B cannot be used (%s); the numbers go to files", reason)
                 return None
             _down_until = time.monotonic() + _DOWN_FOR
         _LOGGER.warning("W&B is out of reach (%s); the run is kept offline", reason)
@@ -223,11 +235,13 @@ class WandbTracker(Tracker):
                 return
         except HTTPError:
             return  # It answers.
+        except HTTPException as error:
+            raise OSError(f"what answers is no W&B: {type(error).__name__}") from None
         except URLError as error:
             if not isinstance(error.reason, ssl.SSLError):
                 raise OSError(str(error.reason)) from None
         except ValueError as error:
-            raise UsageError(str(error)) from None
+            raise wandb.Error(str(error)) from None
 
     def _keep_checkpoint(self, result: RunResult) -> None:
         best = result.best
@@ -242,34 +256,46 @@ class WandbTracker(Tracker):
         artifact.add_file(
             str(self.files.best), policy="immutable" if online else "mutable", skip_cache=online
         )
-        logged = self.run.log_artifact(
-            artifact, aliases=["best", f"epoch-{best.epoch}", safe_name(result.run_name)]
-        )
-        end = time.monotonic() + _ARTIFACT_TIMEOUT
-        while online and time.monotonic() < end:
+        aliases = ["best", f"epoch-{best.epoch}", safe_name(result.run_name)]
+        if online:
+            self._probe()  # The client would wait for longer than it is worth.
+        logged = self.run.log_artifact(artifact, aliases=aliases)
+        if online:
+            self._wait(logged, self.files.best.stat().st_size)
+
+    def _wait(self, logged: Any, size: int) -> None:
+        """Wait for an upload as long as the server answers, and as its size may take."""
+        bound = float(os.environ.get("WANDB_FINISH_TIMEOUT") or _FINISH_TIMEOUT + size / _SLOWEST)
+        failed: list[Exception] = []
+        done = threading.Event()
+
+        def wait() -> None:
             try:
-                logged.wait(timeout=int(_PATIENCE))
-            except WaitTimeoutError:
-                with suppress(OSError):
-                    self._probe()
-                    continue  # It is slow, but it is there.
-            except (ValueError, wandb.Error):
-                pass  # finish() says what could not be uploaded.
-            return
+                logged.wait(timeout=int(bound) + 1)
+            except Exception as error:  # The client's are many kinds.
+                failed.append(error)
+            done.set()
+
+        threading.Thread(target=wait, daemon=True).start()
+        end = time.monotonic() + bound
+        while not done.wait(_PATIENCE) and time.monotonic() < end:
+            self._probe()
+        if failed:
+            raise failed[0]
+        self.whole = self.whole and done.is_set()
 
     def _finish(self, status: int) -> None:
         run, self.run = self.run, None
         folder = Path(run.settings.sync_dir)
         offline = run.settings.mode == "offline"
-        whole = True
         try:
             run.finish(exit_code=status)
         except TimeoutError:
-            whole = False
+            self.whole = False
         shown = quote(os.path.relpath(folder))
         if offline:
             _LOGGER.info("W&B: kept offline; upload it with: wandb sync %s", shown)
-        elif not whole or _upload_broke_off(folder):
+        elif not self.whole or _upload_broke_off(folder):
             _LOGGER.warning(
                 "W&B did not take everything, the files have it; upload the rest with:"
                 " wandb sync --include-online %s",
@@ -292,7 +318,7 @@ def _upload_broke_off(folder: Path) -> bool:
         text = log.read_text(encoding="utf-8", errors="replace")
     except OSError:
         return False
-    return "fatal" in text.lower()
+    return _NOT_UPLOADED.search(text) is not None
 
 
 def _caption(shown: Shown) -> str:

@@ -93,15 +93,23 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def random_states() -> dict[str, Any]:
-    """The states of every global generator, as plain values and tensors."""
+    """The states of every global generator, as plain values and tensors.
+
+    Their many numbers are tensors: as values they would cost more than the network's.
+    """
     kind, keys, position, has_gauss, gauss = np.random.get_state()
+    version, numbers, following = random.getstate()
     return {
         "torch": torch.get_rng_state(),
         "mps": torch.mps.get_rng_state() if torch.backends.mps.is_available() else None,
         "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-        "numpy": (str(kind), np.asarray(keys).tolist(), position, has_gauss, gauss),
-        "python": random.getstate(),
+        "numpy": (str(kind), _tensor(keys), position, has_gauss, gauss),
+        "python": (version, _tensor(numbers), following),
     }
+
+
+def _tensor(numbers: Any) -> torch.Tensor:
+    return torch.tensor(np.asarray(numbers, dtype=np.int64))
 
 
 def restore_random_states(states: Mapping[str, Any]) -> None:
@@ -112,5 +120,6 @@ def restore_random_states(states: Mapping[str, Any]) -> None:
     if torch.backends.mps.is_available() and states["mps"] is not None:
         torch.mps.set_rng_state(states["mps"])
     kind, keys, *rest = states["numpy"]
-    np.random.set_state((kind, np.array(keys, dtype=np.uint32), *rest))
-    random.setstate(states["python"])
+    np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))
+    version, numbers, following = states["python"]
+    random.setstate((version, tuple(numbers.tolist()), following))

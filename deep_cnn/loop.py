@@ -71,7 +71,8 @@ def run_pass(
     steps: list[Tensor] = []
     orders: list[Tensor] = []
     pinned = learner.device.type == "cuda"
-    with torch.set_grad_enabled(optimizer is not None), Progress(title, count) as progress:
+    mode = torch.enable_grad() if optimizer else torch.inference_mode()
+    with mode, Progress(title, count) as progress:
         for x, indices in batches:
             signum = learner.check()
             if signum is not None:

@@ -63,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _dispatch(words: list[str]) -> int:
     first = words[0] if words else "-"
-    verb = None if first.startswith("-") or "=" in first or is_arguments(first) else first
+    verb = None if first.startswith("-") or is_arguments(first) else first
     if served_sweep() and verb not in VERBS:
         verb = None  # Whatever W&B's agent makes of the sweep, its server must learn how it ends.
     if verb is not None and verb not in VERBS:
@@ -128,7 +128,7 @@ def _train_served(words: list[str], sweep: Mapping[str, str]) -> RunResult:
         with _log_on_stderr():
             given: Mapping[str, str] = {"words": shlex.join(words)}
             try:
-                given = split_argv(words)
+                given = split_argv(words, sweep=True)
                 config = config_from(given)
             except DeepCnnError as error:
                 served.report_failure(given, sweep, str(error))

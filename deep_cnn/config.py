@@ -262,11 +262,16 @@ def parse_config(argv: Sequence[str]) -> TrainConfig:
 
 
 def split_argv(
-    argv: Sequence[str], known: Mapping[str, Flag] | None = None, plain: list[str] | None = None
+    argv: Sequence[str],
+    known: Mapping[str, Flag] | None = None,
+    plain: list[str] | None = None,
+    *,
+    sweep: bool = False,
 ) -> dict[str, str]:
     """The flags of a command line as text; a lone flag is legal for booleans only.
 
-    Words that are no flags go to `plain`, or are a ConfigError where that is None.
+    Words that are no flags go to `plain`, or are a ConfigError where that is None. In a `sweep`
+    they may have no hyphens, or Hydra's plus signs, as the macros of its command make them.
     """
     known = flags() if known is None else known
     found: dict[str, str] = {}
@@ -276,7 +281,7 @@ def split_argv(
         if plain is None and is_arguments(word):
             _add_leaves(found, _read_arguments(word), known)
             continue
-        if plain is None and _ASSIGNMENT.match(word):
+        if sweep and _ASSIGNMENT.match(word):
             word = f"--{word.lstrip('+')}"
         if not word.startswith("--") or word == "--":
             if plain is None or word.startswith("-"):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from deep_cnn.config import TrainConfig, config_from, flags, parse_config
+from deep_cnn.config import TrainConfig, config_from, flags, parse_config, split_argv
 from deep_cnn.errors import ConfigError, DataError
 from tests.conftest import ROOT, Command, environment, make_classes
 
@@ -143,7 +143,9 @@ def test_words_that_wandb_makes_of_nested_parameters(word: str, tmp_path: Path) 
     path = tmp_path / "config.json"
     path.write_text(word)
     words = ["lr=0.5", "+batch_size=8", "++patience=None", "wandb=False"]
-    for argv in (words, [word], [str(path)], [f"--all={word}"], [f"--all-of-it={word}"]):
+    plain = split_argv(words, sweep=True)
+    assert plain == {"lr": "0.5", "batch_size": "8", "patience": "None", "wandb": "False"}
+    for argv in ([word], [str(path)], [f"--all={word}"], [f"--all-of-it={word}"]):
         config = parse_config(["--task=digits", *argv])
         assert (config.lr, config.batch_size, config.patience) == (0.5, 8, None)
         assert config.wandb is False

@@ -103,7 +103,7 @@ class _Worker:
         given: Mapping[str, Any] = order["arguments"]
         try:
             words = expand(self.job.command, self.job.program, order["arguments"])
-            given = split_argv(words[program_end(words) :])
+            given = split_argv(words[program_end(words) :], sweep=True)
             config = config_from({"wandb": True, **given})
         except DeepCnnError as error:
             report_failure(given, sweep, str(error), remote)

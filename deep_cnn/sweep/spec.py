@@ -80,7 +80,7 @@ class SweepSpec:
 
     def config(self, point: Point) -> TrainConfig:
         """The run that this configuration is; ConfigError for what its flags refuse."""
-        return config_from(split_argv(self.argv(point)))
+        return config_from(split_argv(self.argv(point), sweep=True))
 
     def _words(self, point: Point) -> list[str]:
         return expand(self.command, str(self.content.get("program", "")), self.arguments(point))

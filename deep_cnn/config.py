@@ -292,7 +292,10 @@ def split_argv(
             continue
         name, equals, value = word[2:].partition("=")
         name = {"data": "data_dir"}.get(name.replace("-", "_"), name.replace("-", "_"))
-        if name not in known and value.startswith("{"):
+        if not equals and words and words[0].startswith("{"):
+            value = words.pop(0)
+        # A group may have the name of a flag; only a name may begin with a brace.
+        if value.startswith("{") and name != "run_name":
             _add_leaves(found, _parsed(value, f"--{name}"), known)
             continue
         if name not in known:
@@ -300,6 +303,8 @@ def split_argv(
         if not equals:
             boolean = known[name].kind is bool
             follows = bool(words) and not words[0].startswith("--")
+            if boolean and plain is not None:  # What follows may be a file.
+                follows = follows and words[0].lower() in ("true", "false")
             if not follows and not boolean:
                 raise ConfigError(f"--{name} needs a value, as in --{name}={known[name].default}")
             value = words.pop(0) if follows else "True"
@@ -341,6 +346,7 @@ def _add_leaves(
     """Nested names are for order only: what is inside are flags."""
     for given, value in values.items():
         name = str(given).replace("-", "_")
+        name = {"data": "data_dir"}.get(name, name)
         if isinstance(value, Mapping):
             _add_leaves(found, value, known)
             continue

@@ -5,6 +5,7 @@ import math
 import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from shlex import quote
@@ -181,11 +182,19 @@ class _Run:
             self.files,
             self.config.flags(),
             self.history,
-            (self.content or {}).get("tracking", {}),
+            self._tracked(),
             self.session.parameters if prepared else None,
         )
         self.begun = True
         self.tracker.start(start)
+
+    def _tracked(self) -> Mapping[str, Any]:
+        """What trackers kept of this very run; going on under another name is another run."""
+        if not self.content or self.content["run_name"] != self.files.name:
+            return {}
+        ours = Path(str(self.config.resume)).resolve() == self.files.last.resolve()
+        tracked: Mapping[str, Any] = self.content.get("tracking", {}) if ours else {}
+        return tracked
 
     def signalled(self) -> int | None:
         """What asks the run to end; a request from afar counts as SIGTERM does."""
@@ -202,7 +211,11 @@ class _Run:
         task, labels = self.session.task, self.session.labels
         predictions = task.shown(task.predictions(self.checked.outputs, labels), labels)
         truths = task.shown(examples.targets, labels)
-        return [Shown(thumbnail(examples.pictures[i]), truths[i], predictions[i]) for i in picked]
+        shown = []
+        for i in picked:
+            with suppress(ValueError):  # It may be gone by now; the run does not need it.
+                shown.append(Shown(thumbnail(examples.pictures[i]), truths[i], predictions[i]))
+        return shown
 
     def _prepare(self, device: torch.device) -> None:
         config, content = self.config, self.content

@@ -112,15 +112,16 @@ def test_bad_pictures_are_known_without_a_second_look(scored: Path) -> None:
         assert set(found.bad) == {"p005.png"}
 
 
-@pytest.mark.parametrize("name", ["values.npy", "entry.json"])
+@pytest.mark.parametrize("name", ["values.npy", "entry.json", "empty values.npy"])
 def test_a_damaged_entry_is_made_again(scored: Path, name: str) -> None:
     store = scored.parent / "cache"
     examples, _ = read_scores(scored / "scores.csv", "score")
     first = open_pictures(examples, "default", IMAGENET, store, nothing)
     assert first
     values = np.array(first.values)
-    (path,) = store.rglob(name)
-    path.write_bytes(path.read_bytes()[:100] if name == "values.npy" else b"{")
+    (path,) = store.rglob(name.split()[-1])
+    left = {"values.npy": path.read_bytes()[:100], "entry.json": b"{"}
+    path.write_bytes(left.get(name, b""))
     again = open_pictures(examples, "default", IMAGENET, store, nothing)
     assert again
     assert (again.values == values).all()

@@ -9,6 +9,7 @@ import pytest
 
 from deep_cnn.config import TrainConfig, config_from, flags, parse_config, split_argv
 from deep_cnn.errors import ConfigError, DataError
+from deep_cnn.flag import Flag
 from tests.conftest import ROOT, Command, environment, make_classes
 
 
@@ -168,3 +169,21 @@ def test_nested_parameters_that_are_no_flags(argv: list[str], named: str) -> Non
         parse_config(argv)
     assert named in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_a_group_may_have_the_name_of_a_flag() -> None:
+    for argv in (
+        ["--optimizer={'lr': 0.5, 'optimizer': 'adam'}"],
+        ["--optimizer", "{'lr': 0.5, 'optimizer': 'adam'}"],
+        ['{"optimizer": {"lr": 0.5, "optimizer": "adam"}}'],
+    ):
+        config = parse_config(["--task=digits", *argv])
+        assert (config.lr, config.optimizer) == (0.5, "adam")
+
+
+def test_a_boolean_does_not_swallow_the_file_behind_it() -> None:
+    known = {"probe": Flag("probe", bool, False, "", "")}
+    for argv, value in ((["--probe", "x.yaml"], "True"), (["--probe", "False", "x.yaml"], "False")):
+        files: list[str] = []
+        assert split_argv(argv, known, files) == {"probe": value}
+        assert files == ["x.yaml"]

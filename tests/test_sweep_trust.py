@@ -15,7 +15,7 @@ import torch
 from deep_cnn.sweep.examine import examine_text
 from deep_cnn.sweep.export import export_study
 from deep_cnn.sweep.store import Trial
-from deep_cnn.sweep.trust import bootstrap, changed
+from deep_cnn.sweep.trust import bootstrap, changed, distinct_but_for_seed, unused_seeds
 from tests.conftest import Command
 
 DIGITS = """method: grid
@@ -119,6 +119,28 @@ def test_a_sweep_never_opens_a_picture_of_test(
     assert "bad" not in logs
     checkpoint = next((tmp_path / "outputs" / "models").glob("refit-*.pt"))
     assert deep_cnn(f"--test_net={checkpoint}").returncode == 2
+
+
+def test_seeds_that_the_sweep_has_searched_are_not_repeats(tmp_path: Path) -> None:
+    text = DIGITS.replace("epochs: {value: 2}", "seed: {values: [0, 7]}").replace(
+        "1, 0.02, 0.05", "1"
+    )
+    spec, findings = examine_text(text, "s")
+    assert spec, findings
+    points = [
+        {"opt/lr": lr, "seed": seed, "task": "digits"} for seed in (0, 7) for lr in (0.1, 0.2)
+    ]
+    trials = [Trial(i, point) for i, point in enumerate(points)]
+    assert unused_seeds(spec, trials, 3) == [8, 9, 10]
+    assert [t.number for t in distinct_but_for_seed(trials)] == [0, 1]
+
+
+def test_text_that_looks_like_a_number_can_be_repeated(tmp_path: Path, deep_cnn: Command) -> None:
+    text = DIGITS.replace("[0.001, 0.01, 0.02, 0.05]", '["1e-2", "2e-2"]')
+    (tmp_path / "s.yaml").write_text(text.replace("epochs: {value: 2}", "epochs: {value: 1}"))
+    done = deep_cnn("sweep", "s.yaml", "--repeats=2", "--top=1")
+    assert done.returncode == 0, done.stderr
+    assert "2 other seeds each" in done.stdout
 
 
 def test_the_bootstrap_interval_covers_as_often_as_it_says() -> None:

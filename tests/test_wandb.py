@@ -340,6 +340,17 @@ def test_what_an_outage_kept_from_the_server_comes_with_the_resume(
     assert [row["epoch"] for row in only(server).history] == list(range(40))
 
 
+def test_going_on_under_another_name_is_another_run(client: Client, server: WandbServer) -> None:
+    client(*DIGITS, "--run_name=first", "--wandb_artifacts=none")
+    words = ("--resume=outputs/models/first.pt", "--epochs=3", "--run_name=other")
+    assert client(*words, "--wandb_artifacts=none").returncode == 0
+    first, other = server.runs.values()
+    assert (first.name, other.name) == ("first", "other")
+    assert rows(first) == client.table("first")
+    assert rows(other) == client.table("other")
+    assert len(other.history) == 3
+
+
 def test_a_run_that_patience_ended_goes_on(client: Client, server: WandbServer) -> None:
     words = ("--task=digits", "--lr=0.3", "--wandb_artifacts=none", "--run_name=first")
     done = client(*words, "--epochs=30", "--patience=1")
@@ -352,7 +363,7 @@ def test_a_run_that_patience_ended_goes_on(client: Client, server: WandbServer) 
     done = client("--resume=outputs/models/first.pt", "--patience=None", more)
     assert done.returncode == 0, done.stderr
     assert rows(only(server)) == client.table("first")
-    assert only(server).summary["stop_reason"] is None
+    assert only(server).summary.get("stop_reason") is None
 
 
 def test_a_server_that_is_not_there_leaves_an_offline_run(
@@ -570,9 +581,11 @@ def grid(**values: list[Any]) -> dict[str, Any]:
 
 def test_the_warm_agent_runs_every_point_once(client: Client, server: WandbServer) -> None:
     name = server.add_sweep(grid(lr=[0.01, 0.02, 0.03], batch_size=[64, 128], epochs=[1]))
+    few = client("agent", f"tester/p/{name}", "--workers=2", "--count=1")
+    assert f"tester/p/{name}: 1 runs" in few.stdout
     done = client("agent", f"tester/p/{name}", "--workers=2")
     assert done.returncode == 0, done.stderr
-    assert f"tester/p/{name}: 6 runs, 0 of them failed" in done.stdout
+    assert f"tester/p/{name}: 5 runs, 0 of them failed" in done.stdout
     runs = list(server.runs.values())
     assert {run.state for run in runs} == {"finished"}
     assert {run.sweep for run in runs} == {run.group for run in runs} == {name}

@@ -6,6 +6,7 @@ it is whole: who is killed leaves nothing that anybody reads. The fingerprint ho
 values depend on.
 """
 
+import errno
 import hashlib
 import json
 import logging
@@ -17,6 +18,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 from filelock import FileLock, Timeout
@@ -33,6 +35,8 @@ _VERSION = 1
 # A cache must not be what fills the disk.
 _MOST_OF_THE_DISK = 0.8
 _WAIT = 0.2
+# Not the picture's fault, and another time it may be read.
+_PASSING = (errno.EMFILE, errno.ENFILE, errno.EIO, errno.ESTALE, errno.ENOMEM)
 _AT_ONCE = 256
 _BAR: dict[str, Any] = {"unit": "", "delay": 2, "leave": False, "disable": None}
 Check = Callable[[], None]
@@ -72,6 +76,9 @@ def open_pictures(
         try:
             return to_array(shape(decode(picture), form), channels)
         except ValueError as error:
+            cause = error.__cause__
+            if isinstance(cause, MemoryError) or getattr(cause, "errno", None) in _PASSING:
+                raise OSError(f"a picture could not be read: {error}") from None
             return str(error)
 
     if all(isinstance(picture, np.ndarray) for picture in examples.pictures):
@@ -214,7 +221,7 @@ def _read(
     try:
         notes = json.loads((place / "entry.json").read_text(encoding="utf-8"))
         values = np.load(place / "values.npy", mmap_mode="r")
-    except (OSError, ValueError):
+    except (OSError, ValueError, EOFError):
         return None
     fits = values.shape == size and values.dtype == dtype and isinstance(notes, dict)
     return (values, notes) if fits else None
@@ -226,8 +233,10 @@ def _make(
     dtype: np.dtype[Any],
     fill: Callable[[Any], Mapping[str, Any]],
 ) -> tuple[NDArray[Any], Mapping[str, Any]]:
-    beside = place.with_name(f".{place.name}.part")
-    shutil.rmtree(beside, ignore_errors=True)  # Of a build that was killed: the lock is ours.
+    for left in place.parent.glob(f".{place.name}.*.part"):
+        shutil.rmtree(left, ignore_errors=True)  # Of a build that was killed: the lock is ours.
+    # A name of its own: whoever removes the folder takes the lock away with it, and then two build.
+    beside = place.with_name(f".{place.name}.{uuid4().hex}.part")
     shutil.rmtree(place, ignore_errors=True)  # Damaged, or it would have been read.
     wanted = int(np.prod(size)) * dtype.itemsize
     free = shutil.disk_usage(place.parent).free

@@ -245,6 +245,9 @@ class _Agent:
             slot.over = True
             return
         if slot.asking is None:
+            asked = sum(other.asking is not None and not other.run for other in self.slots)
+            if slot.run is None and self.count is not None and self.begun + asked >= self.count:
+                return  # Each of them may be given the last one.
             slot.asking = threading.Thread(target=self._ask, args=(slot, slot.run), daemon=True)
             slot.asking.start()
         if slot.asking.is_alive():

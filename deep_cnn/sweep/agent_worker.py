@@ -58,18 +58,14 @@ class _Worker:
     def __init__(self, orders: Connection, job: ServedJob) -> None:
         self.orders, self.job = orders, job
         self.waiting: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
-        self.current: str | None = None
-        self.asked: int | None = None
-        self.lock = threading.Lock()
+        # What is to end, and how; it may be asked before the run is begun, or when it is over.
+        self.asked: dict[str, int] = {}
         threading.Thread(target=self._listen, daemon=True).start()
 
     def run(self) -> None:
         while (order := self.waiting.get()) is not None:
-            with self.lock:
-                self.current = order["run_id"]
             answer = self._run(order)
-            with self.lock:
-                self.current = self.asked = None
+            self.asked.pop(order["run_id"], None)
             gc.collect()
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
@@ -84,9 +80,7 @@ class _Worker:
             except (EOFError, OSError):
                 os._exit(1)
             if order["type"] in _SIGNALS:
-                with self.lock:
-                    if order["run_id"] == self.current:
-                        self.asked = _SIGNALS[order["type"]]
+                self.asked[order["run_id"]] = _SIGNALS[order["type"]]
             else:
                 self.waiting.put(None if order["type"] == "end" else order)
 
@@ -112,7 +106,7 @@ class _Worker:
             report_death(config, sweep, order["error"], remote)
             return None
         try:
-            result = run_served(config, sweep, lambda: self.asked, remote)
+            result = run_served(config, sweep, lambda: self.asked.get(order["run_id"]), remote)
         except DeepCnnError as error:
             return "failed", str(error)
         except Exception as error:  # Whatever it is costs this run, not the agent.

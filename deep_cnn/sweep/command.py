@@ -136,6 +136,8 @@ def sweep(words: list[str]) -> int:
     file = Path(name)
     spec = read_spec(file)
     out = Path(values["out_dir"]) if values["out_dir"] else _base_out(spec)
+    if (values["repeats"] or values["refit"]) and spec.ours:
+        trust.check_possible(spec, first_points(spec, values["seed"], 1)[0])
     again = shlex.join(["python", "-m", "deep_cnn", "sweep", *words])
     with Signals() as signals:
         shared = {name: values[name] for name in ("workers", "seed", "retries")}
@@ -175,15 +177,16 @@ def _trust(
     command: str,
 ) -> int:
     """Repeat the best trials, and fit the winner on all data, as --repeats and --refit ask."""
-    best = best_trials(spec, swept.trials)[: values["top"]]
+    best = trust.distinct_but_for_seed(best_trials(spec, swept.trials))[: values["top"]]
     if not best:
         return 0
     status, winner, last = 0, best[0], trust.best_epoch(spec, best[0])
     if values["repeats"]:
         count = values["repeats"]
-        points = trust.repeats_of(spec, best, count)
+        seeds = trust.unused_seeds(spec, swept.trials, count)
+        points = trust.repeats_of(spec, best, seeds)
         again = run_points(spec, "-repeats", points, out, **shared)
-        found = trust.collect(spec, best, again.trials, count)
+        found = trust.collect(spec, best, again.trials, seeds)
         trust.keep(out / "sweeps" / safe_name(spec.name) / "repeats.csv", found)
         status = _say_left(again, command)
         if again.signal is not None or again.error or not found:

@@ -83,7 +83,7 @@ def run_points(
 ) -> Swept:
     """Run these configurations of a sweep to their end, as trials of a sweep `<name><suffix>`."""
     kept = {k: v for k, v in spec.content.items() if k not in ("early_terminate", "run_cap")}
-    text = yaml.safe_dump({**plain(kept), "name": f"{spec.name}{suffix}"})
+    text = yaml.dump({**plain(kept), "name": f"{spec.name}{suffix}"}, Dumper=_Quoting)
     derived, findings = examine_text(text, spec.name)
     assert derived is not None, findings
     store = _store(out, derived.name, retries)
@@ -92,10 +92,20 @@ def run_points(
     known = {identity(trial.point) for trial in store.trials()}
     for point in points:
         if identity(point) not in known:
+            known.add(identity(point))
             store.propose(len(store.trials()), point)
     total = len(store.trials())
     # Nothing is proposed beyond a limit of 0.
     return _Engine(derived, text, spec.name, out, store, workers, seed, 0, total, signalled).run()
+
+
+class _Quoting(yaml.SafeDumper):
+    """Text that looks like a number stays text."""
+
+
+_Quoting.add_representer(
+    str, lambda dumper, text: dumper.represent_scalar("tag:yaml.org,2002:str", text, style='"')
+)
 
 
 def _store(out: Path, name: str, retries: int) -> FolderStore:
@@ -166,9 +176,18 @@ class _Engine:
                 with suppress(OutputError):
                     trials = self.store.trials()
                     self._write(trials)
-                    from deep_cnn.sweep.export import export_study  # Optuna takes a while.
+                    self._export(trials)
 
-                    export_study(self.spec, trials, self.store.folder / "optuna.db")
+    def _export(self, trials: Sequence[Trial]) -> None:
+        """The study is a copy for other programs: without it nothing is lost."""
+        from deep_cnn.sweep.export import export_study  # Optuna takes a while.
+
+        path = self.store.folder / "optuna.db"
+        try:
+            export_study(self.spec, trials, path)
+        except Exception as error:
+            text = " ".join(f"{type(error).__name__}: {error}".split())
+            print(f"{path} could not be written ({text[:200]})", file=sys.stderr)
 
     def _watch(self, bar: "tqdm[Any]") -> Swept:
         for slot in range(self.workers):

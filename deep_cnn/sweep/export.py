@@ -75,11 +75,15 @@ def _distribution(domain: Domain, seen: Sequence[Any]) -> BaseDistribution:
     if domain.distribution.startswith(("categorical", "constant")):
         assert domain.values is not None
         return CategoricalDistribution(_choices([*domain.values(), *seen]))
-    values = [value for value in (*seen, domain.at(0.0), domain.at(1.0)) if math.isfinite(value)]
+    values = [v for v in (*seen, domain.at(0.0), domain.at(1.0)) if _is_finite(v)]
     low, high = min(values), max(values)
     if all(isinstance(value, int) for value in values):
         return IntDistribution(low, high)
     return FloatDistribution(low, high, log="log" in domain.distribution and low > 0)
+
+
+def _is_finite(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
 
 
 def _choices(values: Sequence[Any]) -> list[Any]:
@@ -108,6 +112,11 @@ def _frozen(
     ended = datetime.now()
     begun = ended - timedelta(seconds=float(outcome.get("seconds") or 0.0))
     steps = {i: float(v) for i, v in enumerate(outcome.get("values") or ()) if math.isfinite(v)}
+    params = {}
+    for name in leaves.keys() & distributions.keys():
+        is_choice = isinstance(distributions[name], CategoricalDistribution)
+        if is_choice or _is_finite(leaves[name]):  # A refit may have set a number to None.
+            params[name] = _legal(leaves[name]) if is_choice else leaves[name]
     notes = {"run_name": trial.run_name, "error": trial.error}
     return FrozenTrial(
         number=trial.number,
@@ -116,12 +125,8 @@ def _frozen(
         value=value if state in (TrialState.COMPLETE, TrialState.PRUNED) else None,
         datetime_start=None if state is TrialState.WAITING else begun,
         datetime_complete=ended if over else None,
-        params={
-            name: _legal(v) if isinstance(distributions[name], CategoricalDistribution) else v
-            for name, v in leaves.items()
-            if name in distributions
-        },
-        distributions=distributions,
+        params=params,
+        distributions={name: distributions[name] for name in params},
         user_attrs={key: text for key, text in notes.items() if text},
         system_attrs={},
         intermediate_values=steps,

@@ -75,16 +75,30 @@ def changed(point: Point, **leaves: Any) -> Point:
     return {**kept, **leaves}
 
 
-def repeats_of(spec: SweepSpec, best: Sequence[Trial], count: int) -> list[Point]:
-    """Each of these trials with `count` seeds that the sweep has not used.
+def distinct_but_for_seed(trials: Sequence[Trial]) -> list[Trial]:
+    """The first of each configuration, whatever its seed: other seeds are what repeats are for."""
+    found: dict[str, Trial] = {}
+    for trial in trials:
+        assert trial.point is not None
+        found.setdefault(identity(changed(trial.point, seed=0)), trial)
+    return list(found.values())
+
+
+def unused_seeds(spec: SweepSpec, trials: Sequence[Trial], count: int) -> list[int]:
+    """`count` seeds above all that the sweep has used."""
+    used = [spec.config(trial.point).seed for trial in trials if trial.point is not None]
+    return list(range(max(used, default=0) + 1, max(used, default=0) + 1 + count))
+
+
+def repeats_of(spec: SweepSpec, best: Sequence[Trial], seeds: Sequence[int]) -> list[Point]:
+    """Each of these trials with each of the seeds.
 
     The run that was chosen does not count: it was chosen because it came out well.
     """
     points = []
     for trial in best:
         assert trial.point is not None
-        first = spec.config(trial.point).seed
-        for seed in range(first + 1, first + 1 + count):
+        for seed in seeds:
             point = changed(trial.point, seed=seed)
             if spec.config(point).seed != seed:
                 raise SpecError("the command of the sweep sets --seed itself; remove it there")
@@ -93,13 +107,13 @@ def repeats_of(spec: SweepSpec, best: Sequence[Trial], count: int) -> list[Point
 
 
 def collect(
-    spec: SweepSpec, best: Sequence[Trial], repeats: Sequence[Trial], count: int
+    spec: SweepSpec, best: Sequence[Trial], repeats: Sequence[Trial], seeds: Sequence[int]
 ) -> list[Repeated]:
     """What the repeats of each trial gave, the best mean first."""
     by_point = {identity(trial.point): trial for trial in repeats}
     found = []
     for trial in best:
-        runs = [by_point.get(identity(point)) for point in repeats_of(spec, [trial], count)]
+        runs = [by_point.get(identity(point)) for point in repeats_of(spec, [trial], seeds)]
         over = [run for run in runs if run and run.outcome and run.outcome["value"] is not None]
         values = {run.point["seed"]: float(run.outcome["value"]) for run in over}  # type: ignore[index]
         epochs = [best_epoch(spec, run) for run in over]
@@ -107,6 +121,13 @@ def collect(
             found.append(Repeated(trial, values, epochs))
     sign = -1 if spec.metric and spec.metric.goal == "maximize" else 1
     return sorted(found, key=lambda repeated: sign * repeated.mean)
+
+
+def check_possible(spec: SweepSpec, point: Point) -> None:
+    """SpecError, before anything is trained, where the command forbids repeats and a refit."""
+    trial = Trial(0, point, run_name="x")
+    repeats_of(spec, [trial], [4_000_000_000])
+    refit_of(spec, trial, spec.config(point).epochs)
 
 
 def best_epoch(spec: SweepSpec, trial: Trial) -> int:

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from deep_cnn.errors import DeepCnnError
@@ -77,3 +78,5 @@ class Fanout(Tracker):
                 text = " ".join(f"{type(error).__name__}: {error}".split())
                 _LOGGER.warning("%s failed, the files have everything (%s)", name, text)
                 self.others.remove(tracker)
+                with suppress(Exception):  # Or the next run of this process would find it open.
+                    tracker.abandon()

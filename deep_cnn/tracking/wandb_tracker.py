@@ -14,7 +14,7 @@ from shlex import quote
 from signal import Signals
 from typing import Any
 from urllib.error import HTTPError, URLError
-from urllib.request import urlopen
+from urllib.request import build_opener
 
 import wandb
 
@@ -198,6 +198,7 @@ class WandbTracker(Tracker):
             tags=[tag[:64] for tag in tags],
             config={**start.flags, **self.remote.get("arguments", {})},
             dir=_folder(start.files.out),
+            reinit="finish_previous",
             settings=wandb.Settings(**self._settings(known, offline)),
         )
 
@@ -231,7 +232,8 @@ class WandbTracker(Tracker):
     def _probe(self) -> None:
         """OSError where nothing answers: at once on a node without internet."""
         try:
-            with urlopen(str(wandb.setup().settings.base_url), timeout=10):
+            # Its own opener, because the shared one keeps the proxies of the first who asked.
+            with build_opener().open(str(wandb.setup().settings.base_url), timeout=10):
                 return
         except HTTPError:
             return  # It answers.

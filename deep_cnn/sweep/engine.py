@@ -99,7 +99,7 @@ def run_points(
     return _Engine(derived, text, spec.name, out, store, workers, seed, 0, total, signalled).run()
 
 
-class _Quoting(yaml.SafeDumper):
+class _Quoting(yaml.SafeDumper):  # type: ignore[misc]
     """Text that looks like a number stays text."""
 
 

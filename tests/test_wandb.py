@@ -672,7 +672,7 @@ def test_a_run_that_dies_or_fails_costs_itself_alone(client: Client, server: Wan
 def worker_of(agent: int) -> int:
     """The newest process below the agent's fork server: the one that trains."""
     lines = subprocess.run(
-        ["ps", "-eo", "pid,ppid,args"], capture_output=True, text=True, check=True
+        ["ps", "-ewwo", "pid,ppid,args"], capture_output=True, text=True, check=True
     ).stdout.splitlines()
     found = [line.split(None, 2) for line in lines[1:]]
     servers = [pid for pid, parent, args in found if parent == str(agent) and "forkserver" in args]

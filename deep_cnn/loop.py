@@ -70,23 +70,19 @@ def run_pass(
     losses: list[Tensor] = []
     steps: list[Tensor] = []
     orders: list[Tensor] = []
-    pinned = learner.device.type == "cuda"
+    targets, weights = targets.to(learner.device), weights.to(learner.device)
     mode = torch.enable_grad() if optimizer else torch.inference_mode()
     with mode, Progress(title, count) as progress:
         for x, indices in batches:
             signum = learner.check()
             if signum is not None:
                 raise Interrupted(signum, len(steps))
-            x = x.to(learner.device, non_blocking=pinned)
-            y = targets[indices].to(learner.device, non_blocking=pinned)
-            w = weights[indices].to(learner.device, non_blocking=pinned)
-            answers = learner.answer(x)
-            each = learner.loss(answers, y)
-            loss = (each * w).mean()
+            there = moved(indices, learner.device)
+            answers = learner.answer(moved(x, learner.device))
+            each = learner.loss(answers, targets[there])
+            loss = (each * weights[there]).mean()
             if optimizer is not None:
-                optimizer.zero_grad(set_to_none=True)
-                loss.backward()  # type: ignore[no-untyped-call]
-                optimizer.step()
+                learn(optimizer, loss)
             outputs.append(answers.detach())
             losses.append(each.detach())
             steps.append(loss.detach())
@@ -96,6 +92,36 @@ def run_pass(
             if shown is not None and not math.isfinite(shown):
                 break
     return _collect(outputs, losses, steps, orders)
+
+
+def moved(tensor: Tensor, device: torch.device) -> Tensor:
+    """`tensor` on the device, without waiting for what that is still computing."""
+    if device.type != "cuda" or tensor.device == device:
+        return tensor.to(device)
+    # From memory that is not pinned even a copy that does not block waits for the stream.
+    return tensor.pin_memory().to(device, non_blocking=True)
+
+
+def learn(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
+    """One step down the gradient of `loss`, a scalar."""
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()  # type: ignore[no-untyped-call]
+    optimizer.step()
+
+
+def largest(below: int, fits: Callable[[int], bool]) -> int:
+    """The largest number below `below` that `fits`, by bisection; 0 where none does."""
+    good, bad = 0, below
+    while bad - good > 1:
+        middle = (good + bad) // 2
+        good, bad = (middle, bad) if fits(middle) else (good, middle)
+    return good
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says, in one of the many ways, that memory was not enough."""
+    words = ("out of memory", "not enough memory", "can't allocate memory")
+    return isinstance(error, MemoryError) or any(word in str(error) for word in words)
 
 
 def _collect(

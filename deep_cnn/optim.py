@@ -10,10 +10,11 @@ from deep_cnn.config import TrainConfig
 
 Parameters = Iterable[nn.Parameter]
 
+# Fused: one call a step over all parameters.
 OPTIMIZERS: Mapping[str, Callable[[Parameters, TrainConfig], optim.Optimizer]] = {
-    "adam": lambda p, c: optim.Adam(p, lr=c.lr, weight_decay=c.weight_decay),
-    "adamw": lambda p, c: optim.AdamW(p, lr=c.lr, weight_decay=c.weight_decay),
-    "sgd": lambda p, c: optim.SGD(p, lr=c.lr, momentum=c.momentum, weight_decay=c.weight_decay),
+    "adam": lambda p, c: optim.Adam(p, c.lr, weight_decay=c.weight_decay, fused=True),
+    "adamw": lambda p, c: optim.AdamW(p, c.lr, weight_decay=c.weight_decay, fused=True),
+    "sgd": lambda p, c: optim.SGD(p, c.lr, c.momentum, weight_decay=c.weight_decay, fused=True),
 }
 
 # The factor of --lr in each epoch, the first one being number 0.

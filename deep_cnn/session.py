@@ -3,6 +3,7 @@
 import hashlib
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +18,17 @@ from deep_cnn.data.images import AUGMENTS
 from deep_cnn.data.splits import Examples, epoch_order, find_bad, load_batches
 from deep_cnn.devices import choose_dtype, choose_workers
 from deep_cnn.errors import DataError
-from deep_cnn.loop import Batch, Interrupted, Learner, Pass, run_pass, weighted_mean
+from deep_cnn.loop import (
+    Batch,
+    Interrupted,
+    Learner,
+    Pass,
+    is_out_of_memory,
+    learn,
+    moved,
+    run_pass,
+    weighted_mean,
+)
 from deep_cnn.models import Network
 from deep_cnn.optim import build_optimizer, build_scheduler
 from deep_cnn.progress import Progress
@@ -25,7 +36,9 @@ from deep_cnn.tasks import Labels, Task
 
 _LOGGER = logging.getLogger("deep_cnn")
 _MOST_BAD = 0.05
-_EVALUATION_BATCH = 64
+# Without gradients memory is no limit; a CPU is quickest with what its caches hold (measured).
+_EVALUATION_BATCHES = {"cpu": 32}
+_EVALUATION_BATCH = 128
 _MOST_NAMED = 20
 
 
@@ -67,7 +80,7 @@ class Split:
     examples: Examples
     targets: Tensor  # (N,)
     weights: Tensor  # (N,) float32, 1 on average
-    features: Tensor | None = None  # (N, F) float32
+    features: Tensor | None = None  # (N, F) float32, on the device
     rows: NDArray[np.int64] | None = None  # (N,)
 
 
@@ -93,6 +106,8 @@ class Session:
         if self.dtype != torch.float32:
             self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.features_once = config.freeze == "trunk" and config.pre not in AUGMENTS
+        self.kept_features: NDArray[np.float32] | None = None
+        self.evaluation_batch = _EVALUATION_BATCHES.get(device.type, _EVALUATION_BATCH)
         self.optimizer = build_optimizer(self.network, config)
         self.scheduler = build_scheduler(self.optimizer, config)
 
@@ -115,7 +130,7 @@ class Session:
     def evaluate(self, split: Split, title: str) -> Pass:
         """Answers for the whole split, in order, without learning."""
         self.network.eval()
-        order = epoch_order(len(split.examples), _EVALUATION_BATCH, seed=0, epoch=None)
+        order = epoch_order(len(split.examples), self.evaluation_batch, seed=0, epoch=None)
         return self._pass(split, self._batches(split, order), title, len(order))
 
     def prepare_features(self, split: Split, title: str) -> None:
@@ -123,22 +138,23 @@ class Session:
         if not self.features_once:
             return
         self.network.eval()
-        kept = self._kept_features()
-        if kept is not None and split.rows is not None:
-            split.features = torch.from_numpy(kept[split.rows])
+        if self.kept_features is None:
+            self.kept_features = self._open_features()
+        if self.kept_features is not None and split.rows is not None:
+            split.features = torch.from_numpy(self.kept_features[split.rows]).to(self.device)
             return
-        order = epoch_order(len(split.examples), _EVALUATION_BATCH, seed=0, epoch=None)
+        order = epoch_order(len(split.examples), self.evaluation_batch, seed=0, epoch=None)
         found = []
         with torch.inference_mode(), Progress(title, len(order)) as progress:
             for x, _ in self._batches(split, order):
                 signum = self.check()
                 if signum is not None:
                     raise Interrupted(signum)
-                found.append(self.network.features(x.to(self.device), self.dtype).cpu())
+                found.append(self.network.features(x.to(self.device), self.dtype))
                 progress.step()
         split.features = torch.cat(found).clone()
 
-    def _kept_features(self) -> NDArray[np.float32] | None:
+    def _open_features(self) -> NDArray[np.float32] | None:
         """The features of every picture in the store, computed once for all runs."""
         store = self.store
         if store is None:
@@ -148,7 +164,7 @@ class Session:
 
         def compute(rows: Sequence[int]) -> NDArray[np.float32]:
             x = torch.from_numpy(store.values[list(rows)]).to(self.device)
-            parts = torch.split(x, _EVALUATION_BATCH)
+            parts = torch.split(x, self.evaluation_batch)
             with torch.inference_mode():
                 found = [self.network.features(part, self.dtype) for part in parts]
             return torch.cat(found).cpu().numpy()
@@ -179,12 +195,16 @@ class Session:
         """How many numbers the network has, frozen ones included."""
         return sum(parameter.numel() for parameter in self.network.parameters())
 
-    def state(self) -> dict[str, Any]:
-        """What of this session a checkpoint keeps."""
+    def state(self, *, copied: bool = False) -> dict[str, Any]:
+        """What of this session a checkpoint keeps; `copied`, it no longer changes with it."""
         form = self.network.form
+        weights, optimizer = self.network.state_dict(), self.optimizer.state_dict()
+        if copied:
+            weights = {name: value.clone() for name, value in weights.items()}
+            optimizer = deepcopy(optimizer)
         return {
-            "state_dict": self.network.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            "state_dict": weights,
+            "optimizer": optimizer,
             "scheduler": {"last_epoch": self.scheduler.last_epoch},
             "threads": torch.get_num_threads(),
             "labels": dict(self.labels),
@@ -224,7 +244,8 @@ class Session:
     ) -> Iterable[Batch]:
         if split.features is not None:
             features = split.features
-            return ((features[i], i) for i in (torch.tensor(batch) for batch in order))
+            indices = (torch.tensor(batch) for batch in order)
+            return ((features[moved(i, self.device)], i) for i in indices)
         random = augment and self.config.pre in AUGMENTS
         if self.store is not None and split.rows is not None and not random:
             return self._from_store(self.store.values, split.rows, order)
@@ -243,10 +264,29 @@ class Session:
     def _from_store(
         self, values: NDArray[np.uint8], rows: NDArray[np.int64], order: list[list[int]]
     ) -> Iterable[Batch]:
-        pin = self.device.type == "cuda"
         for batch in order:
-            x = torch.from_numpy(values[rows[batch]])
-            yield (x.pin_memory() if pin else x), torch.tensor(batch)
+            yield torch.from_numpy(values[rows[batch]]), torch.tensor(batch)
+
+    def fits(self, count: int, *, cached: bool) -> bool:
+        """Whether a step with `count` pictures (or cached features) fits into memory; it learns."""
+        form, width = self.network.form, self.network.width
+        learner = self._learner(cached=cached)
+        try:
+            shape = (count, form.channels, form.crop, form.crop)
+            x = torch.zeros(count, width) if cached else torch.zeros(shape, dtype=torch.uint8)
+            encoded = self.task.encode(np.zeros(count, dtype=np.int64), self.labels)
+            answers = learner.answer(x.to(self.device))
+            learn(self.optimizer, learner.loss(answers, encoded.to(self.device)).mean())
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            return False
+        return True
+
+    def _learner(self, *, cached: bool) -> Learner:
+        network, dtype = self.network, self.dtype
+        answer = network.head if cached else lambda x: network(x, dtype)
+        return Learner(answer, self.task.loss, self.device, self.check)
 
     def _pass(
         self,
@@ -256,12 +296,8 @@ class Session:
         count: int,
         optimizer: torch.optim.Optimizer | None = None,
     ) -> Pass:
-        network, dtype = self.network, self.dtype
-        cached = split.features is not None
-        answer = network.head if cached else lambda x: network(x, dtype)
-        learner = Learner(answer, self.task.loss, self.device, self.check)
         return run_pass(
-            learner,
+            self._learner(cached=split.features is not None),
             batches,
             split.targets,
             split.weights,

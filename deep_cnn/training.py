@@ -27,7 +27,7 @@ from deep_cnn.data.cache import open_pictures
 from deep_cnn.data.images import thumbnail
 from deep_cnn.data.splits import joined, subset
 from deep_cnn.devices import choose_device, seed_everything
-from deep_cnn.loop import Interrupted, LossNotFinite, Pass
+from deep_cnn.loop import Interrupted, LossNotFinite, Pass, is_out_of_memory, largest
 from deep_cnn.names import TASKS
 from deep_cnn.resuming import check_resumable, restore_into, test_of
 from deep_cnn.runs import Best, EpochRecord, RunFiles, RunResult, State, StopReason
@@ -41,6 +41,8 @@ History = Sequence[EpochRecord]
 ShouldStop = Callable[[History], StopReason | None]
 Signal = Callable[[], int | None]
 _PICTURES_SHOWN = 8
+# A checkpoint costs some 30 ms; epochs that are as short share one.
+_SAVE_EVERY = 1.0
 
 
 def never(history: History) -> StopReason | None:
@@ -129,6 +131,9 @@ class _Run:
         self.content, self.sweep, self.sigterm_stops = content, sweep, sigterm_stops
         self.begun = self.closed = False
         self.checked: Pass | None = None
+        self.unsaved: dict[str, Any] | None = None
+        self.unsaved_best: dict[str, Any] | None = None
+        self.saved = -math.inf
         self.history = [EpochRecord(**row) for row in content["history"]] if content else []
         self.best = Best(**content["best"]) if content and content["best"] else None
         self.epoch: int = content["epoch"] if content else config.initial_epoch
@@ -136,11 +141,13 @@ class _Run:
 
     def go(self, device: torch.device) -> RunResult:
         """Prepare, train to the end, and tell the tracker how it ended."""
+        too_large = ""
         try:
             self._prepare(device)
             tested = test_of(self.files) if self.content else None
             self._begin()
             if not self.content:
+                self.unsaved = self._state()
                 self._save()
             reason = self._train()
             if self.checked is not None and self.epoch < self.config.epochs:
@@ -156,10 +163,9 @@ class _Run:
             )
             result = self._result(State.FAILED, error=text)
         except (MemoryError, RuntimeError) as error:
-            if not _is_out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
-            text = f"out of memory at --batch_size={self.config.batch_size}; lower it ({error})"
-            result = self._result(State.FAILED, error=text.splitlines()[0])
+            too_large = str(error).splitlines()[0] or "MemoryError"
         except Interrupted as error:
             result = self._interrupted(error.signum, error.steps)
         except KeyboardInterrupt:
@@ -168,6 +174,9 @@ class _Run:
             if not is_agents_stop(error):
                 raise
             result = self._stopped()
+        if too_large:  # Only now the error is gone, and what it held of the memory.
+            result = self._result(State.FAILED, error=self._advice(too_large))
+        self._save()
         self._say_end(result)
         if self.sweep and not self.begun:  # Whoever searches must learn how every trial ended.
             self._begin()
@@ -342,13 +351,29 @@ class _Run:
         if self.checked is not None and self.epoch == self.config.epochs:
             self.tracker.images(record.epoch, self._shown)
         self.tracker.log(record)
-        self._save()
+        due = self.epoch == self.config.epochs or time.monotonic() - self.saved >= _SAVE_EVERY
+        self.unsaved = self._state(copied=not due)
         if better or not self.val:  # Without a validation the last one is as good as any.
-            copy_checkpoint(self.files.last, self.files.best)
+            self.unsaved_best = self.unsaved
+        if due:
+            self._save()
 
     def _save(self) -> None:
-        content = {
-            **self.session.state(),
+        """Write what is not yet on disk."""
+        last, best = self.unsaved, self.unsaved_best
+        if last is None:
+            return
+        if best is not None and best is not last:  # First: a kill in between only repeats epochs.
+            save_checkpoint(self.files.best, best)
+        save_checkpoint(self.files.last, last)
+        if best is last:
+            copy_checkpoint(self.files.last, self.files.best)
+        self.unsaved = self.unsaved_best = None
+        self.saved = time.monotonic()
+
+    def _state(self, *, copied: bool = False) -> dict[str, Any]:
+        return {
+            **self.session.state(copied=copied),
             "run_name": self.files.name,
             # With the data's place in full, so that --test_net finds it from any folder.
             "config": {**self.config.flags(), "data_dir": self._data_dir()},
@@ -360,7 +385,6 @@ class _Run:
             "seconds": time.monotonic() - self.started,
             "tracking": dict(self.tracker.kept),
         }
-        save_checkpoint(self.files.last, content)
 
     def _data_dir(self) -> str:
         given = self.config.data_dir
@@ -383,6 +407,17 @@ class _Run:
         if signum == signal.SIGTERM and (self.sigterm_stops or self.tracker.asked_to_stop):
             return self._stopped()
         return self._result(State.INTERRUPTED, signal=signum)
+
+    def _advice(self, error: str) -> str:
+        """What to do about memory that was not enough: the largest batch that fits, by trying."""
+        size = self.config.batch_size
+        if not hasattr(self, "train"):
+            return f"out of memory at --batch_size={size}; lower it ({error})"
+        cached = self.train.features is not None
+        tried = min(size, len(self.train.examples))
+        found = largest(tried, lambda count: self.session.fits(count, cached=cached))
+        way = f"--batch_size={found} fits" if found else "not even 1 fits, take a smaller --model"
+        return f"out of memory at --batch_size={size}; {way} ({error})"
 
     def _stopped(self) -> RunResult:
         return self._result(State.STOPPED, stop_reason=StopReason("request"))
@@ -411,11 +446,6 @@ class _Run:
         if result.stop_reason:
             reason = {k: v for k, v in asdict(result.stop_reason).items() if v is not None}
             _LOGGER.info("Stopped early: %s", reason)
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    words = ("out of memory", "not enough memory", "can't allocate memory")
-    return isinstance(error, MemoryError) or any(word in str(error) for word in words)
 
 
 def shown(metrics: Mapping[str, float]) -> str:

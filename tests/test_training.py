@@ -45,7 +45,7 @@ def test_digits_are_learned_and_files_are_left(tmp_path: Path) -> None:
     steps = table(files.steps("train"))
     assert [int(row["step"]) for row in steps] == list(range(4 * 5))
     assert [row["epoch"] for row in steps] == [str(e) for e in range(4) for _ in range(5)]
-    assert len(table(files.steps("val"))) == 4 * 5
+    assert len(table(files.steps("val"))) == 4 * 10
     content = json.loads(files.result.read_text())
     assert content["config"]["lr"] == 0.01
     assert content["best"]["value"] == min(r.metrics["loss_val"] for r in result.history)

@@ -99,9 +99,11 @@ def build_backbone(name: str, weights: str = "none") -> Backbone:
 
 
 def _lite0_backbone(name: str, weights: str) -> Backbone:
-    network = efficientnet_lite.EfficientNetLite0()
+    # Random numbers that are replaced at once take longer to draw than the rest to build.
+    with torch.device("meta" if weights == "imagenet" else "cpu"):
+        network = efficientnet_lite.EfficientNetLite0()
     if weights == "imagenet":
-        network.load_state_dict(efficientnet_lite.bundled_state())
+        network.load_state_dict(efficientnet_lite.bundled_state(), assign=True)
     _cut(network, "classifier")
     return Backbone(network, efficientnet_lite.FEATURES, efficientnet_lite.FORMAT)
 

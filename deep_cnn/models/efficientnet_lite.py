@@ -96,7 +96,7 @@ def bundled_state() -> dict[str, Tensor]:
 
     The package names its tensors otherwise, but they stand in the order of the layers.
     """
-    return dict(_bundled_state())
+    return {name: value.clone() for name, value in _bundled_state().items()}
 
 
 @cache

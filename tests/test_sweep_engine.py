@@ -106,7 +106,7 @@ def test_workers_killed_at_random_lose_and_repeat_nothing(tmp_path: Path, count:
     moments = random.Random(count)
     killed = 0
     while process.poll() is None and killed < 6:
-        time.sleep(0.8 + moments.random())
+        time.sleep(0.4 + 0.5 * moments.random())
         for pid in workers(process.pid)[:1]:
             os.kill(pid, signal.SIGKILL)
             killed += 1

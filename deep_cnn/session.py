@@ -86,13 +86,12 @@ class Session:
     ) -> None:
         self.config, self.task, self.labels, self.device = config, task, labels, device
         self.check, self.store = check, store
-        if config.freeze == "trunk":
-            network.freeze_trunk()
+        network.freeze(config.freeze)
         self.network = network.to(device)
         self.dtype = choose_dtype(config.amp, device)
         if self.dtype != torch.float32:
             self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.features_once = config.freeze == "trunk" and config.pre not in AUGMENTS
+        self.features_once = network.frozen and config.pre not in AUGMENTS
         self.optimizer = build_optimizer(self.network, config)
         self.scheduler = build_scheduler(self.optimizer, config)
 

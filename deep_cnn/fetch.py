@@ -5,6 +5,7 @@ import re
 import tarfile
 import urllib.request
 from collections.abc import Iterator, Mapping
+from functools import partial
 from http.client import HTTPException
 from pathlib import Path, PurePosixPath
 
@@ -97,9 +98,9 @@ def fetch_pictures(url: str, folder: Path, keep: set[str] | None) -> str:
             if place.exists():
                 old += 1
                 continue
-            content = tar.extractfile(member)
-            assert content is not None, "a regular file"
-            _write(place, content.read())
+            file = tar.extractfile(member)
+            content = file.read() if file else b""  # Read before: a fault here is the network's.
+            write_whole(place, partial(Path.write_bytes, data=content), "--data_dir")
             new += 1
     except OutputError:
         raise
@@ -109,9 +110,10 @@ def fetch_pictures(url: str, folder: Path, keep: set[str] | None) -> str:
             f"{url} cannot be fetched into {folder} ({reason}); {new + old} pictures are there, the"
             " same command again brings the others"
         ) from error
-    if not found or found != (keep or found):
-        missing = ", ".join(sorted((keep or set()) - found)) or "a picture in train/<class>/"
-        raise DataError(f"{url} has not: {missing}; correct the names in --keep ({new} new)")
+    missing = sorted((keep or set()) - found)
+    if missing or not found:
+        what = ", ".join(missing) or "train/<class>/<picture>"
+        raise DataError(f"{url} has no {what}; correct --keep or --url ({new} new pictures)")
     return f"{folder}, {len(found)} classes, {new} new pictures, {old} were there already"
 
 
@@ -135,22 +137,12 @@ def _members(url: str) -> Iterator[tuple[tarfile.TarInfo, tarfile.TarFile]]:
 
 
 def _place(member: tarfile.TarInfo, folder: Path) -> Path | None:
-    """Where a picture goes, whatever folder the tar has it in; None for what is no picture.
-
-    A TarError for a member that leads out of the folder.
-    """
+    """Where a picture goes, whatever folder the tar has it in; None for what is no picture."""
     parts = PurePosixPath(member.name).parts[-3:]
     if not member.isreg() or len(parts) < 3 or parts[0] not in ("train", "val"):
         return None
-    tarfile.data_filter(member, str(folder))
+    tarfile.data_filter(member, str(folder))  # Raises where it leads out of the folder.
     return folder.joinpath(*parts)
-
-
-def _write(place: Path, content: bytes) -> None:
-    def write(part: Path) -> None:
-        part.write_bytes(content)
-
-    write_whole(place, write, "--data_dir")
 
 
 def _read_classes(file: Path) -> set[str]:

@@ -256,7 +256,7 @@ def unwritable(path: Path, error: Exception, flag: str = "--out_dir") -> OutputE
     )
 
 
-def write_whole(path: Path, write: Callable[[Path], None], flag: str = "--out_dir") -> None:
+def write_whole(path: Path, write: Callable[[Path], object], flag: str = "--out_dir") -> None:
     """Let `write` make a file beside `path`, then rename it, so that `path` is never half there.
 
     OutputError where that fails; what stood at `path` before is then still there.

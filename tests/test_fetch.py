@@ -124,7 +124,7 @@ def test_the_classes_to_keep_are_fetched_and_nothing_twice(
         ("half.tar", "dark", "the same command again brings the others"),
         ("page.html", "dark", "cannot be fetched into places365"),
         ("nowhere.tar", "dark", "HTTP Error 404"),
-        ("places.tar", "dark\nlihgt\nairfield\n", "has not: airfield, lihgt"),
+        ("places.tar", "dark\nlihgt\nairfield\n", "has no airfield, lihgt; correct --keep"),
         ("out.tar", "dark", "outside the destination"),
         ("places.tar", "\n", "names no class"),
         ("places.tar", "caf\xe9", "cannot be read"),

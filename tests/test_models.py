@@ -248,5 +248,5 @@ def test_an_impossible_download_names_three_ways_out(
     _, file = weights_address(name)
     assert not list(file.parent.iterdir())
     file.write_bytes(b"half a file")
-    with pytest.raises(WeightsError, match=f"are damaged; remove .* fetch --model={name}"):
+    with pytest.raises(WeightsError, match=f"{file} is not .* or damaged; .* fetch --model={name}"):
         build_network(name, 1, weights="imagenet", dropout=0.0)

@@ -177,13 +177,7 @@ def _torchvision_backbone(name: str, weights: str) -> Backbone:
     network = models.get_model(name, weights=None, **_arguments(name, form))
     features = _cut(network)
     if weights == "imagenet":
-        try:
-            load_weights(network, name, file)
-        except WeightsError as error:
-            raise WeightsError(
-                f"--model={name}: the ImageNet weights {file} are damaged; remove the file and get"
-                f" it again with: python -m deep_cnn fetch --model={name}"
-            ) from error
+        load_weights(network, name, file)
     return Backbone(network, features, form)
 
 
@@ -259,7 +253,10 @@ def load_weights(trunk: nn.Module, name: str, file: Path) -> None:
             f"--weights={file} does not exist; use imagenet, none or a file"
         ) from None
     except Exception as error:  # Damaged bytes make the reader fail in a dozen ways.
-        raise WeightsError(f"--weights={file} is not a file of weights that torch saved") from error
+        raise WeightsError(
+            f"--weights={file} is not a file of weights that torch saved, or damaged; replace it"
+            f" (python -m deep_cnn fetch --model={name} does so with torchvision's)"
+        ) from error
     wrong = _load(trunk, content)
     if wrong:
         raise WeightsError(
@@ -289,16 +286,11 @@ def _load(trunk: nn.Module, content: Any) -> list[str]:
     versions = {k[len(prefix) :]: v for k, v in versions.items() if f"{k}.".startswith(prefix)}
     state._metadata = versions or wanted._metadata  # type: ignore[attr-defined]
     missing, left = trunk.load_state_dict(state, strict=False)
-    modules = dict(trunk.named_modules())
+    cut = tuple(f"{k}." for k, module in trunk.named_modules() if isinstance(module, nn.Identity))
+    parts = {k for k, _ in trunk.named_children()}
     return [key for key in missing if not key.endswith("num_batches_tracked")] + [
-        key for key in left if key.partition(".")[0] in modules and not _is_of_head(key, modules)
+        key for key in left if key.partition(".")[0] in parts and not key.startswith(cut)
     ]
-
-
-def _is_of_head(key: str, modules: Mapping[str, nn.Module]) -> bool:
-    parts = key.split(".")
-    above = (modules.get(".".join(parts[:i])) for i in range(1, len(parts)))
-    return any(isinstance(module, nn.Identity) for module in above)
 
 
 def preprocessing_format(pre: str, name: str) -> InputFormat | None:

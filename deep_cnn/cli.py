@@ -5,6 +5,7 @@ import logging
 import os
 import shlex
 import sys
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import import_module
@@ -18,6 +19,7 @@ from deep_cnn.runs import RunResult, served_sweep
 from deep_cnn.signals import Signals, exit_status
 
 _LOGGER = logging.getLogger("deep_cnn")
+_CHOICES_BESIDE = 20
 _USAGE = """usage: python -m deep_cnn [--flag=value ...]
 
 Fine-tune a pretrained network to predict how people perceive pictures.
@@ -31,6 +33,7 @@ Fine-tune a pretrained network to predict how people perceive pictures.
   python -m deep_cnn sweep sweeps/lr.yaml --workers=2      the sweep, here; again = go on
   python -m deep_cnn agent ENTITY/PROJECT/SWEEP_ID         a sweep of W&B, in a warm process
   python -m deep_cnn report outputs                        the runs, best first
+  python -m deep_cnn fetch --model=resnet50                weights, for nodes without a network
 """
 
 
@@ -87,14 +90,16 @@ VERBS: Mapping[str, str] = {
     "sweep": "deep_cnn.sweep.command:sweep",
     "agent": "deep_cnn.sweep.command:agent",
     "report": "deep_cnn.report:report",
+    "fetch": "deep_cnn.fetch:fetch",
 }
 
 
 def verb_help(verb: str) -> str:
     """What `VERB -h` prints."""
     module = import_module(VERBS[verb].split(":")[0])
-    what = {"agent": "ENTITY/PROJECT/SWEEP_ID", "report": "[PATH ...]"}.get(verb, "FILE")
-    lines = [f"usage: python -m deep_cnn {verb} {what} [--flag=value ...]", ""]
+    known = {"agent": "ENTITY/PROJECT/SWEEP_ID", "report": "[PATH ...]", "fetch": ""}
+    what = f"{known.get(verb, 'FILE')} [--flag=value ...]".strip()
+    lines = [f"usage: python -m deep_cnn {verb} {what}", ""]
     lines += [str(getattr(module, verb).__doc__), ""]
     return "\n".join(lines + [_help_line(flag) for flag in module.FLAGS[verb].values()])
 
@@ -187,7 +192,12 @@ def _help_line(flag: Flag) -> str:
     defaults += [
         f"{task}: {known.defaults[flag.name]}"
         for task, known in names.TASKS.items()
-        if flag.name in known.defaults
+        if flag.group and flag.name in known.defaults
     ]
     choices = f" {{{','.join(flag.choices)}}}" if flag.choices else ""
-    return f"  --{flag.name:<16}{flag.help}{choices} (default: {'; '.join(defaults)})"
+    text = f"  --{flag.name:<16}{flag.help}"
+    default = f" (default: {'; '.join(defaults)})"
+    if len(flag.choices) <= _CHOICES_BESIDE:
+        return f"{text}{choices}{default}"
+    listed = textwrap.indent(textwrap.fill(", ".join(flag.choices), 80), " " * 20)
+    return f"{text}{default}, one of\n{listed}"

@@ -65,9 +65,16 @@ class TrainConfig:
         None, "data", "folder to keep them in, else OUT_DIR/cache", str, bookkeeping=True
     )
     pre: str = _flag("default", "data", "preprocessing", choices=names.PREPROCESSING)
-    model: str = _flag("efficientnet_lite0", "model", "network", choices=names.MODELS)
+    model: str = _flag("efficientnet_lite0", "model", "network", choices=tuple(names.MODELS))
     weights: str = _flag("imagenet", "model", "imagenet, none, or a file of weights")
-    freeze: str = _flag("none", "model", "what does not train", choices=names.FREEZE)
+    freeze: int | str = _flag(
+        "none",
+        "model",
+        "what does not train: none, trunk, or this many stages from the input",
+        int,
+        low=0,
+        also=names.FREEZE,
+    )
     dropout: float = _flag(
         0.2, "model", "dropout before the last layer", low=0, high=1, open_high=True
     )
@@ -155,10 +162,24 @@ class TrainConfig:
             raise ConfigError(
                 "--batch_size=1 is too small for the batch norm of lenet; use 2 or more"
             )
+        self._check_network()
         if self.initial_epoch >= self.epochs:
             raise ConfigError(
                 f"--initial_epoch={self.initial_epoch} leaves nothing to train;"
                 f" it must be below --epochs={self.epochs}"
+            )
+
+    def _check_network(self) -> None:
+        stages, size = names.MODELS[self.model], names.FIXED_SIZE.get(self.model)
+        if isinstance(self.freeze, int) and self.freeze > stages:
+            raise ConfigError(
+                f"--freeze={self.freeze} is too many: {self.model} has {stages} stages; give 0 to"
+                f" {stages}, none or trunk"
+            )
+        if size and self.pre == "resnet":
+            raise ConfigError(
+                f"--pre=resnet makes 224 x 224 pixels, but {self.model} takes {size} x {size};"
+                " use another --pre"
             )
 
     def _set(self, name: str, value: Any) -> None:
@@ -291,7 +312,8 @@ def split_argv(
             plain.append(word)
             continue
         name, equals, value = word[2:].partition("=")
-        name = {"data": "data_dir"}.get(name.replace("-", "_"), name.replace("-", "_"))
+        name = name.replace("-", "_")
+        name = name if name in known else {"data": "data_dir"}.get(name, name)
         if not equals and words and words[0].startswith("{"):
             value = words.pop(0)
         # A group may have the name of a flag; only a name may begin with a brace.

@@ -98,13 +98,12 @@ class Session:
     ) -> None:
         self.config, self.task, self.labels, self.device = config, task, labels, device
         self.check, self.store = check, store
-        if config.freeze == "trunk":
-            network.freeze_trunk()
+        network.freeze(config.freeze)
         self.network = network.to(device)
         self.dtype = choose_dtype(config.amp, device)
         if self.dtype != torch.float32:
             self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.features_once = config.freeze == "trunk" and config.pre not in AUGMENTS
+        self.features_once = network.frozen and config.pre not in AUGMENTS
         self.kept_features: NDArray[np.float32] | None = None
         self.evaluation_batch = _EVALUATION_BATCHES.get(device.type, _EVALUATION_BATCH)
         self.optimizer = build_optimizer(self.network, config)
@@ -199,7 +198,8 @@ class Session:
         form = self.network.form
         weights, optimizer = self.network.state_dict(), self.optimizer.state_dict()
         if copied:
-            weights = {name: value.clone() for name, value in weights.items()}
+            for name, value in weights.items():
+                weights[name] = value.clone()
             optimizer = deepcopy(optimizer)
         return {
             "state_dict": weights,

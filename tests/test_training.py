@@ -78,6 +78,7 @@ def test_the_best_checkpoint_is_of_the_best_epoch(tmp_path: Path) -> None:
         {"schedule": "hyperbolic", "decay": 0.5},
         {"optimizer": "adam", "pre": "augment"},
         {"optimizer": "adamw", "freeze": "trunk", "weight_decay": 0.1},
+        {"freeze": 2},
     ],
 )
 def test_resumed_equals_uninterrupted_bit_for_bit(

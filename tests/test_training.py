@@ -397,9 +397,9 @@ def test_a_batch_that_does_not_fit_names_the_largest_that_does(tmp_path: Path) -
     flags = ["--epochs=1", "--batch_size=64", "--model=mobilenet_v3_small", "--weights=none"]
     program = """
 import resource, sys
-from deep_cnn import Tracker, fit
+from deep_cnn import fit
 from deep_cnn.config import parse_config
-from deep_cnn.runs import RunFiles
+from deep_cnn.tracking import Tracker
 class Limit(Tracker):
     def start(self, start):
         used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()

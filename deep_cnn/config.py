@@ -48,6 +48,9 @@ class TrainConfig:
         high=1,
         open_high=True,
     )
+    crop_bottom: int = _flag(
+        0, "data", "rows of pixels to cut off below, 25 for Google's logo in Place Pulse", low=0
+    )
     strict_data: bool = _flag(False, "data", "stop at the first bad picture")
     num_workers: int | str = _flag(
         "auto",

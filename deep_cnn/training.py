@@ -214,7 +214,8 @@ class _Run:
         shown = []
         for i in picked:
             with suppress(ValueError):  # It may be gone by now; the run does not need it.
-                shown.append(Shown(thumbnail(examples.pictures[i]), truths[i], predictions[i]))
+                image = thumbnail(examples.pictures[i], self.config.crop_bottom)
+                shown.append(Shown(image, truths[i], predictions[i]))
         return shown
 
     def _prepare(self, device: torch.device) -> None:
@@ -234,7 +235,9 @@ class _Run:
         labels = content["labels"] if content else task.labels(found["train"], config)
         network = task.network(config, labels, weights="none" if content else None)
         place = config.cache_path
-        store = open_pictures(everything, config.pre, network.form, place, self._check)
+        store = open_pictures(
+            everything, config.pre, network.form, place, self._check, config.crop_bottom
+        )
         found = {k: usable(some, config, self._check, store) for k, some in found.items()}
         if not content:  # Again, without the pictures that turned out to be bad.
             labels = task.labels(found["train"], config)

@@ -101,12 +101,14 @@ def joined(one: Examples, other: Examples) -> Examples:
     )
 
 
-def find_bad(examples: Examples, check: Callable[[], None] = lambda: None) -> dict[int, str]:
+def find_bad(
+    examples: Examples, check: Callable[[], None] = lambda: None, crop_bottom: int = 0
+) -> dict[int, str]:
     """The pictures that cannot be decoded, by index, with the reason; `check` may end it early."""
 
     def fault(picture: Picture) -> str | None:
         try:
-            decode(picture)
+            decode(picture, crop_bottom)
         except ValueError as error:
             return str(error)
         return None
@@ -134,14 +136,16 @@ class _PictureSet(Dataset[tuple[Tensor, int]]):
         augment: bool,
         seed: int,
         epoch: int,
+        crop_bottom: int,
     ) -> None:
         self.examples, self.form, self.seed, self.epoch = examples, form, seed, epoch
+        self.crop_bottom = crop_bottom
         self.shape = SHAPES[pre]
         self.augment = AUGMENTS.get(pre) if augment else None
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         try:
-            image = decode(self.examples.pictures[index])
+            image = decode(self.examples.pictures[index], self.crop_bottom)
         except ValueError as error:  # It was checked when the run began.
             name = self.examples.names[index]
             raise DataError(f"{name} cannot be read any more ({error}); put it back") from None
@@ -172,9 +176,12 @@ def load_batches(
     epoch: int = 0,
     workers: int = 0,
     pin: bool = False,
+    crop_bottom: int = 0,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Batches of pictures (B, C, H, W) uint8 with their indices (B,) int64, in the given order."""
-    pictures = _PictureSet(examples, pre, form, augment=augment, seed=seed, epoch=epoch)
+    pictures = _PictureSet(
+        examples, pre, form, augment=augment, seed=seed, epoch=epoch, crop_bottom=crop_bottom
+    )
     loader = DataLoader(
         pictures,
         batch_sampler=[list(batch) for batch in order],

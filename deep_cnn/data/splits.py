@@ -30,13 +30,15 @@ class Examples:
     """The pictures of one split, with what is to be learned of each.
 
     `names` tell pictures apart for ever; `targets` is (N,) float64 scores or int64 classes,
-    `weights` (N,) float64.
+    `weights` (N,) float64. Pictures with one of the `keys` belong in one split; where there are
+    none, a picture's name is its key.
     """
 
     names: tuple[str, ...]
     pictures: Sequence[Picture]
     targets: NDArray[np.float64] | NDArray[np.int64]
     weights: NDArray[np.float64]
+    keys: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.names)
@@ -49,6 +51,7 @@ class Examples:
             [self.pictures[i] for i in kept],
             self.targets[kept],
             self.weights[kept],
+            tuple(self.keys[i] for i in kept) if self.keys else (),
         )
 
 
@@ -59,29 +62,30 @@ def hashed(name: str, salt: str) -> float:
 
 
 def assign_splits(
-    names: Sequence[str],
+    keys: Sequence[str],
     marks: Sequence[str | None],
     *,
     val_split: float,
     test_split: float,
     seed: int,
 ) -> list[str]:
-    """The split of each picture: as marked, else by a hash of its name.
+    """The split of each picture: as marked, else by a hash of its key.
 
     A picture's split does not depend on what other pictures there are, unless they are marked.
     Test does not depend on `seed`: a repeat with another seed must not train on the first one's.
     """
     splits = [mark or "train" for mark in marks]
     if "test" not in splits:
-        for i, name in enumerate(names):
-            if splits[i] == "train" and hashed(name, "test") < test_split:
+        for i, key in enumerate(keys):
+            if splits[i] == "train" and hashed(key, "test") < test_split:
                 splits[i] = "test"
     if "val" not in splits:
         train = [i for i, split in enumerate(splits) if split == "train"]
-        numbers = {i: hashed(names[i], f"val {seed}") for i in train}
-        chosen = [i for i in train if numbers[i] < val_split] or sorted(train, key=numbers.get)[:1]  # type: ignore[arg-type]
-        for i in chosen:
-            splits[i] = "val"
+        numbers = {i: hashed(keys[i], f"val {seed}") for i in train}
+        lowest = min(numbers.values(), default=0.0)  # One key at least, however few there are.
+        for i in train:
+            if numbers[i] < val_split or numbers[i] == lowest:
+                splits[i] = "val"
     return splits
 
 
@@ -98,6 +102,7 @@ def joined(one: Examples, other: Examples) -> Examples:
         [*one.pictures, *other.pictures],
         np.concatenate([one.targets, other.targets]),
         np.concatenate([one.weights, other.weights]),
+        one.keys + other.keys,
     )
 
 

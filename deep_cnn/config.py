@@ -111,6 +111,7 @@ class TrainConfig:
     test_net: str | None = _flag(
         None, "run", "checkpoint to evaluate once on the test split", str, bookkeeping=True
     )
+    dry_run: bool = _flag(False, "run", "describe the data and stop", bookkeeping=True)
     wandb: bool | None = _flag(
         None,
         "run",

@@ -27,6 +27,7 @@ from deep_cnn.data.cache import open_pictures
 from deep_cnn.data.images import thumbnail
 from deep_cnn.data.splits import joined, subset
 from deep_cnn.devices import choose_device, seed_everything
+from deep_cnn.errors import ConfigError
 from deep_cnn.loop import Interrupted, LossNotFinite, Pass
 from deep_cnn.names import TASKS
 from deep_cnn.resuming import check_resumable, restore_into, test_of
@@ -74,6 +75,8 @@ def fit(
     Raises a DeepCnnError for what the user can mend.
     """
     tracker = tracker or Tracker()
+    if config.dry_run:
+        raise ConfigError("--dry_run trains nothing; fit() and sweeps do not take it, drop it")
     device = choose_device(config.device)
     _LOGGER.info("Running on %s device", device.type)
     content = load_checkpoint(Path(config.resume)) if config.resume else None

@@ -14,6 +14,7 @@ class Option:
     default: str | int | float | bool
     help: str
     low: float = -math.inf
+    choices: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,9 +35,25 @@ CLASSIFICATION_METRICS = ("precision@1", "precision@5")
 TASKS: Mapping[str, TaskNames] = MappingProxyType(
     {
         "perception": TaskNames(
-            "a score for a picture, from scores.csv beside the pictures",
+            "a score for a picture, from scores.csv beside the pictures, or Place Pulse 2.0",
             REGRESSION_METRICS,
-            options={"study": Option("score", "column of scores.csv to learn")},
+            options={
+                "study": Option(
+                    "score", "column of scores.csv to learn; study of Place Pulse: safer by default"
+                ),
+                "group": Option(
+                    "none",
+                    "city keeps the pictures of a city in one split",
+                    choices=("none", "city"),
+                ),
+                "weighting": Option(
+                    "none", "Place Pulse: sigma weighs by 1/sigma^2", choices=("none", "sigma")
+                ),
+                "min_votes": Option(0, "Place Pulse: pictures with fewer are left out", low=0),
+                "no_imagery": Option(
+                    "drop", "Place Pulse: pictures that say so", choices=("drop", "keep")
+                ),
+            },
         ),
         "folders": TaskNames(
             "a class for a picture, from train/<class>/ and val/<class>/",

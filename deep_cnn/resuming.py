@@ -35,7 +35,7 @@ def check_resumable(config: TrainConfig, content: Mapping[str, Any]) -> None:
         )
     for name, value in config.flags().items():
         free = name in _FREE_ON_RESUME or known[name].bookkeeping
-        if not free and value != content["config"].get(name):
+        if not free and value != content["config"].get(name, known[name].default):
             raise CheckpointError(
                 f"--{name}={value} does not fit the checkpoint, which has"
                 f" {content['config'].get(name)}; drop --{name}, or begin a new run with"

@@ -51,7 +51,7 @@ def usable(
     if store:
         bad = {i: store.bad[name] for i, name in enumerate(examples.names) if name in store.bad}
     else:
-        bad = find_bad(examples, check)
+        bad = find_bad(examples, check, config.crop_bottom)
     if not bad:
         return examples
     first = next(iter(bad))
@@ -209,6 +209,7 @@ class Session:
             "labels": dict(self.labels),
             "input": {
                 "pre": self.config.pre,
+                "crop_bottom": self.config.crop_bottom,
                 "resize": form.resize,
                 "crop": form.crop,
                 "mean": form.mean,
@@ -258,6 +259,7 @@ class Session:
             epoch=epoch,
             workers=choose_workers(self.config.num_workers, self.device),
             pin=self.device.type == "cuda",
+            crop_bottom=self.config.crop_bottom,
         )
 
     def _from_store(

@@ -74,6 +74,18 @@ def test_a_bad_picture_is_a_value_error_with_a_reason(tmp_path: Path, fault: str
     assert set(find_bad(examples)) == {1}
 
 
+def test_the_bottom_is_cut_off_what_is_upright(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(gradient()).save(tmp_path / "turned.png", exif=exif)
+    whole = np.asarray(decode(tmp_path / "turned.png"))
+    assert np.array_equal(decode(tmp_path / "turned.png", 25), whole[:-25])
+    assert np.array_equal(decode(gradient(), 25), gradient()[:-25])
+    for picture in (gradient(60, 25), tmp_path / "turned.png"):
+        with pytest.raises(ValueError, match="pixels, too few for --crop_bottom"):
+            decode(picture, 25 if isinstance(picture, np.ndarray) else 60)
+
+
 @pytest.mark.parametrize(
     "size", [(300, 300), (640, 427), (427, 640), (100, 80), (257, 256), (1000, 30)]
 )

@@ -18,7 +18,7 @@ LAYERS = [
     ["session"],
     ["resuming"],
     ["training"],
-    ["testing", "sweep"],
+    ["testing", "summary", "sweep"],
     ["report", "fetch"],
     ["cli"],
 ]

@@ -360,6 +360,17 @@ def test_going_on_from_an_older_state_overwrites_nothing(tmp_path: Path) -> None
         fit(resumed_config(files.last, {"resume": files.last, "epochs": 2}))
 
 
+def test_a_checkpoint_from_before_a_flag_goes_on(tmp_path: Path) -> None:
+    straight = fit(digits(tmp_path / "a", epochs=2))
+    fit(digits(tmp_path / "b", epochs=1), FileTracker())
+    last = tmp_path / "b" / "models" / "d.pt"
+    content = torch.load(last, weights_only=True)
+    del content["config"]["crop_bottom"]
+    torch.save(content, last)
+    resumed = fit(resumed_config(last, {"resume": last, "epochs": 2}), FileTracker())
+    assert resumed.history == straight.history
+
+
 def test_a_test_with_other_classes_is_refused(tmp_path: Path) -> None:
     folder = make_classes(tmp_path / "data")
     common = {"model": "lenet", "weights": "none", "epochs": 1, "run_name": "f"}

@@ -63,7 +63,12 @@ _in_memory: dict[str, Store] = {}
 
 
 def open_pictures(
-    examples: Examples, pre: str, form: InputFormat, folder: Path | None, check: Check
+    examples: Examples,
+    pre: str,
+    form: InputFormat,
+    folder: Path | None,
+    check: Check,
+    crop_bottom: int = 0,
 ) -> Store | None:
     """The pictures of `examples`, decoded and shaped: from `folder`, where they are put if need be.
 
@@ -71,10 +76,11 @@ def open_pictures(
     called now and then, and may raise. Pictures that are arrays already are kept in memory.
     """
     shape, channels = SHAPES[pre], form.channels
+    shaping = [shape.__name__, asdict(form), crop_bottom]
 
     def shaped(picture: Picture) -> NDArray[np.uint8] | str:
         try:
-            return to_array(shape(decode(picture), form), channels)
+            return to_array(shape(decode(picture, crop_bottom), form), channels)
         except ValueError as error:
             cause = error.__cause__
             if isinstance(cause, MemoryError) or getattr(cause, "errno", None) in _PASSING:
@@ -83,7 +89,7 @@ def open_pictures(
 
     if all(isinstance(picture, np.ndarray) for picture in examples.pictures):
         raw = [hashlib.sha256(picture).digest() for picture in examples.pictures]  # type: ignore[arg-type]
-        key = fingerprint([shape.__name__, asdict(form), examples.names, raw])
+        key = fingerprint([*shaping, examples.names, raw])
         if key not in _in_memory:
             values = np.stack([np.asarray(shaped(picture)) for picture in examples.pictures])
             rows = {name: i for i, name in enumerate(examples.names)}
@@ -96,7 +102,7 @@ def open_pictures(
     names = [examples.names[i] for i in order]
     pictures = [examples.pictures[i] for i in order]
     key = fingerprint(
-        [_VERSION, shape.__name__, asdict(form), *(_stamp(n, p) for n, p in zip(names, pictures))]  # noqa: B905
+        [_VERSION, *shaping, *(_stamp(n, p) for n, p in zip(names, pictures, strict=True))]
     )
 
     def fill(values: NDArray[np.uint8]) -> Mapping[str, Any]:

@@ -30,13 +30,15 @@ class Examples:
     """The pictures of one split, with what is to be learned of each.
 
     `names` tell pictures apart for ever; `targets` is (N,) float64 scores or int64 classes,
-    `weights` (N,) float64.
+    `weights` (N,) float64. Pictures with one of the `keys` belong in one split; where there are
+    none, a picture's name is its key.
     """
 
     names: tuple[str, ...]
     pictures: Sequence[Picture]
     targets: NDArray[np.float64] | NDArray[np.int64]
     weights: NDArray[np.float64]
+    keys: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.names)
@@ -49,6 +51,7 @@ class Examples:
             [self.pictures[i] for i in kept],
             self.targets[kept],
             self.weights[kept],
+            tuple(self.keys[i] for i in kept) if self.keys else (),
         )
 
 
@@ -59,29 +62,30 @@ def hashed(name: str, salt: str) -> float:
 
 
 def assign_splits(
-    names: Sequence[str],
+    keys: Sequence[str],
     marks: Sequence[str | None],
     *,
     val_split: float,
     test_split: float,
     seed: int,
 ) -> list[str]:
-    """The split of each picture: as marked, else by a hash of its name.
+    """The split of each picture: as marked, else by a hash of its key.
 
     A picture's split does not depend on what other pictures there are, unless they are marked.
     Test does not depend on `seed`: a repeat with another seed must not train on the first one's.
     """
     splits = [mark or "train" for mark in marks]
     if "test" not in splits:
-        for i, name in enumerate(names):
-            if splits[i] == "train" and hashed(name, "test") < test_split:
+        for i, key in enumerate(keys):
+            if splits[i] == "train" and hashed(key, "test") < test_split:
                 splits[i] = "test"
     if "val" not in splits:
         train = [i for i, split in enumerate(splits) if split == "train"]
-        numbers = {i: hashed(names[i], f"val {seed}") for i in train}
-        chosen = [i for i in train if numbers[i] < val_split] or sorted(train, key=numbers.get)[:1]  # type: ignore[arg-type]
-        for i in chosen:
-            splits[i] = "val"
+        numbers = {i: hashed(keys[i], f"val {seed}") for i in train}
+        lowest = min(numbers.values(), default=0.0)  # One key at least, however few there are.
+        for i in train:
+            if numbers[i] < val_split or numbers[i] == lowest:
+                splits[i] = "val"
     return splits
 
 
@@ -98,15 +102,18 @@ def joined(one: Examples, other: Examples) -> Examples:
         [*one.pictures, *other.pictures],
         np.concatenate([one.targets, other.targets]),
         np.concatenate([one.weights, other.weights]),
+        one.keys + other.keys,
     )
 
 
-def find_bad(examples: Examples, check: Callable[[], None] = lambda: None) -> dict[int, str]:
+def find_bad(
+    examples: Examples, check: Callable[[], None] = lambda: None, crop_bottom: int = 0
+) -> dict[int, str]:
     """The pictures that cannot be decoded, by index, with the reason; `check` may end it early."""
 
     def fault(picture: Picture) -> str | None:
         try:
-            decode(picture)
+            decode(picture, crop_bottom)
         except ValueError as error:
             return str(error)
         return None
@@ -134,14 +141,16 @@ class _PictureSet(Dataset[tuple[Tensor, int]]):
         augment: bool,
         seed: int,
         epoch: int,
+        crop_bottom: int,
     ) -> None:
         self.examples, self.form, self.seed, self.epoch = examples, form, seed, epoch
+        self.crop_bottom = crop_bottom
         self.shape = SHAPES[pre]
         self.augment = AUGMENTS.get(pre) if augment else None
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         try:
-            image = decode(self.examples.pictures[index])
+            image = decode(self.examples.pictures[index], self.crop_bottom)
         except ValueError as error:  # It was checked when the run began.
             name = self.examples.names[index]
             raise DataError(f"{name} cannot be read any more ({error}); put it back") from None
@@ -172,9 +181,12 @@ def load_batches(
     epoch: int = 0,
     workers: int = 0,
     pin: bool = False,
+    crop_bottom: int = 0,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Batches of pictures (B, C, H, W) uint8 with their indices (B,) int64, in the given order."""
-    pictures = _PictureSet(examples, pre, form, augment=augment, seed=seed, epoch=epoch)
+    pictures = _PictureSet(
+        examples, pre, form, augment=augment, seed=seed, epoch=epoch, crop_bottom=crop_bottom
+    )
     loader = DataLoader(
         pictures,
         batch_sampler=[list(batch) for batch in order],

@@ -58,6 +58,7 @@ TASKS: Mapping[str, TaskNames] = MappingProxyType(
         "folders": TaskNames(
             "a class for a picture, from train/<class>/ and val/<class>/",
             CLASSIFICATION_METRICS,
+            options={"keep": Option("auto", "file of the classes to keep; auto: keep.txt; none")},
         ),
         "digits": TaskNames(
             "scikit-learn's handwritten digits, 28x28x1, for a LeNet",

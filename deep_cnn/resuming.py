@@ -10,8 +10,8 @@ from deep_cnn.errors import CheckpointError
 from deep_cnn.runs import RunFiles, RunResult
 from deep_cnn.session import Session
 
-# What may differ between a checkpoint and the run that goes on from it.
-_FREE_ON_RESUME = ("epochs", "patience", "data_dir", "strict_data")
+# What may differ between a checkpoint and the run that goes on from it; classes are compared.
+_FREE_ON_RESUME = ("epochs", "patience", "data_dir", "keep", "strict_data")
 
 
 def resumed_config(path: Path, changes: Mapping[str, Any]) -> TrainConfig:

@@ -381,8 +381,8 @@ class _Run:
         return {
             **self.session.state(copied=copied),
             "run_name": self.files.name,
-            # With the data's place in full, so that --test_net finds it from any folder.
-            "config": {**self.config.flags(), "data_dir": self._data_dir()},
+            # With its places in full, so that --test_net finds the data from any folder.
+            "config": {**self.config.flags(), **self._places()},
             "epoch": self.epoch,
             "random": random_states(),
             "data": self.digest,
@@ -392,9 +392,13 @@ class _Run:
             "tracking": dict(self.tracker.kept),
         }
 
-    def _data_dir(self) -> str:
-        given = self.config.data_dir
-        return given if given == SAMPLE_DATA else str(self.config.data_path.resolve())
+    def _places(self) -> Mapping[str, str]:
+        given, keep = self.config.data_dir, self.config.options.get("keep", "auto")
+        bundled, no_file = given == SAMPLE_DATA, keep in ("auto", "none")
+        return {
+            "data_dir": given if bundled else str(self.config.data_path.resolve()),
+            **({} if no_file else {"keep": str(Path(keep).expanduser().resolve())}),
+        }
 
     def _reason(self) -> StopReason | None:
         patience, best = self.config.patience, self.best

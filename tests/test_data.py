@@ -1,5 +1,6 @@
 """Decoding whatever is in a file, shaping it, and splits that stay."""
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -129,6 +130,19 @@ def test_a_new_picture_moves_no_other_one() -> None:
     share = {split: list(before.values()).count(split) / 3000 for split in ("train", "val", "test")}
     assert share["test"] == pytest.approx(0.15, abs=0.03)
     assert share["val"] == pytest.approx(0.85 * 0.2, abs=0.03)
+
+
+def test_which_picture_goes_where_never_changes() -> None:
+    def number(name: str, salt: str) -> float:
+        digest = hashlib.sha256(f"{salt}\0{name}".encode(errors="surrogatepass")).digest()
+        return int.from_bytes(digest[:7], "little") / 2**56
+
+    names = [*NAMES, "\udcff.jpg", "Łódź/ü.jpg"]
+    expected = [
+        "test" if number(n, "test") < 0.15 else "val" if number(n, "val 0") < 0.2 else "train"
+        for n in names
+    ]
+    assert assign_splits(names, [None] * len(names), **SETTINGS) == expected
 
 
 def test_another_seed_gives_another_val_and_the_same_test() -> None:

@@ -12,10 +12,11 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -99,11 +100,9 @@ def open_pictures(
     if folder is None:
         return None
     order = sorted(range(len(examples)), key=examples.names.__getitem__)
-    names = [examples.names[i] for i in order]
-    pictures = [examples.pictures[i] for i in order]
-    key = fingerprint(
-        [_VERSION, *shaping, *(_stamp(n, p) for n, p in zip(names, pictures, strict=True))]
-    )
+    ordered = examples.take(order)
+    names, pictures = ordered.names, ordered.pictures
+    key = fingerprint(chain([_VERSION, *shaping], map(_stamp, names, pictures)))
 
     def fill(values: NDArray[np.uint8]) -> Mapping[str, Any]:
         bad = {}
@@ -112,7 +111,7 @@ def open_pictures(
             try:
                 for begin in range(0, len(pictures), _AT_ONCE):
                     check()
-                    part = pictures[begin : begin + _AT_ONCE]
+                    part = [pictures[i] for i in range(begin, min(begin + _AT_ONCE, len(names)))]
                     for i, found in enumerate(pool.map(shaped, part), begin):
                         if isinstance(found, str):
                             bad[names[i]] = found
@@ -161,7 +160,7 @@ def open_features(
     return None if entry is None else entry[0]
 
 
-def fingerprint(parts: Sequence[Any]) -> str:
+def fingerprint(parts: Iterable[Any]) -> str:
     """A short hash of anything that has a repr."""
     digest = hashlib.sha256()
     for part in parts:

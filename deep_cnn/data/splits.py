@@ -3,9 +3,11 @@
 import hashlib
 import os
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import compress
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,6 +25,20 @@ from deep_cnn.names import InputFormat
 _CHECKING: dict[str, Any] = {"desc": "Checking pictures", "unit": "", "delay": 2, "leave": False,
                              "disable": None}  # fmt: skip
 SPLITS = ("train", "val", "test")
+
+
+@dataclass(frozen=True, slots=True)
+class Files(Sequence[Path]):
+    """The files `names` under `root`; a path is made when it is asked for, and not kept."""
+
+    root: Path
+    names: Sequence[str]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, index: int) -> Path:  # type: ignore[override]
+        return self.root / self.names[index]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,19 +62,23 @@ class Examples:
     def take(self, indices: Sequence[int]) -> "Examples":
         """Only the pictures at `indices`, in that order."""
         kept = list(indices)
-        return Examples(
-            tuple(self.names[i] for i in kept),
-            [self.pictures[i] for i in kept],
-            self.targets[kept],
-            self.weights[kept],
-            tuple(self.keys[i] for i in kept) if self.keys else (),
-        )
+        names = tuple(self.names[i] for i in kept)
+        pictures: Sequence[Picture]
+        if isinstance(self.pictures, Files):
+            pictures = Files(self.pictures.root, names)
+        else:
+            pictures = [self.pictures[i] for i in kept]
+        keys = tuple(self.keys[i] for i in kept) if self.keys else ()
+        return Examples(names, pictures, self.targets[kept], self.weights[kept], keys)
 
 
-def hashed(name: str, salt: str) -> float:
-    """A number in [0, 1) that depends on `name` and `salt` alone."""
-    digest = hashlib.sha256(f"{salt}\0{name}".encode(errors="surrogatepass")).digest()
-    return int.from_bytes(digest[:7], "little") / 2**56
+def hashed(names: Iterable[str], salt: str) -> NDArray[np.float64]:
+    """For each name a number in [0, 1) that depends on it and on `salt` alone."""
+    start = f"{salt}\0"
+    texts = ((start + name).encode(errors="surrogatepass") for name in names)
+    digests = (hashlib.sha256(text).digest() for text in texts)
+    numbers = (int.from_bytes(digest[:7], "little") for digest in digests)
+    return np.fromiter(numbers, dtype=np.uint64) / 2**56
 
 
 def assign_splits(
@@ -75,31 +95,37 @@ def assign_splits(
     Test does not depend on `seed`: a repeat with another seed must not train on the first one's.
     """
     splits = [mark or "train" for mark in marks]
+    train = np.array([split == "train" for split in splits], dtype=bool)
     if "test" not in splits:
-        for i, key in enumerate(keys):
-            if splits[i] == "train" and hashed(key, "test") < test_split:
-                splits[i] = "test"
-    if "val" not in splits:
-        train = [i for i, split in enumerate(splits) if split == "train"]
-        numbers = {i: hashed(keys[i], f"val {seed}") for i in train}
-        lowest = min(numbers.values(), default=0.0)  # One key at least, however few there are.
-        for i in train:
-            if numbers[i] < val_split or numbers[i] == lowest:
-                splits[i] = "val"
+        chosen = np.flatnonzero(train)[hashed(compress(keys, train), "test") < test_split]
+        for i in chosen:
+            splits[i] = "test"
+        train[chosen] = False
+    if "val" not in splits and train.any():
+        numbers = hashed(compress(keys, train), f"val {seed}")
+        at_least_one = max(val_split, np.nextafter(numbers.min(), 1))
+        for i in np.flatnonzero(train)[numbers < at_least_one]:
+            splits[i] = "val"
     return splits
 
 
 def subset(examples: Examples, size: int, seed: int) -> Examples:
     """`size` of the pictures, the same ones each time for the same seed."""
-    numbers = [hashed(name, f"subset {seed}") for name in examples.names]
+    numbers = hashed(examples.names, f"subset {seed}")
     return examples.take(sorted(np.argsort(numbers, kind="stable")[:size].tolist()))
 
 
 def joined(one: Examples, other: Examples) -> Examples:
-    """The pictures of both."""
+    """The pictures of both, which lie under one root where they are files."""
+    names = one.names + other.names
+    pictures: Sequence[Picture]
+    if isinstance(one.pictures, Files):
+        pictures = Files(one.pictures.root, names)
+    else:
+        pictures = [*one.pictures, *other.pictures]
     return Examples(
-        one.names + other.names,
-        [*one.pictures, *other.pictures],
+        names,
+        pictures,
         np.concatenate([one.targets, other.targets]),
         np.concatenate([one.weights, other.weights]),
         one.keys + other.keys,

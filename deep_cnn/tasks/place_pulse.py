@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from deep_cnn.data.listing import SUFFIXES
 from deep_cnn.data.splits import Examples
 from deep_cnn.errors import ConfigError, DataError, choose_from
 from deep_cnn.metrics import pairwise_accuracy
-from deep_cnn.tasks.folders import SUFFIXES
 from deep_cnn.tasks.tables import listed, number, read_rows
 
 _LOGGER = logging.getLogger("deep_cnn")

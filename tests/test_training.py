@@ -414,7 +414,7 @@ from deep_cnn.tracking import Tracker
 class Limit(Tracker):
     def start(self, start):
         used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
-        resource.setrlimit(resource.RLIMIT_AS, (used + 700 * 2**20,) * 2)
+        resource.setrlimit(resource.RLIMIT_AS, (used + 400 * 2**20,) * 2)
 print(fit(parse_config(sys.argv[1:]), Limit()).error)
 """
     words = [sys.executable, "-c", program, *flags, f"--out_dir={tmp_path}"]

@@ -85,7 +85,7 @@ def reference(folder: Path, epochs: int) -> Timing:
 def head_reference(folder: Path, epochs: int) -> Timing:
     """The same for the last layer of efficientnet_lite0: the frozen trunk runs in each epoch."""
     network = build_network("efficientnet_lite0", 1, weights="imagenet", dropout=0.2)
-    network.freeze_trunk()
+    network.freeze("trunk")
     form = network.form
 
     def pre(image: Image.Image) -> torch.Tensor:

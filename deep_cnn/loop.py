@@ -120,7 +120,13 @@ def largest(below: int, fits: Callable[[int], bool]) -> int:
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says, in one of the many ways, that memory was not enough."""
-    words = ("out of memory", "not enough memory", "can't allocate memory")
+    words = (
+        "out of memory",
+        "not enough memory",
+        "can't allocate memory",
+        "ALLOC_FAILED",
+        "could not create a primitive",  # oneDNN knows no better word.
+    )
     return isinstance(error, MemoryError) or any(word in str(error) for word in words)
 
 

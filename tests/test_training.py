@@ -2,6 +2,9 @@
 
 import csv
 import json
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -386,3 +389,25 @@ def test_weights_count_even_with_one_picture_a_step(tmp_path: Path) -> None:
                              freeze="trunk", optimizer="sgd", lr=1e-3)  # fmt: skip
         results.append(fit(config).metrics["mae_val"])
     assert results[0] != results[1]
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="limits memory as Linux does")
+def test_a_batch_that_does_not_fit_names_the_largest_that_does(tmp_path: Path) -> None:
+    flags = ["--epochs=1", "--batch_size=64", "--model=mobilenet_v3_small", "--weights=none"]
+    program = """
+import resource, sys
+from deep_cnn import Tracker, fit
+from deep_cnn.config import parse_config
+from deep_cnn.runs import RunFiles
+class Limit(Tracker):
+    def start(self, start):
+        used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (used + 700 * 2**20,) * 2)
+print(fit(parse_config(sys.argv[1:]), Limit()).error)
+"""
+    words = [sys.executable, "-c", program, *flags, f"--out_dir={tmp_path}"]
+    done = subprocess.run(words, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    found = re.search(r"out of memory at --batch_size=64; --batch_size=(\d+) fits", done.stdout)
+    assert found, done.stdout
+    assert 1 < int(found[1]) < 64

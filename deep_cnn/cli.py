@@ -5,25 +5,29 @@ import logging
 import os
 import shlex
 import sys
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
+from typing import TextIO
 
 from deep_cnn import names
-from deep_cnn.config import config_from, flags, is_arguments, split_argv
+from deep_cnn.config import TrainConfig, config_from, flags, is_arguments, split_argv
 from deep_cnn.errors import ConfigError, DeepCnnError, choose_from
 from deep_cnn.flag import Flag
 from deep_cnn.runs import RunResult, served_sweep
 from deep_cnn.signals import Signals, exit_status
 
 _LOGGER = logging.getLogger("deep_cnn")
+_CHOICES_BESIDE = 20
 _USAGE = """usage: python -m deep_cnn [--flag=value ...]
 
 Fine-tune a pretrained network to predict how people perceive pictures.
 
   python -m deep_cnn --epochs=1                            the bundled sample, the bundled weights
   python -m deep_cnn --data_dir=FOLDER --run_name=first    your pictures
+  python -m deep_cnn --data_dir=FOLDER --dry_run           what is in it; trains nothing
   python -m deep_cnn --resume=outputs/models/first.pt      go on where it stopped
   python -m deep_cnn --test_net=outputs/models/first.pt    the one look at the test split
   python -m deep_cnn check sweeps/lr.yaml                  every fault of a W&B sweep file
@@ -31,6 +35,7 @@ Fine-tune a pretrained network to predict how people perceive pictures.
   python -m deep_cnn sweep sweeps/lr.yaml --workers=2      the sweep, here; again = go on
   python -m deep_cnn agent ENTITY/PROJECT/SWEEP_ID         a sweep of W&B, in a warm process
   python -m deep_cnn report outputs                        the runs, best first
+  python -m deep_cnn fetch --model=resnet50                weights, for nodes without a network
 """
 
 
@@ -87,14 +92,16 @@ VERBS: Mapping[str, str] = {
     "sweep": "deep_cnn.sweep.command:sweep",
     "agent": "deep_cnn.sweep.command:agent",
     "report": "deep_cnn.report:report",
+    "fetch": "deep_cnn.fetch:fetch",
 }
 
 
 def verb_help(verb: str) -> str:
     """What `VERB -h` prints."""
     module = import_module(VERBS[verb].split(":")[0])
-    what = {"agent": "ENTITY/PROJECT/SWEEP_ID", "report": "[PATH ...]"}.get(verb, "FILE")
-    lines = [f"usage: python -m deep_cnn {verb} {what} [--flag=value ...]", ""]
+    known = {"agent": "ENTITY/PROJECT/SWEEP_ID", "report": "[PATH ...]", "fetch": ""}
+    what = f"{known.get(verb, 'FILE')} [--flag=value ...]".strip()
+    lines = [f"usage: python -m deep_cnn {verb} {what}", ""]
     lines += [str(getattr(module, verb).__doc__), ""]
     return "\n".join(lines + [_help_line(flag) for flag in module.FLAGS[verb].values()])
 
@@ -116,7 +123,9 @@ def _train(words: list[str]) -> int:
         from deep_cnn.tracking import open_tracker
 
         config = config or resuming.resumed_config(Path(given["resume"]), given)
-        with _log_on_stderr():
+        if config.dry_run:
+            return _describe(config)
+        with _log_on(sys.stderr):
             return _end(training.fit(config, open_tracker(config), signalled=signals))
 
 
@@ -125,7 +134,7 @@ def _train_served(words: list[str], sweep: Mapping[str, str]) -> RunResult:
     with Signals() as signals:
         from deep_cnn.sweep import served
 
-        with _log_on_stderr():
+        with _log_on(sys.stderr):
             given: Mapping[str, str] = {"words": shlex.join(words)}
             try:
                 given = split_argv(words, sweep=True)
@@ -134,6 +143,16 @@ def _train_served(words: list[str], sweep: Mapping[str, str]) -> RunResult:
                 served.report_failure(given, sweep, str(error))
                 raise
             return served.run_served(config, sweep, signals)
+
+
+def _describe(config: TrainConfig) -> int:
+    """Print what the data are, and train nothing."""
+    from deep_cnn.summary import describe
+
+    with _log_on(sys.stdout):
+        for line in describe(config):
+            print(line)
+    return 0
 
 
 def _end(result: RunResult) -> int:
@@ -151,15 +170,17 @@ def _test(given: Mapping[str, str]) -> int:
     from deep_cnn import resuming, testing
 
     config = resuming.resumed_config(Path(given["test_net"]), given)
-    with _log_on_stderr():
+    if config.dry_run:
+        return _describe(config)
+    with _log_on(sys.stderr):
         metrics = testing.test(config)
     print("Test " + " ".join(f"{name}={value:.6g}" for name, value in metrics.items()))
     return 0
 
 
 @contextmanager
-def _log_on_stderr() -> Iterator[None]:
-    handler = logging.StreamHandler(sys.stderr)
+def _log_on(stream: TextIO) -> Iterator[None]:
+    handler = logging.StreamHandler(stream)
     _LOGGER.addHandler(handler)
     _LOGGER.setLevel(logging.INFO)
     try:
@@ -187,7 +208,12 @@ def _help_line(flag: Flag) -> str:
     defaults += [
         f"{task}: {known.defaults[flag.name]}"
         for task, known in names.TASKS.items()
-        if flag.name in known.defaults
+        if flag.group and flag.name in known.defaults
     ]
     choices = f" {{{','.join(flag.choices)}}}" if flag.choices else ""
-    return f"  --{flag.name:<16}{flag.help}{choices} (default: {'; '.join(defaults)})"
+    text = f"  --{flag.name:<16}{flag.help}"
+    default = f" (default: {'; '.join(defaults)})"
+    if len(flag.choices) <= _CHOICES_BESIDE:
+        return f"{text}{choices}{default}"
+    listed = textwrap.indent(textwrap.fill(", ".join(flag.choices), 80), " " * 20)
+    return f"{text}{default}, one of\n{listed}"

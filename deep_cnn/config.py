@@ -48,6 +48,9 @@ class TrainConfig:
         high=1,
         open_high=True,
     )
+    crop_bottom: int = _flag(
+        0, "data", "rows of pixels to cut off below, 25 for Google's logo in Place Pulse", low=0
+    )
     strict_data: bool = _flag(False, "data", "stop at the first bad picture")
     num_workers: int | str = _flag(
         "auto",
@@ -65,9 +68,16 @@ class TrainConfig:
         None, "data", "folder to keep them in, else OUT_DIR/cache", str, bookkeeping=True
     )
     pre: str = _flag("default", "data", "preprocessing", choices=names.PREPROCESSING)
-    model: str = _flag("efficientnet_lite0", "model", "network", choices=names.MODELS)
+    model: str = _flag("efficientnet_lite0", "model", "network", choices=tuple(names.MODELS))
     weights: str = _flag("imagenet", "model", "imagenet, none, or a file of weights")
-    freeze: str = _flag("none", "model", "what does not train", choices=names.FREEZE)
+    freeze: int | str = _flag(
+        "none",
+        "model",
+        "what does not train: none, trunk, or this many stages from the input",
+        int,
+        low=0,
+        also=names.FREEZE,
+    )
     dropout: float = _flag(
         0.2, "model", "dropout before the last layer", low=0, high=1, open_high=True
     )
@@ -108,6 +118,7 @@ class TrainConfig:
     test_net: str | None = _flag(
         None, "run", "checkpoint to evaluate once on the test split", str, bookkeeping=True
     )
+    dry_run: bool = _flag(False, "run", "describe the data and stop", bookkeeping=True)
     wandb: bool | None = _flag(
         None,
         "run",
@@ -145,20 +156,32 @@ class TrainConfig:
             if name not in task.options:
                 raise ConfigError(f"--{name} {_stranger(name, self.task)}")
             known[name].check(value)
-        own = {
-            name: self.options.get(name, option.default) for name, option in task.options.items()
-        }
-        self._set("options", own)
+        defaults = _defaults(self.task, self.data_path)
+        self._set("options", {k: self.options.get(k, defaults[k]) for k in task.options})
         if self.weights == "imagenet" and self.model in names.NOT_PRETRAINED:
             raise ConfigError(f"--model={self.model} has no ImageNet weights; add --weights=none")
         if self.model == "lenet" and self.batch_size == 1:
             raise ConfigError(
                 "--batch_size=1 is too small for the batch norm of lenet; use 2 or more"
             )
+        self._check_network()
         if self.initial_epoch >= self.epochs:
             raise ConfigError(
                 f"--initial_epoch={self.initial_epoch} leaves nothing to train;"
                 f" it must be below --epochs={self.epochs}"
+            )
+
+    def _check_network(self) -> None:
+        stages, size = names.MODELS[self.model], names.FIXED_SIZE.get(self.model)
+        if isinstance(self.freeze, int) and self.freeze > stages:
+            raise ConfigError(
+                f"--freeze={self.freeze} is too many: {self.model} has {stages} stages; give 0 to"
+                f" {stages}, none or trunk"
+            )
+        if size and self.pre == "resnet":
+            raise ConfigError(
+                f"--pre=resnet makes 224 x 224 pixels, but {self.model} takes {size} x {size};"
+                " use another --pre"
             )
 
     def _set(self, name: str, value: Any) -> None:
@@ -198,7 +221,7 @@ class TrainConfig:
 
     def delta(self) -> dict[str, Any]:
         """The flags that differ from the defaults of this task."""
-        defaults = _defaults(self.task)
+        defaults = _defaults(self.task, self.data_path)
         changed = {k: v for k, v in self.flags().items() if k != "task" and v != defaults[k]}
         if _detected(self.data_path) != self.task:
             changed["task"] = self.task
@@ -228,10 +251,9 @@ def flags(task: str | None = None) -> dict[str, Flag]:
     """All flags by name, with the options of `task`, or of every task where none is named."""
     found = dict(_FLAGS)
     for name in names.TASKS if task is None else (task,):
-        for key, option in names.TASKS[name].options.items():
-            found[key] = Flag(
-                key, type(option.default), option.default, name, option.help, low=option.low
-            )
+        for key, own in names.TASKS[name].options.items():
+            kind = type(own.default)
+            found[key] = Flag(key, kind, own.default, name, own.help, own.choices, own.low)
     return found
 
 
@@ -291,7 +313,8 @@ def split_argv(
             plain.append(word)
             continue
         name, equals, value = word[2:].partition("=")
-        name = {"data": "data_dir"}.get(name.replace("-", "_"), name.replace("-", "_"))
+        name = name.replace("-", "_")
+        name = name if name in known else {"data": "data_dir"}.get(name, name)
         if not equals and words and words[0].startswith("{"):
             value = words.pop(0)
         # A group may have the name of a flag; only a name may begin with a brace.
@@ -366,7 +389,7 @@ def _expanded(path: str) -> Path:
 
 
 def detect_task(folder: Path) -> str:
-    """The task of a data folder: scores.csv wins over class folders; DataError when neither."""
+    """The task of a data folder: tables of scores win over class folders; DataError for none."""
     try:
         there = folder.is_dir()
     except OSError as error:
@@ -377,20 +400,30 @@ def detect_task(folder: Path) -> str:
     task = _detected(folder)
     if task is None:
         raise DataError(
-            f"--data_dir={folder} has neither scores.csv (perception) nor train/<class>/ folders"
-            " (folders); add one of them, or use --task=digits, which needs no folder"
+            f"--data_dir={folder} has neither scores.csv nor qscores.tsv (perception) nor"
+            " train/<class>/ folders (folders); add one of them, or use --task=digits, which needs"
+            " no folder"
         )
     return task
 
 
 def _detected(folder: Path) -> str | None:
-    if (folder / "scores.csv").is_file():
+    if (folder / "scores.csv").is_file() or is_place_pulse(folder):
         return "perception"
     return "folders" if (folder / "train").is_dir() else None
 
 
-def _defaults(task: str) -> dict[str, Any]:
+def is_place_pulse(folder: Path) -> bool:
+    """Whether scores are in qscores.tsv, as Place Pulse 2.0 was released; scores.csv wins."""
+    # Path's own fails for a name that is too long.
+    there = [os.path.isfile(folder / name) for name in ("scores.csv", "qscores.tsv")]  # noqa: PTH113
+    return there == [False, True]
+
+
+def _defaults(task: str, folder: Path) -> dict[str, Any]:
     general = {name: flag.default for name, flag in flags(task).items()}
+    if task == "perception" and is_place_pulse(folder):
+        general["study"] = "safer"
     return {**general, **names.TASKS[task].defaults}
 
 

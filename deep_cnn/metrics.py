@@ -60,6 +60,17 @@ def precision(scores: Array, classes: Array, k: int) -> float:
     return float((best == classes[:, None]).any(axis=1).mean())
 
 
+def pairwise_accuracy(left: Array, right: Array, choices: Array) -> float:
+    """Part of votes, in [0, 1], that went to the picture with the higher score; (V,) each.
+
+    `left` and `right` are the scores of the two pictures, `choices` 1 for left, -1 for right and 0
+    for a tie. Ties are left out, as by Dubey et al. 2016 (arXiv:1608.01769); equal scores count
+    half. nan where nobody has decided.
+    """
+    agreement = (np.sign(left - right) * choices)[choices != 0]
+    return float((agreement.mean() + 1) / 2) if len(agreement) else float("nan")
+
+
 REGRESSION: Mapping[str, Metric] = {
     "mae": mae,
     "rmse": rmse,

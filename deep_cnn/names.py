@@ -14,6 +14,7 @@ class Option:
     default: str | int | float | bool
     help: str
     low: float = -math.inf
+    choices: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,13 +35,30 @@ CLASSIFICATION_METRICS = ("precision@1", "precision@5")
 TASKS: Mapping[str, TaskNames] = MappingProxyType(
     {
         "perception": TaskNames(
-            "a score for a picture, from scores.csv beside the pictures",
+            "a score for a picture, from scores.csv beside the pictures, or Place Pulse 2.0",
             REGRESSION_METRICS,
-            options={"study": Option("score", "column of scores.csv to learn")},
+            options={
+                "study": Option(
+                    "score", "column of scores.csv to learn; study of Place Pulse: safer by default"
+                ),
+                "group": Option(
+                    "none",
+                    "city keeps the pictures of a city in one split",
+                    choices=("none", "city"),
+                ),
+                "weighting": Option(
+                    "none", "Place Pulse: sigma weighs by 1/sigma^2", choices=("none", "sigma")
+                ),
+                "min_votes": Option(0, "Place Pulse: pictures with fewer are left out", low=0),
+                "no_imagery": Option(
+                    "drop", "Place Pulse: pictures that say so", choices=("drop", "keep")
+                ),
+            },
         ),
         "folders": TaskNames(
             "a class for a picture, from train/<class>/ and val/<class>/",
             CLASSIFICATION_METRICS,
+            options={"keep": Option("auto", "file of the classes to keep; auto: keep.txt; none")},
         ),
         "digits": TaskNames(
             "scikit-learn's handwritten digits, 28x28x1, for a LeNet",
@@ -59,15 +77,30 @@ TASKS: Mapping[str, TaskNames] = MappingProxyType(
     }
 )
 
-MODELS = (
-    "efficientnet_lite0",
-    "lenet",
-    "mobilenet_v3_small",
-    "resnet101",
-    "resnet18",
-    "resnet50",
-)
+# Every network, and how many stages --freeze can count in it.
+MODELS: Mapping[str, int] = MappingProxyType({
+    "alexnet": 7, "convnext_base": 8, "convnext_large": 8, "convnext_small": 8, "convnext_tiny": 8,
+    "densenet121": 8, "densenet161": 8, "densenet169": 8, "densenet201": 8, "efficientnet_b0": 9,
+    "efficientnet_b1": 9, "efficientnet_b2": 9, "efficientnet_b3": 9, "efficientnet_b4": 9,
+    "efficientnet_b5": 9, "efficientnet_b6": 9, "efficientnet_b7": 9, "efficientnet_lite0": 18,
+    "efficientnet_v2_l": 9, "efficientnet_v2_m": 9, "efficientnet_v2_s": 8, "googlenet": 12,
+    "inception_v3": 16, "lenet": 3, "maxvit_t": 6, "mnasnet0_5": 10, "mnasnet0_75": 10,
+    "mnasnet1_0": 10, "mnasnet1_3": 10, "mobilenet_v2": 19, "mobilenet_v3_large": 18,
+    "mobilenet_v3_small": 14, "regnet_x_16gf": 5, "regnet_x_1_6gf": 5, "regnet_x_32gf": 5,
+    "regnet_x_3_2gf": 5, "regnet_x_400mf": 5, "regnet_x_800mf": 5, "regnet_x_8gf": 5,
+    "regnet_y_128gf": 5, "regnet_y_16gf": 5, "regnet_y_1_6gf": 5, "regnet_y_32gf": 5,
+    "regnet_y_3_2gf": 5, "regnet_y_400mf": 5, "regnet_y_800mf": 5, "regnet_y_8gf": 5,
+    "resnet101": 5, "resnet152": 5, "resnet18": 5, "resnet34": 5, "resnet50": 5,
+    "resnext101_32x8d": 5, "resnext101_64x4d": 5, "resnext50_32x4d": 5, "shufflenet_v2_x0_5": 5,
+    "shufflenet_v2_x1_0": 5, "shufflenet_v2_x1_5": 5, "shufflenet_v2_x2_0": 5, "squeezenet1_0": 9,
+    "squeezenet1_1": 9, "swin_b": 8, "swin_s": 8, "swin_t": 8, "swin_v2_b": 8, "swin_v2_s": 8,
+    "swin_v2_t": 8, "vgg11": 10, "vgg11_bn": 10, "vgg13": 12, "vgg13_bn": 12, "vgg16": 15,
+    "vgg16_bn": 15, "vgg19": 18, "vgg19_bn": 18, "vit_b_16": 13, "vit_b_32": 13, "vit_h_14": 33,
+    "vit_l_16": 25, "vit_l_32": 25, "wide_resnet101_2": 5, "wide_resnet50_2": 5,
+})  # fmt: skip
 NOT_PRETRAINED = ("lenet",)
+# Networks that take pictures of this size alone, where it is not the 224 of --pre=resnet.
+FIXED_SIZE = {"vit_h_14": 518}
 PREPROCESSING = ("default", "resnet", "squash", "augment")
 OPTIMIZERS = ("adam", "adamw", "sgd")
 CACHE = ("auto", "off")

@@ -27,7 +27,7 @@ _SHOWN = 20
 _WIDEST = 44
 _FLAGS_SHOWN = 6
 # Metrics of which more is better; of all others, less.
-_MORE_IS_BETTER = ("r2", "pearson", "spearman", "kendall", "precision@1", "precision@5")
+_MORE_IS_BETTER = ("r2", "pearson", "spearman", "kendall", "precision@1", "precision@5", "pairwise")
 
 
 @dataclass(frozen=True, slots=True)

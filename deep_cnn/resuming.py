@@ -10,8 +10,8 @@ from deep_cnn.errors import CheckpointError
 from deep_cnn.runs import RunFiles, RunResult
 from deep_cnn.session import Session
 
-# What may differ between a checkpoint and the run that goes on from it.
-_FREE_ON_RESUME = ("epochs", "patience", "data_dir", "strict_data")
+# What may differ between a checkpoint and the run that goes on from it; classes are compared.
+_FREE_ON_RESUME = ("epochs", "patience", "data_dir", "keep", "strict_data")
 
 
 def resumed_config(path: Path, changes: Mapping[str, Any]) -> TrainConfig:
@@ -35,7 +35,7 @@ def check_resumable(config: TrainConfig, content: Mapping[str, Any]) -> None:
         )
     for name, value in config.flags().items():
         free = name in _FREE_ON_RESUME or known[name].bookkeeping
-        if not free and value != content["config"].get(name):
+        if not free and value != content["config"].get(name, known[name].default):
             raise CheckpointError(
                 f"--{name}={value} does not fit the checkpoint, which has"
                 f" {content['config'].get(name)}; drop --{name}, or begin a new run with"

@@ -244,19 +244,19 @@ def _create(path: Path) -> bool:
     return True
 
 
-def unwritable(path: Path, error: Exception) -> OutputError:
-    """The error to raise where `path` could not be written because of `error`."""
+def unwritable(path: Path, error: Exception, flag: str = "--out_dir") -> OutputError:
+    """The error to raise where `path`, a place that `flag` chose, could not be written."""
     cause: BaseException | None = error
     while cause is not None and not isinstance(cause, OSError):
         cause = cause.__cause__ or cause.__context__  # torch wraps the system's reason.
     reason = (isinstance(cause, OSError) and cause.strerror) or str(error)
     return OutputError(
         f"{path} cannot be written ({reason.splitlines()[0]});"
-        " make room or permission there, or choose another --out_dir"
+        f" make room or permission there, or choose another {flag}"
     )
 
 
-def write_whole(path: Path, write: Callable[[Path], None]) -> None:
+def write_whole(path: Path, write: Callable[[Path], object], flag: str = "--out_dir") -> None:
     """Let `write` make a file beside `path`, then rename it, so that `path` is never half there.
 
     OutputError where that fails; what stood at `path` before is then still there.
@@ -267,7 +267,7 @@ def write_whole(path: Path, write: Callable[[Path], None]) -> None:
         write(temporary)
         temporary.replace(path)
     except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError.
-        raise unwritable(path, error) from error
+        raise unwritable(path, error, flag) from error
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)

@@ -51,7 +51,7 @@ def usable(
     if store:
         bad = {i: store.bad[name] for i, name in enumerate(examples.names) if name in store.bad}
     else:
-        bad = find_bad(examples, check)
+        bad = find_bad(examples, check, config.crop_bottom)
     if not bad:
         return examples
     first = next(iter(bad))
@@ -98,13 +98,12 @@ class Session:
     ) -> None:
         self.config, self.task, self.labels, self.device = config, task, labels, device
         self.check, self.store = check, store
-        if config.freeze == "trunk":
-            network.freeze_trunk()
+        network.freeze(config.freeze)
         self.network = network.to(device)
         self.dtype = choose_dtype(config.amp, device)
         if self.dtype != torch.float32:
             self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.features_once = config.freeze == "trunk" and config.pre not in AUGMENTS
+        self.features_once = network.frozen and config.pre not in AUGMENTS
         self.kept_features: NDArray[np.float32] | None = None
         self.evaluation_batch = _EVALUATION_BATCHES.get(device.type, _EVALUATION_BATCH)
         self.optimizer = build_optimizer(self.network, config)
@@ -199,7 +198,8 @@ class Session:
         form = self.network.form
         weights, optimizer = self.network.state_dict(), self.optimizer.state_dict()
         if copied:
-            weights = {name: value.clone() for name, value in weights.items()}
+            for name, value in weights.items():
+                weights[name] = value.clone()
             optimizer = deepcopy(optimizer)
         return {
             "state_dict": weights,
@@ -209,6 +209,7 @@ class Session:
             "labels": dict(self.labels),
             "input": {
                 "pre": self.config.pre,
+                "crop_bottom": self.config.crop_bottom,
                 "resize": form.resize,
                 "crop": form.crop,
                 "mean": form.mean,
@@ -258,6 +259,7 @@ class Session:
             epoch=epoch,
             workers=choose_workers(self.config.num_workers, self.device),
             pin=self.device.type == "cuda",
+            crop_bottom=self.config.crop_bottom,
         )
 
     def _from_store(

@@ -54,8 +54,9 @@ def _test(
     split = session.split(examples)
     session.prepare_features(split, "Features of test")
     answers = session.evaluate(split, "Test")
-    metrics = session.score(split, answers, "test")
     predictions = task.predictions(answers.outputs, labels)
+    judged = task.judge(config, examples, predictions)
+    metrics = {**session.score(split, answers, "test"), **judged}
     truths = task.shown(examples.targets, labels)
     rows = list(zip(examples.names, truths, task.shown(predictions, labels), strict=True))
     _say_opened_before(files, set(examples.names), str(config.data_path.resolve()))

@@ -27,6 +27,7 @@ from deep_cnn.data.cache import open_pictures
 from deep_cnn.data.images import thumbnail
 from deep_cnn.data.splits import joined, subset
 from deep_cnn.devices import choose_device, seed_everything
+from deep_cnn.errors import ConfigError
 from deep_cnn.loop import Interrupted, LossNotFinite, Pass, is_out_of_memory, largest
 from deep_cnn.names import TASKS
 from deep_cnn.resuming import check_resumable, restore_into, test_of
@@ -76,6 +77,8 @@ def fit(
     Raises a DeepCnnError for what the user can mend.
     """
     tracker = tracker or Tracker()
+    if config.dry_run:
+        raise ConfigError("--dry_run trains nothing; fit() and sweeps do not take it, drop it")
     device = choose_device(config.device)
     _LOGGER.info("Running on %s device", device.type)
     content = load_checkpoint(Path(config.resume)) if config.resume else None
@@ -223,7 +226,8 @@ class _Run:
         shown = []
         for i in picked:
             with suppress(ValueError):  # It may be gone by now; the run does not need it.
-                shown.append(Shown(thumbnail(examples.pictures[i]), truths[i], predictions[i]))
+                image = thumbnail(examples.pictures[i], self.config.crop_bottom)
+                shown.append(Shown(image, truths[i], predictions[i]))
         return shown
 
     def _prepare(self, device: torch.device) -> None:
@@ -243,7 +247,9 @@ class _Run:
         labels = content["labels"] if content else task.labels(found["train"], config)
         network = task.network(config, labels, weights="none" if content else None)
         place = config.cache_path
-        store = open_pictures(everything, config.pre, network.form, place, self._check)
+        store = open_pictures(
+            everything, config.pre, network.form, place, self._check, config.crop_bottom
+        )
         found = {k: usable(some, config, self._check, store) for k, some in found.items()}
         if not content:  # Again, without the pictures that turned out to be bad.
             labels = task.labels(found["train"], config)
@@ -375,8 +381,8 @@ class _Run:
         return {
             **self.session.state(copied=copied),
             "run_name": self.files.name,
-            # With the data's place in full, so that --test_net finds it from any folder.
-            "config": {**self.config.flags(), "data_dir": self._data_dir()},
+            # With its places in full, so that --test_net finds the data from any folder.
+            "config": {**self.config.flags(), **self._places()},
             "epoch": self.epoch,
             "random": random_states(),
             "data": self.digest,
@@ -386,9 +392,13 @@ class _Run:
             "tracking": dict(self.tracker.kept),
         }
 
-    def _data_dir(self) -> str:
-        given = self.config.data_dir
-        return given if given == SAMPLE_DATA else str(self.config.data_path.resolve())
+    def _places(self) -> Mapping[str, str]:
+        given, keep = self.config.data_dir, self.config.options.get("keep", "auto")
+        bundled, no_file = given == SAMPLE_DATA, keep in ("auto", "none")
+        return {
+            "data_dir": given if bundled else str(self.config.data_path.resolve()),
+            **({} if no_file else {"keep": str(Path(keep).expanduser().resolve())}),
+        }
 
     def _reason(self) -> StopReason | None:
         patience, best = self.config.patience, self.best

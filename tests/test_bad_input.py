@@ -40,6 +40,14 @@ def other_classes(folder: Path) -> None:
     (folder / "val" / "dark").rename(folder / "val" / "dusk")
 
 
+def listed(name: str, text: bytes) -> Callable[[Path], None]:
+    def write(folder: Path) -> None:
+        make_classes(folder)
+        (folder / name).write_bytes(text)
+
+    return write
+
+
 def broken_pictures(folder: Path) -> None:
     make_scored(folder)
     for i in range(4):
@@ -76,6 +84,20 @@ DATA = {
     "missing pictures": (rows("a.png,1", "b.png,2", "c.png,3"), r"pictures are bad.*missing"),
     "a class without pictures": (no_pictures, "train/dark has no picture"),
     "classes differ": (other_classes, "must have the same classes"),
+    "an unknown class": (
+        listed("keep.txt", b"dark\n\nligth 4\n"),
+        "keep.txt line 3: no class folder for 'ligth 4'; did you mean light",
+    ),
+    "one class kept": (listed("keep.txt", b"# none but\ndark\n"), "keep.txt keeps 1 classes"),
+    "a picture as keep.txt": (listed("keep.txt", b"\xff\xd8\xff"), "keep.txt is not UTF-8 text"),
+    "a list of other data": (
+        listed("train.txt", b"/a/alley/00003248.jpg 7\n"),
+        "train.txt lists no picture that is there of the class dark",
+    ),
+    "listed pictures missing": (
+        listed("val.txt", b"dark/0.png 0\nlight/0.png 1\nlight/9.png 1\n"),
+        "val.txt: 1 of its 3 pictures are missing, the first is light/9.png",
+    ),
 }
 
 

@@ -67,6 +67,20 @@ def test_the_numbers_are_those_without_it(scored: Path, changes: dict[str, Any])
     assert entries(scored) == (["features", "pictures"] if frozen else ["pictures"])
 
 
+@pytest.mark.parametrize("changes", [{}, {"cache": "off"}, {"pre": "augment"}])
+def test_a_strip_that_is_cut_off_might_never_have_been(
+    scored: Path, changes: dict[str, Any]
+) -> None:
+    without = run(scored, "a", **changes)
+    for path in scored.glob("*.png"):
+        pixels = np.asarray(Image.open(path))
+        Image.fromarray(np.concatenate([pixels, 255 - pixels[:10]])).save(path)
+    uncut = run(scored, "b", **changes)
+    cut = run(scored, "c", **changes, crop_bottom=10)
+    assert [r.metrics for r in cut] == [r.metrics for r in without]
+    assert [r.metrics for r in uncut] != [r.metrics for r in without]
+
+
 def test_another_seed_or_head_shares_it_another_pre_does_not(scored: Path) -> None:
     frozen = {"model": "efficientnet_lite0", "weights": "imagenet", "freeze": "trunk"}
     run(scored, "a", **frozen)

@@ -58,6 +58,10 @@ def test_underscores_hyphens_and_the_alias_are_one_flag(tmp_path: Path, scored: 
         (["--hidden=3"], "--hidden belongs to --task=digits; this run's task is perception"),
         (["--model=lenet"], "--model=lenet has no ImageNet weights; add --weights=none"),
         (["--num_workers=many"], "is not a whole number or auto"),
+        (["--freeze=half"], "--freeze='half' is not a whole number or none or trunk"),
+        (["--freeze=-1"], "--freeze=-1 is out of range"),
+        (["--freeze=6", "--model=resnet50"], "resnet50 has 5 stages; give 0 to 5, none or trunk"),
+        (["--model=vit_h_14", "--pre=resnet"], "vit_h_14 takes 518 x 518; use another --pre"),
     ],
 )
 def test_a_wrong_flag_or_value_says_what_is_legal(argv: list[str], message: str) -> None:

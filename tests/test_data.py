@@ -1,5 +1,6 @@
 """Decoding whatever is in a file, shaping it, and splits that stay."""
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -74,6 +75,18 @@ def test_a_bad_picture_is_a_value_error_with_a_reason(tmp_path: Path, fault: str
     assert set(find_bad(examples)) == {1}
 
 
+def test_the_bottom_is_cut_off_what_is_upright(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(gradient()).save(tmp_path / "turned.png", exif=exif)
+    whole = np.asarray(decode(tmp_path / "turned.png"))
+    assert np.array_equal(decode(tmp_path / "turned.png", 25), whole[:-25])
+    assert np.array_equal(decode(gradient(), 25), gradient()[:-25])
+    for picture in (gradient(60, 25), tmp_path / "turned.png"):
+        with pytest.raises(ValueError, match="pixels, too few for --crop_bottom"):
+            decode(picture, 25 if isinstance(picture, np.ndarray) else 60)
+
+
 @pytest.mark.parametrize(
     "size", [(300, 300), (640, 427), (427, 640), (100, 80), (257, 256), (1000, 30)]
 )
@@ -117,6 +130,19 @@ def test_a_new_picture_moves_no_other_one() -> None:
     share = {split: list(before.values()).count(split) / 3000 for split in ("train", "val", "test")}
     assert share["test"] == pytest.approx(0.15, abs=0.03)
     assert share["val"] == pytest.approx(0.85 * 0.2, abs=0.03)
+
+
+def test_which_picture_goes_where_never_changes() -> None:
+    def number(name: str, salt: str) -> float:
+        digest = hashlib.sha256(f"{salt}\0{name}".encode(errors="surrogatepass")).digest()
+        return int.from_bytes(digest[:7], "little") / 2**56
+
+    names = [*NAMES, "\udcff.jpg", "Łódź/ü.jpg"]
+    expected = [
+        "test" if number(n, "test") < 0.15 else "val" if number(n, "val 0") < 0.2 else "train"
+        for n in names
+    ]
+    assert assign_splits(names, [None] * len(names), **SETTINGS) == expected
 
 
 def test_another_seed_gives_another_val_and_the_same_test() -> None:

@@ -18,8 +18,8 @@ LAYERS = [
     ["session"],
     ["resuming"],
     ["training"],
-    ["testing", "sweep"],
-    ["report"],
+    ["testing", "summary", "sweep"],
+    ["report", "fetch"],
     ["cli"],
 ]
 # Below the families, what one part of a line may take from another.
@@ -32,7 +32,7 @@ HOMES = {
 }
 # Its client is slow to import, and changes: two files know it.
 KNOW_WANDB = {"wandb_tracker.py", "agent.py"}
-STANDARD_LIBRARY_ONLY = {"flag", "errors", "names", "config", "runs", "cli", "signals"}
+STANDARD_LIBRARY_ONLY = {"flag", "errors", "names", "config", "runs", "cli", "signals", "fetch"}
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 

@@ -1,6 +1,9 @@
 """Networks by name, the proof that the bundled weights are right, and weights from files."""
 
+import re
+import urllib.request
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,7 +12,15 @@ import torch
 from deep_cnn import names
 from deep_cnn.data.images import centre, decode, to_array
 from deep_cnn.errors import WeightsError
-from deep_cnn.models import build_backbone, build_network, efficientnet_lite
+from deep_cnn.models import (
+    Unallocated,
+    build_backbone,
+    build_network,
+    efficientnet_lite,
+    stages,
+    weights_address,
+)
+from deep_cnn.vision import torchvision
 
 # Photographs that scikit-image and scikit-learn ship, and their classes in ImageNet.
 PHOTOGRAPHS = {
@@ -54,28 +65,116 @@ def test_shuffled_weights_do_not() -> None:
     assert named(shuffled) < 2
 
 
+def test_the_names_are_torchvisions_classifiers_and_ours() -> None:
+    models = torchvision().models
+    theirs = models.list_models(module=models)
+    assert len(theirs) == 80
+    assert sorted(names.MODELS) == sorted([*theirs, "efficientnet_lite0", "lenet"])
+
+
 @pytest.mark.parametrize("name", names.MODELS)
-def test_every_model_has_its_outputs_and_trains(name: str) -> None:
-    network = build_network(name, 3, weights="none", dropout=0.1)
-    form = network.form
-    pictures = torch.randint(0, 255, (2, form.channels, form.crop, form.crop), dtype=torch.uint8)
-    answers = network(pictures)
+def test_every_model_has_its_stages_and_can_be_frozen(name: str) -> None:
+    with Unallocated():
+        network = build_network(name, 3, weights="none", dropout=0.1)
+    count = names.MODELS[name]
+    assert len(stages(network.trunk)) == count
+    learning = []
+    for what in ("none", 0, 1, count - 1, count, "trunk"):
+        network.freeze(what)
+        learning.append(sum(p.requires_grad for p in network.parameters()))
+    everything = len(list(network.parameters()))
+    assert learning[0] == learning[1] == everything > learning[2] > learning[3] > learning[4]
+    assert learning[4] == learning[5] == len(list(network.head.parameters()))
+
+
+def test_pictures_are_resized_to_squares_with_the_filters_that_pillow_has() -> None:
+    for name in names.MODELS.keys() - {"efficientnet_lite0", "lenet"}:
+        preset = torchvision().models.get_model_weights(name).DEFAULT.transforms()
+        assert preset.antialias, name
+        assert preset.interpolation.value in ("bilinear", "bicubic"), name
+        assert len(preset.resize_size) == len(preset.crop_size) == 1, name
+
+
+# The smallest of each family that is quick enough, to be computed with.
+SMALL = ["convnext_tiny", "densenet121", "efficientnet_b0", "googlenet", "inception_v3",
+         "mnasnet0_5", "mobilenet_v2", "mobilenet_v3_small", "regnet_y_400mf", "resnet18",
+         "shufflenet_v2_x0_5", "squeezenet1_1", "swin_t"]  # fmt: skip
+LARGE = ["alexnet", "efficientnet_v2_s", "maxvit_t", "resnext50_32x4d", "swin_v2_t", "vgg11_bn",
+         "vit_b_16", "vit_h_14", "wide_resnet50_2"]  # fmt: skip
+
+
+def theirs_of(name: str) -> torch.nn.Module:
+    torch.manual_seed(0)
+    inception = name in ("googlenet", "inception_v3")
+    more = {"init_weights": True, "transform_input": True} if inception else {}
+    network: torch.nn.Module = torchvision().models.get_model(name, weights=None, **more)
+    return network.eval()
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_features_are_what_torchvisions_last_layer_takes(name: str, tmp_path: Path) -> None:
+    theirs = theirs_of(name)
+    torch.save(theirs.state_dict(), tmp_path / "theirs.pth")
+    network = build_network(name, 3, weights=str(tmp_path / "theirs.pth"), dropout=0.1).eval()
+    pictures = torch.randint(0, 255, (2, 3, 80, 80), dtype=torch.uint8)
+    with torch.no_grad():
+        features = network.features(pictures)
+        logits = theirs((pictures / 255 - network.mean) / network.std)
+    *_, last = (m for m in theirs.modules() if isinstance(m, torch.nn.Linear | torch.nn.Conv2d))
+    if isinstance(last, torch.nn.Linear):  # SqueezeNet pools after its convolution.
+        assert torch.allclose(last(features), logits, atol=1e-5)
+    assert features.shape == (2, network.width)
+    answers = network.train()(pictures, torch.bfloat16)
     assert answers.shape == (2, 3)
     answers.sum().backward()
-    assert all(p.grad is not None for p in network.parameters())
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in network.parameters())
 
 
-def test_a_frozen_trunk_does_not_move_and_keeps_its_statistics() -> None:
-    network = build_network("lenet", 2, weights="none", dropout=0.5)
-    network.freeze_trunk()
-    network.train()
-    before = {k: v.clone() for k, v in network.trunk.state_dict().items()}
-    network(torch.randint(0, 255, (4, 1, 28, 28), dtype=torch.uint8)).sum().backward()
-    assert all(torch.equal(v, before[k]) for k, v in network.trunk.state_dict().items())
-    assert [k for k, p in network.named_parameters() if p.requires_grad] == [
-        "head.1.weight",
-        "head.1.bias",
-    ]
+@pytest.mark.parametrize("name", LARGE)
+def test_a_large_model_takes_its_size_and_224(name: str) -> None:
+    with Unallocated():
+        network = build_network(name, 3, weights="none", dropout=0.1).to("meta")
+    for size in (network.form.crop, 224):
+        pictures = torch.empty(1, 3, size, size, device="meta")
+        if size == 224 and name in names.FIXED_SIZE:
+            with pytest.raises(AssertionError):
+                network.trunk(pictures)
+            continue
+        answers = network.head(network.trunk(pictures))
+        assert answers.shape == (1, 3)
+        answers.sum().backward()
+        assert all(p.grad is not None for p in network.parameters())
+    assert names.FIXED_SIZE.get(name, network.form.crop) == network.form.crop
+
+
+@pytest.mark.parametrize(
+    ("name", "dropouts"),
+    [("alexnet", 2), ("vgg11", 1), ("mobilenet_v3_small", 0), ("inception_v3", 0),
+     ("squeezenet1_0", 0), ("mnasnet0_5", 0)],
+)  # fmt: skip
+def test_only_the_dropout_before_the_last_layer_is_replaced(name: str, dropouts: int) -> None:
+    with Unallocated():
+        trunk = build_backbone(name).trunk
+    assert sum(isinstance(module, torch.nn.Dropout) for module in trunk.modules()) == dropouts
+
+
+@pytest.mark.parametrize("what", ["trunk", 0, 2, 4])
+@pytest.mark.parametrize("name", ["resnet18", "lenet"])
+def test_what_is_frozen_does_not_move_and_keeps_its_statistics(name: str, what: str | int) -> None:
+    network = build_network(name, 2, weights="none", dropout=0.5)
+    what = min(what, names.MODELS[name]) if isinstance(what, int) else what
+    network.freeze(what)
+    count = names.MODELS[name] if what == "trunk" else int(what)
+    optimizer = torch.optim.SGD([p for p in network.parameters() if p.requires_grad], lr=0.1)
+    before = {k: v.clone() for k, v in network.state_dict().items()}
+    pictures = torch.randint(0, 255, (4, network.form.channels, 28, 28), dtype=torch.uint8)
+    network.eval().train()(pictures).square().sum().backward()
+    optimizer.step()
+    parts = [set(map(id, part.state_dict(keep_vars=True).values())) for part in
+             stages(network.trunk)]  # fmt: skip
+    for key, value in network.state_dict(keep_vars=True).items():
+        frozen = any(id(value) in part for part in parts[:count])
+        assert torch.equal(value, before[key]) == frozen, key
 
 
 def test_the_head_computes_in_float32_beside_a_bfloat16_trunk() -> None:
@@ -86,19 +185,45 @@ def test_the_head_computes_in_float32_beside_a_bfloat16_trunk() -> None:
     assert len(np.unique(answers.detach().numpy())) > 290
 
 
-def test_weights_from_a_torchvision_file(tmp_path: Path) -> None:
-    from deep_cnn.vision import torchvision
+def data_parallel(state: dict[str, torch.Tensor]) -> dict[str, object]:
+    return {"arch": "any", "state_dict": {f"module.{k}": v for k, v in state.items()}}
 
-    theirs = torchvision().models.resnet18()
-    torch.save(theirs.state_dict(), tmp_path / "r18.pth")
-    trunk = build_backbone("resnet18", str(tmp_path / "r18.pth")).trunk
-    assert torch.equal(trunk.state_dict()["layer1.0.conv1.weight"], theirs.layer1[0].conv1.weight)
+
+def of_2017(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {
+        re.sub(r"(denselayer\d+\.[a-z]+)([12])", r"\1.\2", key): value
+        for key, value in state.items()
+        if not key.endswith("num_batches_tracked")
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "changed"),
+    [("resnet18", data_parallel), ("densenet121", of_2017), ("mnasnet0_5", dict)],
+)
+def test_weights_from_files_of_other_programs(name: str, changed: Any, tmp_path: Path) -> None:
+    theirs = theirs_of(name).state_dict()
+    torch.save(changed(theirs), tmp_path / "w.pth")
+    ours = build_backbone(name, str(tmp_path / "w.pth")).trunk.state_dict()
+    assert all(torch.equal(ours[key], theirs[key]) for key in ours)
+
+
+@pytest.mark.parametrize("name", ["googlenet", "mnasnet0_5", "squeezenet1_1", "efficientnet_lite0"])
+def test_weights_from_a_checkpoint_with_another_head(name: str, tmp_path: Path) -> None:
+    one = build_network(name, 7, weights="none", dropout=0.1)
+    torch.save({"state_dict": one.state_dict(), "epoch": 3}, tmp_path / "one.best.pt")
+    two = build_network(name, 2, weights=str(tmp_path / "one.best.pt"), dropout=0.1)
+    state = one.trunk.state_dict()
+    assert all(torch.equal(v, state[k]) for k, v in two.trunk.state_dict().items())
 
 
 def test_weights_of_another_model_are_refused(tmp_path: Path) -> None:
     torch.save(efficientnet_lite.bundled_state(), tmp_path / "lite.pth")
     with pytest.raises(WeightsError, match="does not fit --model=resnet18"):
         build_backbone("resnet18", str(tmp_path / "lite.pth"))
+    torch.save(theirs_of("resnet34").state_dict(), tmp_path / "r34.pth")  # It has all of resnet18.
+    with pytest.raises(WeightsError, match=r"left over .* the first is layer1.2.conv1.weight"):
+        build_backbone("resnet18", str(tmp_path / "r34.pth"))
     (tmp_path / "noise.pth").write_bytes(b"\x00\x01" * 400)
     with pytest.raises(WeightsError, match="is not a file of weights"):
         build_backbone("resnet18", str(tmp_path / "noise.pth"))
@@ -106,15 +231,22 @@ def test_weights_of_another_model_are_refused(tmp_path: Path) -> None:
         build_backbone("resnet18", str(tmp_path / "nothing.pth"))
 
 
+@pytest.mark.parametrize("name", ["resnet18", "googlenet", "vit_b_16"])
 def test_an_impossible_download_names_three_ways_out(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    for name in ("http_proxy", "https_proxy"):  # Nobody listens there: no network, at once.
-        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    for variable in ("http_proxy", "https_proxy"):  # Nobody listens there: no network, at once.
+        monkeypatch.setenv(variable, "http://127.0.0.1:9")
+    urllib.request.install_opener(None)  # It keeps the proxies of its first use.
     with pytest.raises(WeightsError) as caught:
-        build_network("resnet18", 1, weights="imagenet", dropout=0.0)
+        build_network(name, 1, weights="imagenet", dropout=0.0)
     message = str(caught.value)
     for way in ("cannot be downloaded", "TORCH_HOME", "--weights=FILE", "--weights=none"):
         assert way in message
     assert "\n" not in message
+    _, file = weights_address(name)
+    assert not list(file.parent.iterdir())
+    file.write_bytes(b"half a file")
+    with pytest.raises(WeightsError, match=f"{file} is not .* or damaged; .* fetch --model={name}"):
+        build_network(name, 1, weights="imagenet", dropout=0.0)

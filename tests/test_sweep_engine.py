@@ -106,7 +106,7 @@ def test_workers_killed_at_random_lose_and_repeat_nothing(tmp_path: Path, count:
     moments = random.Random(count)
     killed = 0
     while process.poll() is None and killed < 6:
-        time.sleep(0.8 + moments.random())
+        time.sleep(0.4 + 0.5 * moments.random())
         for pid in workers(process.pid)[:1]:
             os.kill(pid, signal.SIGKILL)
             killed += 1
@@ -387,7 +387,7 @@ def test_bayes_learns_repeats_and_stops_at_its_target(tmp_path: Path, deep_cnn: 
     text = (
         "method: bayes\nrun_cap: 13\nmetric: {name: loss_val, goal: minimize}\nparameters:\n"
         "  lr: {distribution: log_uniform_values, min: 1.0e-5, max: 0.1}\n  epochs: {value: 1}\n"
-        "  freeze: {values: [none, trunk]}\n"
+        "  freeze: {values: [none, trunk, 2]}\n"
     ) + COMMAND
     rows = []
     for name in "ab":

@@ -78,6 +78,7 @@ def test_the_best_checkpoint_is_of_the_best_epoch(tmp_path: Path) -> None:
         {"schedule": "hyperbolic", "decay": 0.5},
         {"optimizer": "adam", "pre": "augment"},
         {"optimizer": "adamw", "freeze": "trunk", "weight_decay": 0.1},
+        {"freeze": 2},
     ],
 )
 def test_resumed_equals_uninterrupted_bit_for_bit(
@@ -359,6 +360,17 @@ def test_going_on_from_an_older_state_overwrites_nothing(tmp_path: Path) -> None
         fit(resumed_config(files.last, {"resume": files.last, "epochs": 2}))
 
 
+def test_a_checkpoint_from_before_a_flag_goes_on(tmp_path: Path) -> None:
+    straight = fit(digits(tmp_path / "a", epochs=2))
+    fit(digits(tmp_path / "b", epochs=1), FileTracker())
+    last = tmp_path / "b" / "models" / "d.pt"
+    content = torch.load(last, weights_only=True)
+    del content["config"]["crop_bottom"]
+    torch.save(content, last)
+    resumed = fit(resumed_config(last, {"resume": last, "epochs": 2}), FileTracker())
+    assert resumed.history == straight.history
+
+
 def test_a_test_with_other_classes_is_refused(tmp_path: Path) -> None:
     folder = make_classes(tmp_path / "data")
     common = {"model": "lenet", "weights": "none", "epochs": 1, "run_name": "f"}
@@ -396,9 +408,9 @@ def test_a_batch_that_does_not_fit_names_the_largest_that_does(tmp_path: Path) -
     flags = ["--epochs=1", "--batch_size=64", "--model=mobilenet_v3_small", "--weights=none"]
     program = """
 import resource, sys
-from deep_cnn import Tracker, fit
+from deep_cnn import fit
 from deep_cnn.config import parse_config
-from deep_cnn.runs import RunFiles
+from deep_cnn.tracking import Tracker
 class Limit(Tracker):
     def start(self, start):
         used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()

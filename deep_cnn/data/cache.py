@@ -12,10 +12,11 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -63,7 +64,12 @@ _in_memory: dict[str, Store] = {}
 
 
 def open_pictures(
-    examples: Examples, pre: str, form: InputFormat, folder: Path | None, check: Check
+    examples: Examples,
+    pre: str,
+    form: InputFormat,
+    folder: Path | None,
+    check: Check,
+    crop_bottom: int = 0,
 ) -> Store | None:
     """The pictures of `examples`, decoded and shaped: from `folder`, where they are put if need be.
 
@@ -71,10 +77,11 @@ def open_pictures(
     called now and then, and may raise. Pictures that are arrays already are kept in memory.
     """
     shape, channels = SHAPES[pre], form.channels
+    shaping = [shape.__name__, asdict(form), crop_bottom]
 
     def shaped(picture: Picture) -> NDArray[np.uint8] | str:
         try:
-            return to_array(shape(decode(picture), form), channels)
+            return to_array(shape(decode(picture, crop_bottom), form), channels)
         except ValueError as error:
             cause = error.__cause__
             if isinstance(cause, MemoryError) or getattr(cause, "errno", None) in _PASSING:
@@ -83,7 +90,7 @@ def open_pictures(
 
     if all(isinstance(picture, np.ndarray) for picture in examples.pictures):
         raw = [hashlib.sha256(picture).digest() for picture in examples.pictures]  # type: ignore[arg-type]
-        key = fingerprint([shape.__name__, asdict(form), examples.names, raw])
+        key = fingerprint([*shaping, examples.names, raw])
         if key not in _in_memory:
             values = np.stack([np.asarray(shaped(picture)) for picture in examples.pictures])
             rows = {name: i for i, name in enumerate(examples.names)}
@@ -93,11 +100,9 @@ def open_pictures(
     if folder is None:
         return None
     order = sorted(range(len(examples)), key=examples.names.__getitem__)
-    names = [examples.names[i] for i in order]
-    pictures = [examples.pictures[i] for i in order]
-    key = fingerprint(
-        [_VERSION, shape.__name__, asdict(form), *(_stamp(n, p) for n, p in zip(names, pictures))]  # noqa: B905
-    )
+    ordered = examples.take(order)
+    names, pictures = ordered.names, ordered.pictures
+    key = fingerprint(chain([_VERSION, *shaping], map(_stamp, names, pictures)))
 
     def fill(values: NDArray[np.uint8]) -> Mapping[str, Any]:
         bad = {}
@@ -106,7 +111,7 @@ def open_pictures(
             try:
                 for begin in range(0, len(pictures), _AT_ONCE):
                     check()
-                    part = pictures[begin : begin + _AT_ONCE]
+                    part = [pictures[i] for i in range(begin, min(begin + _AT_ONCE, len(names)))]
                     for i, found in enumerate(pool.map(shaped, part), begin):
                         if isinstance(found, str):
                             bad[names[i]] = found
@@ -155,7 +160,7 @@ def open_features(
     return None if entry is None else entry[0]
 
 
-def fingerprint(parts: Sequence[Any]) -> str:
+def fingerprint(parts: Iterable[Any]) -> str:
     """A short hash of anything that has a repr."""
     digest = hashlib.sha256()
     for part in parts:

@@ -20,11 +20,22 @@ _THUMBNAIL = 256
 _FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
 
-def decode(picture: Picture) -> Image.Image:
+def decode(picture: Picture, crop_bottom: int = 0) -> Image.Image:
     """The picture upright, as RGB: grey, palette, CMYK, transparent (on white) and 16-bit alike.
 
-    An array, (H, W) uint8, stays grey. ValueError, with the reason, for what cannot be decoded.
+    Its lowest `crop_bottom` rows are cut off. An array, (H, W) uint8, stays grey. ValueError, with
+    the reason, for what cannot be decoded.
     """
+    image = _decoded(picture)
+    if not crop_bottom:
+        return image
+    width, height = image.width, image.height - crop_bottom
+    if width > _LONGEST * height:
+        raise ValueError(f"{width} x {image.height} pixels, too few for --crop_bottom")
+    return image.crop((0, 0, width, height))
+
+
+def _decoded(picture: Picture) -> Image.Image:
     if isinstance(picture, np.ndarray):
         return Image.fromarray(picture)
     try:
@@ -111,9 +122,9 @@ SHAPES: dict[str, Shape] = {
 AUGMENTS: dict[str, Augment] = {"augment": random_crop}
 
 
-def thumbnail(picture: Picture) -> Image.Image:
+def thumbnail(picture: Picture, crop_bottom: int = 0) -> Image.Image:
     """The picture for a person to see, 256 pixels at most."""
-    image = decode(picture)
+    image = decode(picture, crop_bottom)
     image.thumbnail((_THUMBNAIL, _THUMBNAIL))
     return image
 

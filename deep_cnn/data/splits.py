@@ -3,9 +3,11 @@
 import hashlib
 import os
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import compress
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,17 +28,33 @@ SPLITS = ("train", "val", "test")
 
 
 @dataclass(frozen=True, slots=True)
+class Files(Sequence[Path]):
+    """The files `names` under `root`; a path is made when it is asked for, and not kept."""
+
+    root: Path
+    names: Sequence[str]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, index: int) -> Path:  # type: ignore[override]
+        return self.root / self.names[index]
+
+
+@dataclass(frozen=True, slots=True)
 class Examples:
     """The pictures of one split, with what is to be learned of each.
 
     `names` tell pictures apart for ever; `targets` is (N,) float64 scores or int64 classes,
-    `weights` (N,) float64.
+    `weights` (N,) float64. Pictures with one of the `keys` belong in one split; where there are
+    none, a picture's name is its key.
     """
 
     names: tuple[str, ...]
     pictures: Sequence[Picture]
     targets: NDArray[np.float64] | NDArray[np.int64]
     weights: NDArray[np.float64]
+    keys: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.names)
@@ -44,69 +62,84 @@ class Examples:
     def take(self, indices: Sequence[int]) -> "Examples":
         """Only the pictures at `indices`, in that order."""
         kept = list(indices)
-        return Examples(
-            tuple(self.names[i] for i in kept),
-            [self.pictures[i] for i in kept],
-            self.targets[kept],
-            self.weights[kept],
-        )
+        names = tuple(self.names[i] for i in kept)
+        pictures: Sequence[Picture]
+        if isinstance(self.pictures, Files):
+            pictures = Files(self.pictures.root, names)
+        else:
+            pictures = [self.pictures[i] for i in kept]
+        keys = tuple(self.keys[i] for i in kept) if self.keys else ()
+        return Examples(names, pictures, self.targets[kept], self.weights[kept], keys)
 
 
-def hashed(name: str, salt: str) -> float:
-    """A number in [0, 1) that depends on `name` and `salt` alone."""
-    digest = hashlib.sha256(f"{salt}\0{name}".encode(errors="surrogatepass")).digest()
-    return int.from_bytes(digest[:7], "little") / 2**56
+def hashed(names: Iterable[str], salt: str) -> NDArray[np.float64]:
+    """For each name a number in [0, 1) that depends on it and on `salt` alone."""
+    start = f"{salt}\0"
+    texts = ((start + name).encode(errors="surrogatepass") for name in names)
+    digests = (hashlib.sha256(text).digest() for text in texts)
+    numbers = (int.from_bytes(digest[:7], "little") for digest in digests)
+    return np.fromiter(numbers, dtype=np.uint64) / 2**56
 
 
 def assign_splits(
-    names: Sequence[str],
+    keys: Sequence[str],
     marks: Sequence[str | None],
     *,
     val_split: float,
     test_split: float,
     seed: int,
 ) -> list[str]:
-    """The split of each picture: as marked, else by a hash of its name.
+    """The split of each picture: as marked, else by a hash of its key.
 
     A picture's split does not depend on what other pictures there are, unless they are marked.
     Test does not depend on `seed`: a repeat with another seed must not train on the first one's.
     """
     splits = [mark or "train" for mark in marks]
+    train = np.array([split == "train" for split in splits], dtype=bool)
     if "test" not in splits:
-        for i, name in enumerate(names):
-            if splits[i] == "train" and hashed(name, "test") < test_split:
-                splits[i] = "test"
-    if "val" not in splits:
-        train = [i for i, split in enumerate(splits) if split == "train"]
-        numbers = {i: hashed(names[i], f"val {seed}") for i in train}
-        chosen = [i for i in train if numbers[i] < val_split] or sorted(train, key=numbers.get)[:1]  # type: ignore[arg-type]
+        chosen = np.flatnonzero(train)[hashed(compress(keys, train), "test") < test_split]
         for i in chosen:
+            splits[i] = "test"
+        train[chosen] = False
+    if "val" not in splits and train.any():
+        numbers = hashed(compress(keys, train), f"val {seed}")
+        at_least_one = max(val_split, np.nextafter(numbers.min(), 1))
+        for i in np.flatnonzero(train)[numbers < at_least_one]:
             splits[i] = "val"
     return splits
 
 
 def subset(examples: Examples, size: int, seed: int) -> Examples:
     """`size` of the pictures, the same ones each time for the same seed."""
-    numbers = [hashed(name, f"subset {seed}") for name in examples.names]
+    numbers = hashed(examples.names, f"subset {seed}")
     return examples.take(sorted(np.argsort(numbers, kind="stable")[:size].tolist()))
 
 
 def joined(one: Examples, other: Examples) -> Examples:
-    """The pictures of both."""
+    """The pictures of both, which lie under one root where they are files."""
+    names = one.names + other.names
+    pictures: Sequence[Picture]
+    if isinstance(one.pictures, Files):
+        pictures = Files(one.pictures.root, names)
+    else:
+        pictures = [*one.pictures, *other.pictures]
     return Examples(
-        one.names + other.names,
-        [*one.pictures, *other.pictures],
+        names,
+        pictures,
         np.concatenate([one.targets, other.targets]),
         np.concatenate([one.weights, other.weights]),
+        one.keys + other.keys,
     )
 
 
-def find_bad(examples: Examples, check: Callable[[], None] = lambda: None) -> dict[int, str]:
+def find_bad(
+    examples: Examples, check: Callable[[], None] = lambda: None, crop_bottom: int = 0
+) -> dict[int, str]:
     """The pictures that cannot be decoded, by index, with the reason; `check` may end it early."""
 
     def fault(picture: Picture) -> str | None:
         try:
-            decode(picture)
+            decode(picture, crop_bottom)
         except ValueError as error:
             return str(error)
         return None
@@ -134,14 +167,16 @@ class _PictureSet(Dataset[tuple[Tensor, int]]):
         augment: bool,
         seed: int,
         epoch: int,
+        crop_bottom: int,
     ) -> None:
         self.examples, self.form, self.seed, self.epoch = examples, form, seed, epoch
+        self.crop_bottom = crop_bottom
         self.shape = SHAPES[pre]
         self.augment = AUGMENTS.get(pre) if augment else None
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         try:
-            image = decode(self.examples.pictures[index])
+            image = decode(self.examples.pictures[index], self.crop_bottom)
         except ValueError as error:  # It was checked when the run began.
             name = self.examples.names[index]
             raise DataError(f"{name} cannot be read any more ({error}); put it back") from None
@@ -172,9 +207,12 @@ def load_batches(
     epoch: int = 0,
     workers: int = 0,
     pin: bool = False,
+    crop_bottom: int = 0,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Batches of pictures (B, C, H, W) uint8 with their indices (B,) int64, in the given order."""
-    pictures = _PictureSet(examples, pre, form, augment=augment, seed=seed, epoch=epoch)
+    pictures = _PictureSet(
+        examples, pre, form, augment=augment, seed=seed, epoch=epoch, crop_bottom=crop_bottom
+    )
     loader = DataLoader(
         pictures,
         batch_sampler=[list(batch) for batch in order],

@@ -1,22 +1,31 @@
 """Build a network by its name: a trunk that turns pictures into features, and a head on them."""
 
-import pickle
+import logging
+import re
 import socket
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+import sys
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from deep_cnn.errors import WeightsError
 from deep_cnn.models import efficientnet_lite, lenet
 from deep_cnn.names import IMAGENET, InputFormat
 from deep_cnn.vision import torchvision
 
+_LOGGER = logging.getLogger("deep_cnn")
 _DOWNLOAD_TIMEOUT = 20.0
+# Parts of a trunk that are a sequence of stages, whatever the family calls it.
+_SEQUENCES = {"features", "layers", "blocks", "encoder", "trunk_output", "classifier"}
+# What the files of DenseNet call their layers, as in denselayer1.norm.1.weight.
+_OLD_DENSENET = re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.(?=[12]\.)")
 
 
 class Network(nn.Module):
@@ -33,20 +42,30 @@ class Network(nn.Module):
         self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(features, outputs))
         self.form, self.width = form, features
         self.frozen = False
+        self._resting: Sequence[nn.Module] = ()
         for name, values in (("mean", form.mean), ("std", form.std)):
             self.register_buffer(name, torch.tensor(values).view(1, -1, 1, 1), persistent=False)
 
-    def freeze_trunk(self) -> None:
-        """Let only the head train; the trunk's batch norms keep their statistics."""
-        self.frozen = True
-        self.trunk.requires_grad_(False)
+    def freeze(self, what: str | int) -> None:
+        """Let only a part train; what is frozen is as in evaluation, its batch norms included.
+
+        `what` is none, trunk, or how many stages are frozen, counted from the input.
+        """
+        parts = stages(self.trunk)
+        count = {"none": 0, "trunk": len(parts)}.get(str(what), what)
+        assert isinstance(count, int)
+        self.frozen = count >= len(parts)
+        self._resting = [self.trunk] if self.frozen else parts[:count]
+        learning = {p for part in parts[count:] for p in part.parameters()}
+        for parameter in self.trunk.parameters() if count else ():
+            parameter.requires_grad_(parameter in learning)  # Embeddings are of the first stage.
         self.train(self.training)
 
     def train(self, mode: bool = True) -> "Network":
-        """Set training mode; a frozen trunk stays in evaluation mode."""
+        """Set training mode; what is frozen stays in evaluation mode."""
         super().train(mode)
-        if self.frozen:
-            self.trunk.eval()
+        for part in self._resting:
+            part.eval()
         return self
 
     def features(self, pictures: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -63,6 +82,37 @@ class Network(nn.Module):
         """(N, C, H, W) uint8 -> (N, outputs) float32. The head always computes in float32."""
         answers: Tensor = self.head(self.features(pictures, dtype))
         return answers
+
+
+def stages(trunk: nn.Module) -> list[nn.ModuleList]:
+    """The parts of a trunk that have weights, from the input on: what --freeze=N counts.
+
+    A stage is a child of the trunk or of a sequence in it; what only normalises is of the stage
+    before.
+    """
+    found: list[nn.ModuleList] = []
+    for part in _parts(trunk):
+        if any(parameter.ndim > 1 for parameter in part.parameters()):
+            found.append(nn.ModuleList([part]))
+        elif found:
+            found[-1].append(part)
+    return found
+
+
+def _parts(module: nn.Module) -> Iterator[nn.Module]:
+    for name, child in module.named_children():
+        yield from _parts(child) if name in _SEQUENCES else (child,)
+
+
+class Unallocated(TorchFunctionMode):
+    """Within it a network is built without memory for its weights: to count them, say."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        """Call `func`; what `torch.empty` makes has no memory."""
+        where = {"device": "meta"} if func is torch.empty else {}
+        return func(*args, **{**(kwargs or {}), **where})
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +154,7 @@ def _lite0_backbone(name: str, weights: str) -> Backbone:
         network = efficientnet_lite.EfficientNetLite0()
     if weights == "imagenet":
         network.load_state_dict(efficientnet_lite.bundled_state(), assign=True)
-    _cut(network, "classifier")
+    _cut(network)
     return Backbone(network, efficientnet_lite.FEATURES, efficientnet_lite.FORMAT)
 
 
@@ -114,14 +164,11 @@ def _lenet_backbone(name: str, weights: str) -> Backbone:
 
 def _torchvision_backbone(name: str, weights: str) -> Backbone:
     models = torchvision().models
-    known = models.get_model_weights(name).DEFAULT
     if weights == "imagenet":
-        with _explained_download(name, known.url):
-            network = models.get_model(name, weights=known)
-    else:
-        network = models.get_model(name, weights=None)
-    head = _HEADS[name.partition("_")[0].rstrip("0123456789")]
-    preset = known.transforms()
+        url, file = weights_address(name)
+        if not file.exists():
+            download_weights(name, url, file, hash_in(url))
+    preset = models.get_model_weights(name).DEFAULT.transforms()
     form = InputFormat(
         preset.resize_size[0],
         preset.crop_size[0],
@@ -129,55 +176,78 @@ def _torchvision_backbone(name: str, weights: str) -> Backbone:
         tuple(preset.std),
         preset.interpolation.value,
     )
-    return Backbone(network, _cut(network, head), form)
+    network = models.get_model(name, weights=None, **_arguments(name, form))
+    features = _cut(network)
+    if weights == "imagenet":
+        load_weights(network, name, file)
+    return Backbone(network, features, form)
+
+
+def _arguments(name: str, form: InputFormat) -> dict[str, Any]:
+    """What a network needs to be the one that its weights belong to, whether they are loaded."""
+    if name in ("googlenet", "inception_v3"):
+        return {"aux_logits": False, "transform_input": True, "init_weights": True}
+    return {"image_size": form.crop} if name.startswith("vit_") else {}
 
 
 _BUILDERS: Mapping[str, Callable[[str, str], Backbone]] = {
     "efficientnet_lite0": _lite0_backbone,
     "lenet": _lenet_backbone,
 }
-# Where the last layer of a family of torchvision's classifiers is.
-_HEADS = {"resnet": "fc", "mobilenet": "classifier.3"}
 
 
-def _cut(network: nn.Module, head: str) -> int:
+def _cut(network: nn.Module) -> int:
     """Put nothing in the place of the last layer; return how many features it took."""
-    parent_name, _, last = head.rpartition(".")
+    *_, (name, layer) = (
+        (name, module)
+        for name, module in network.named_modules()
+        if isinstance(module, nn.Linear | nn.Conv2d)
+    )
+    parent_name, _, last = name.rpartition(".")
     parent = network.get_submodule(parent_name)
-    layer = parent.get_submodule(last)
-    assert isinstance(layer, nn.Linear), f"{head} is not the last layer"
+    children = list(parent.named_children())
+    before, dropout = children[[key for key, _ in children].index(last) - 1]
     parent.register_module(last, nn.Identity())
     # The new head brings its own dropout, so the old one must not act a second time.
-    for index, child in list(parent.named_children()) if parent_name else []:
-        if isinstance(child, nn.Dropout):
-            parent.register_module(index, nn.Identity())
-    return layer.in_features
+    if isinstance(dropout, nn.Dropout):
+        parent.register_module(before, nn.Identity())
+    return layer.in_features if isinstance(layer, nn.Linear) else layer.in_channels
 
 
-@contextmanager
-def _explained_download(name: str, url: str) -> Iterator[None]:
-    folder = Path(torch.hub.get_dir()) / "checkpoints"
-    file = folder / url.rpartition("/")[2]
+def weights_address(name: str) -> tuple[str, Path]:
+    """Where torchvision has its weights of the network `name`, and their place in TORCH_HOME."""
+    url: str = torchvision().models.get_model_weights(name).DEFAULT.url
+    return url, Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
+
+
+def download_weights(name: str, url: str, file: Path, digest: str | None) -> None:
+    """Bring `file`, as a whole, whose SHA-256 begins with `digest`; WeightsError if impossible."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(_DOWNLOAD_TIMEOUT)
     try:
-        yield
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        ways = (
-            f"fetch {url} elsewhere and put it there (TORCH_HOME moves the folder), or give"
-            " --weights=FILE, or train from scratch with --weights=none"
-        )
+        _LOGGER.info("Downloading %s to %s", url, file)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        torch.hub.download_url_to_file(url, str(file), digest, progress=sys.stderr.isatty())
+    except (OSError, RuntimeError, ValueError, HTTPException) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        what = "is damaged; remove it, then" if file.exists() else "cannot be downloaded;"
         raise WeightsError(
-            f"--model={name}: the ImageNet weights {file} {what} {ways} ({reason})"
+            f"--model={name}: the ImageNet weights {file} cannot be downloaded; fetch {url}"
+            f" elsewhere (python -m deep_cnn fetch --model={name}) and put it there (TORCH_HOME"
+            " moves the folder), or give --weights=FILE, or train from scratch with --weights=none"
+            f" ({reason})"
         ) from error
     finally:
         socket.setdefaulttimeout(before)
 
 
+def hash_in(url: str) -> str | None:
+    """The first digits of the SHA-256 of a file, where its name has them as torchvision's do."""
+    found = re.search(r"-([0-9a-f]{8,})\.", url.rpartition("/")[2])
+    return found[1] if found else None
+
+
 def load_weights(trunk: nn.Module, name: str, file: Path) -> None:
-    """Put a file's weights into the trunk of the network `name`, all or none; WeightsError."""
+    """Put a file's weights into the trunk of the network `name`; WeightsError unless all fit."""
     try:
         content = torch.load(file, map_location="cpu", weights_only=True)
     except FileNotFoundError:
@@ -185,28 +255,44 @@ def load_weights(trunk: nn.Module, name: str, file: Path) -> None:
             f"--weights={file} does not exist; use imagenet, none or a file"
         ) from None
     except Exception as error:  # Damaged bytes make the reader fail in a dozen ways.
-        raise WeightsError(f"--weights={file} is not a file of weights that torch saved") from error
-    state = _trunk_state(content)
-    wanted = trunk.state_dict()
-    wrong = [key for key in wanted if key not in state or state[key].shape != wanted[key].shape]
+        raise WeightsError(
+            f"--weights={file} is not a file of weights that torch saved, or damaged; replace it"
+            f" (python -m deep_cnn fetch --model={name} does so with torchvision's)"
+        ) from error
+    wrong = _load(trunk, content)
     if wrong:
         raise WeightsError(
-            f"--weights={file} does not fit --model={name}: {len(wrong)} of {len(wanted)} tensors"
-            f" are missing or of another shape, the first is {wrong[0]}; choose the right --model"
+            f"--weights={file} does not fit --model={name}: {len(wrong)} tensors are missing, left"
+            f" over or of another shape, the first is {wrong[0]}; choose the right --model"
         )
-    trunk.load_state_dict({key: state[key] for key in wanted})
 
 
-def _trunk_state(content: Any) -> dict[str, Tensor]:
-    if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
-        content = {
-            key.removeprefix("trunk."): value
-            for key, value in content["state_dict"].items()
-            if key.startswith("trunk.")
-        }
-    if not isinstance(content, Mapping):
-        return {}
-    return {key: value for key, value in content.items() if isinstance(value, Tensor)}
+def _load(trunk: nn.Module, content: Any) -> list[str]:
+    """Load a state dict, or a checkpoint that holds one; the names of the tensors that misfit.
+
+    Heads that the trunk lacks are left out: its last layer, and auxiliary ones.
+    """
+    content = content if isinstance(content, Mapping) else {}
+    content = content["state_dict"] if isinstance(content.get("state_dict"), Mapping) else content
+    given = {k: v for k, v in content.items() if isinstance(k, str) and isinstance(v, Tensor)}
+    prefixes = ("trunk.", "module.")  # Ours, and nn.DataParallel's.
+    prefix = next((p for p in prefixes if any(k.startswith(p) for k in given)), "")
+    wanted = trunk.state_dict()
+    state: OrderedDict[str, Tensor] = OrderedDict()
+    for key, value in given.items():
+        name = _OLD_DENSENET.sub(r"\1", key.removeprefix(prefix))
+        if key.startswith(prefix) and value.shape == wanted.get(name, value).shape:
+            state[name] = value
+    # Layers that have changed since tell by it how to read what was written before.
+    versions = getattr(content, "_metadata", None) or {}
+    versions = {k[len(prefix) :]: v for k, v in versions.items() if f"{k}.".startswith(prefix)}
+    state._metadata = versions or wanted._metadata  # type: ignore[attr-defined]
+    missing, left = trunk.load_state_dict(state, strict=False)
+    cut = tuple(f"{k}." for k, module in trunk.named_modules() if isinstance(module, nn.Identity))
+    parts = {k for k, _ in trunk.named_children()}
+    return [key for key in missing if not key.endswith("num_batches_tracked")] + [
+        key for key in left if key.partition(".")[0] in parts and not key.startswith(cut)
+    ]
 
 
 def preprocessing_format(pre: str, name: str) -> InputFormat | None:

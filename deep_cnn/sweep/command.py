@@ -36,7 +36,7 @@ FLAGS: Mapping[str, Mapping[str, Flag]] = {
         "format": Flag("format", str, "csv", "", "how", choices=("csv", "commands", "json")),
     },
     "sweep": {
-        "workers": Flag("workers", int, 1, "", "trials at once", low=1, high=1024),
+        "workers": Flag("workers", int, None, "", "trials at once", low=1, high=1024),
         "seed": _SEED,
         "retries": Flag("retries", int, 1, "", "how often a failed trial is tried again", low=0),
         "count": Flag("count", int, None, "", "trials at most, beside run_cap", low=1),

@@ -18,7 +18,7 @@ from deep_cnn.errors import OutputError, SpecError
 from deep_cnn.runs import safe_name, write_csv
 from deep_cnn.sweep.examine import examine_text, read_text
 from deep_cnn.sweep.job import NO_ROOM, Job
-from deep_cnn.sweep.process import threads_each, warm_context
+from deep_cnn.sweep.process import default_workers, threads_each, warm_context
 from deep_cnn.sweep.search import first_points
 from deep_cnn.sweep.space import Point, identity, plain
 from deep_cnn.sweep.spec import SweepSpec
@@ -48,7 +48,7 @@ def run_sweep(
     file: Path,
     out: Path,
     *,
-    workers: int = 1,
+    workers: int | None = None,
     seed: int = 0,
     retries: int = 1,
     count: int | None = None,
@@ -56,6 +56,7 @@ def run_sweep(
 ) -> Swept:
     """Run every trial of the sweep in `file` that is not over yet; results go to `out`.
 
+    `workers` is how many run at once, None for `default_workers`.
     SpecError for a sweep that cannot run here, or that is another one than on disk.
     """
     _check_runnable(spec, file, count)
@@ -76,7 +77,7 @@ def run_points(
     points: Sequence[Point],
     out: Path,
     *,
-    workers: int = 1,
+    workers: int | None = None,
     seed: int = 0,
     retries: int = 1,
     signalled: Callable[[], int | None] = lambda: None,
@@ -137,14 +138,15 @@ class _Engine:
         stem: str,
         out: Path,
         store: FolderStore,
-        workers: int,
+        workers: int | None,
         seed: int,
         limit: int | None,
         total: int | None,
         signalled: Callable[[], int | None],
     ) -> None:
         self.spec, self.store, self.out = spec, store, out
-        self.workers, self.total, self.signalled = workers, total, signalled
+        self.workers = workers or default_workers(spec.method, total)
+        self.total, self.signalled = total, signalled
         self.job = Job(
             text=text,
             stem=stem,
@@ -154,13 +156,14 @@ class _Engine:
             retries=store.retries,
             limit=limit,
             lease=store.lease,
-            threads=threads_each(workers),
+            threads=threads_each(self.workers),
         )
         self.context = warm_context()
         self.processes: dict[int, BaseProcess] = {}
         self.written: Sequence[Trial] = ()
         self.ends: dict[int, tuple[str, int]] = {}
-        self.in_a_row = self.deaths = 0
+        self.deaths = 0
+        self.in_a_row: set[int] = set()
         self.claims = -1
         self.shown: tuple[int, list[str]] = (-1, [])
 
@@ -254,16 +257,16 @@ class _Engine:
         return None
 
     def _five_in_a_row(self, trials: Sequence[Trial]) -> str | None:
-        """The last error, after five failures without a success in between."""
+        """The last error, after five trials failed without a success in between."""
         for trial in trials:
             now = ("over", 0) if trial.over else (trial.state, trial.failures)
             before = self.ends.get(trial.number, ("", 0))
             if trial.over and before[0] != "over":
-                self.in_a_row = 0
+                self.in_a_row.clear()
             elif trial.failures > before[1]:
-                self.in_a_row += trial.failures - before[1]
-                if self.in_a_row >= _MOST_IN_A_ROW:
-                    return f"{self.in_a_row} failures in a row, the last one: {trial.error}"
+                self.in_a_row.add(trial.number)  # Its second failure tells nothing about others.
+                if len(self.in_a_row) >= _MOST_IN_A_ROW:
+                    return f"{len(self.in_a_row)} failures in a row, the last one: {trial.error}"
             self.ends[trial.number] = now
         return None
 

@@ -68,7 +68,7 @@ def probe(spec: SweepSpec) -> list[str]:
 
 def _largest(configs: Sequence[TrainConfig]) -> TrainConfig:
     """By parameters that learn times pictures in a step: what memory grows with."""
-    sizes: dict[tuple[str, str], int] = {}
+    sizes: dict[tuple[str, int | str], int] = {}
     for config in configs:
         key = (config.model, config.freeze)
         if key not in sizes:
@@ -77,14 +77,12 @@ def _largest(configs: Sequence[TrainConfig]) -> TrainConfig:
 
 
 def _parameters(config: TrainConfig) -> int:
-    import torch
+    from deep_cnn.models import Unallocated, build_network
 
-    from deep_cnn.models import build_network
-
-    with torch.device("meta"):
+    with Unallocated():
         network = build_network(config.model, 1, weights="none", dropout=0.0)
-    parts = network.head if config.freeze == "trunk" else network
-    return sum(parameter.numel() for parameter in parts.parameters())
+    network.freeze(config.freeze)
+    return sum(p.numel() for p in network.parameters() if p.requires_grad)
 
 
 def _apart(config: TrainConfig) -> Probe:

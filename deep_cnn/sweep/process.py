@@ -10,12 +10,44 @@ from multiprocessing import connection, parent_process
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
 
+# What fine-tuning a whole network of middle size may need.
+_MEMORY_EACH = 2**32
+
 
 def warm_context() -> ForkServerContext:
     """Processes forked from a server that imported torch once and never touches CUDA."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["deep_cnn.sweep.server"])
     return context
+
+
+def default_workers(method: str, total: int | None) -> int:
+    """How many of `total` trials to run at once: one for each GPU, else for each of four cores.
+
+    A trial a core is quicker than all cores for one (tests/benchmarks/workers.py), but each needs
+    memory. Bayesian search knows less of those that still run, so there it is one at a time.
+    """
+    if method == "bayes":
+        return 1
+    most = _gpus() or min(threads_each(1), 4, _memory() // _MEMORY_EACH)
+    return max(1, most if total is None else min(most, total))
+
+
+def _gpus() -> int:
+    """The GPUs that this process may use, told without torch."""
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if named is not None:
+        return len([name for name in named.split(",") if name.strip() not in ("", "-1")])
+    return len(list(Path("/proc/driver/nvidia/gpus").glob("*")))
+
+
+def _memory() -> int:
+    """Bytes that can be had; enough where the system does not tell."""
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return 4 * _MEMORY_EACH
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
 
 
 def threads_each(workers: int) -> int:

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from deep_cnn import metrics
 from deep_cnn.config import TrainConfig
-from deep_cnn.data.splits import Examples, assign_splits
+from deep_cnn.data.splits import SPLITS, Examples, assign_splits
 from deep_cnn.errors import CheckpointError, DataError
 from deep_cnn.models import Network, build_network, preprocessing_format
 
@@ -64,6 +64,12 @@ class Task(ABC):
     def check_labels(self, labels: Labels, config: TrainConfig) -> None:
         """Raise CheckpointError where a checkpoint with these labels does not fit the data."""
 
+    def judge(
+        self, config: TrainConfig, examples: Examples, predictions: NDArray[np.float64]
+    ) -> Mapping[str, float]:
+        """More numbers for the test split, `{metric_test: value}`; DataError."""
+        return {}
+
     def network(self, config: TrainConfig, labels: Labels, weights: str | None = None) -> Network:
         """The network for this configuration; `weights` overrides --weights."""
         return build_network(
@@ -75,28 +81,52 @@ class Task(ABC):
         )
 
     def splits(self, config: TrainConfig, wanted: Collection[str]) -> dict[str, Examples]:
-        """The wanted ones of train, val and test. DataError where train or val has too little."""
+        """The wanted ones of train, val and test. DataError where one of them has too little."""
+        found = self.all_splits(config)
+        self.check_splits(found, config, wanted)
+        return {name: found[name] for name in wanted}
+
+    def check_splits(
+        self, found: Mapping[str, Examples], config: TrainConfig, wanted: Collection[str]
+    ) -> None:
+        """DataError where the wanted ones of train, val and test have too little to go on with."""
+        grouped = config.options.get("group", "none") != "none"
+        if "train" in wanted and len(found["train"]) and not found["train"].weights.any():
+            raise DataError(f"{config.data_path}: every weight in train is 0; nothing is learned")
+        for name, least in (("train", 2), ("val", 1), ("test", 1)):
+            # Who keeps groups together learns before the training that none is left for the test.
+            needed = name in wanted or (name == "test" and grouped and config.test_split > 0)
+            if needed and len(found[name]) < least:
+                count = sum(len(examples) for examples in found.values())
+                way = "change --val_split or --test_split, or use --group=none"
+                raise DataError(
+                    f"--data_dir={config.data_path}: the {name} split has {len(found[name])} of"
+                    f" {count} pictures, {least} at least are needed;"
+                    f" {way if grouped else 'add pictures'}"
+                )
+
+    def all_splits(self, config: TrainConfig) -> dict[str, Examples]:
+        """train, val and test, whatever is in them. DataError where marks part a group."""
         examples, marks = self.all_examples(config)
+        keys = examples.keys or examples.names
         splits = assign_splits(
-            examples.names,
+            keys,
             marks,
             val_split=config.val_split,
             test_split=config.test_split,
             seed=config.seed,
         )
-        found = {
-            name: examples.take([i for i, split in enumerate(splits) if split == name])
-            for name in wanted
-        }
-        if "train" in found and len(found["train"]) and not found["train"].weights.any():
-            raise DataError(f"{config.data_path}: every weight in train is 0; nothing is learned")
-        for name, least in (("train", 2), ("val", 1), ("test", 1)):
-            if name in found and len(found[name]) < least:
+        home: dict[str, str] = {}
+        for key, split in zip(keys, splits, strict=True):
+            if home.setdefault(key, split) != split:
                 raise DataError(
-                    f"--data_dir={config.data_path}: the {name} split has {len(found[name])} of"
-                    f" {len(examples)} pictures, {least} at least are needed; add pictures"
+                    f"{config.data_path}: the column split puts {key} into {home[key]} and {split};"
+                    " mark all of its pictures alike, or use --group=none"
                 )
-        return found
+        return {
+            name: examples.take([i for i, split in enumerate(splits) if split == name])
+            for name in SPLITS
+        }
 
 
 class Regression(Task):

@@ -1,0 +1,160 @@
+"""Fetch weights and data on a machine with a network, for the nodes that have none."""
+
+import hashlib
+import re
+import tarfile
+import urllib.request
+from collections.abc import Iterator, Mapping
+from functools import partial
+from http.client import HTTPException
+from pathlib import Path, PurePosixPath
+
+from deep_cnn.config import split_argv
+from deep_cnn.errors import ConfigError, DataError, OutputError, choose_from
+from deep_cnn.flag import Flag
+from deep_cnn.names import MODELS, NOT_PRETRAINED
+from deep_cnn.runs import write_whole
+
+# Places365-Standard, pictures of 256 x 256: http://places2.csail.mit.edu/download.html
+DATA = {"places365": "http://data.csail.mit.edu/places/places365/places365standard_easyformat.tar"}
+_TIMEOUT = 60.0
+FLAGS: Mapping[str, Mapping[str, Flag]] = {
+    "fetch": {
+        "model": Flag("model", str, None, "", "networks with commas between, as resnet50,vit_b_16"),
+        "data": Flag("data", str, None, "", "a data set", choices=tuple(DATA)),
+        "data_dir": Flag("data_dir", str, "places365", "", "folder for its train/ and val/"),
+        "keep": Flag("keep", str, None, "", "file with the classes to keep, one a line, else all"),
+        "url": Flag("url", str, None, "", "where it lies, if not at its usual place"),
+    }
+}
+
+
+def fetch(words: list[str]) -> int:
+    """Fetch ImageNet weights into TORCH_HOME (--model), or pictures into --data_dir (--data)."""
+    known = FLAGS["fetch"]
+    values = {name: flag.default for name, flag in known.items()}
+    for name, text in split_argv(words, known).items():
+        values[name] = known[name].parse(text)
+        known[name].check(values[name])
+    if (values["model"] is None) == (values["data"] is None):
+        raise ConfigError("fetch takes either --model=resnet50,vit_b_16 or --data=places365")
+    if values["data"]:
+        keep = _read_classes(Path(values["keep"])) if values["keep"] else None
+        url, folder = values["url"] or DATA[values["data"]], Path(values["data_dir"]).expanduser()
+        print(fetch_pictures(url, folder, keep))
+        return 0
+    models = [name.strip() for name in values["model"].split(",")]
+    for name in models:
+        if name not in MODELS:
+            raise ConfigError(f"--model={name} is unknown; {choose_from(name, MODELS)}")
+        if name in NOT_PRETRAINED:
+            raise ConfigError(f"--model={name} has no ImageNet weights to fetch; leave it out")
+    if values["url"] and len(models) > 1:
+        raise ConfigError(f"--url is the address of one file, not of {len(models)}; fetch one")
+    for name in models:
+        print(f"{name}: {fetch_weights(name, values['url'])}", flush=True)
+    return 0
+
+
+def fetch_weights(name: str, url: str | None = None) -> str:
+    """Let torchvision's weights of the network `name` be in TORCH_HOME; say what was done.
+
+    A file that is there is kept if its hash is the one in its name. WeightsError.
+    """
+    if name == "efficientnet_lite0":
+        return "its weights come with the installation"
+    from deep_cnn.models import download_weights, hash_in, weights_address  # torch takes seconds.
+
+    usual, file = weights_address(name)
+    digest = hash_in(url or usual) or hash_in(usual)
+    there = file.exists() and _begins(file, digest or "")
+    if not there:
+        download_weights(name, url or usual, file, digest)
+    done = "was there already" if there else "downloaded"
+    return f"{file}, {file.stat().st_size / 2**20:.1f} MiB, {done}"
+
+
+def _begins(file: Path, digest: str) -> bool:
+    try:
+        with file.open("rb") as content:
+            return hashlib.file_digest(content, "sha256").hexdigest().startswith(digest)
+    except OSError:
+        return False
+
+
+def fetch_pictures(url: str, folder: Path, keep: set[str] | None) -> str:
+    """Stream a tar with .../train/<class>/<file> and val/ into `folder`; say what was done.
+
+    Only the classes in `keep` are written, each picture as a whole file; what is there is skipped.
+    DataError where the tar cannot be had, breaks off, or lacks a class; OutputError.
+    """
+    new, old, found = 0, 0, set()
+    try:
+        for member, tar in _members(url):
+            place = _place(member, folder)
+            if place is None or (keep is not None and place.parent.name not in keep):
+                continue
+            found.add(place.parent.name)
+            if place.exists():
+                old += 1
+                continue
+            file = tar.extractfile(member)
+            content = file.read() if file else b""  # Read before: a fault here is the network's.
+            write_whole(place, partial(Path.write_bytes, data=content), "--data_dir")
+            new += 1
+    except OutputError:
+        raise
+    except (OSError, ValueError, HTTPException, tarfile.TarError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise DataError(
+            f"{url} cannot be fetched into {folder} ({reason}); {new + old} pictures are there, the"
+            " same command again brings the others"
+        ) from error
+    missing = sorted((keep or set()) - found)
+    if missing or not found:
+        what = ", ".join(missing) or "train/<class>/<picture>"
+        raise DataError(f"{url} has no {what}; correct --keep or --url ({new} new pictures)")
+    return f"{folder}, {len(found)} classes, {new} new pictures, {old} were there already"
+
+
+def _members(url: str) -> Iterator[tuple[tarfile.TarInfo, tarfile.TarFile]]:
+    """The members of a tar while it arrives; OSError where it does not arrive as a whole."""
+    from tqdm import tqdm
+
+    with urllib.request.urlopen(url, timeout=_TIMEOUT) as answer:
+        length = getattr(answer, "length", None)
+        with (
+            tqdm.wrapattr(answer, "read", length, desc="Fetching", disable=None) as stream,
+            tarfile.open(fileobj=stream, mode="r|*") as tar,
+        ):
+            while (member := tar.next()) is not None:
+                yield member, tar
+                tar.members.clear()  # type: ignore[attr-defined] # It would keep 1.8 million.
+            while stream.read(2**20):  # What is left of the last block.
+                pass
+        if getattr(answer, "length", None):
+            raise OSError("the connection broke off")
+
+
+def _place(member: tarfile.TarInfo, folder: Path) -> Path | None:
+    """Where a picture goes, whatever folder the tar has it in; None for what is no picture."""
+    parts = PurePosixPath(member.name).parts[-3:]
+    if not member.isreg() or len(parts) < 3 or parts[0] not in ("train", "val"):
+        return None
+    tarfile.data_filter(member, str(folder))  # Raises where it leads out of the folder.
+    return folder.joinpath(*parts)
+
+
+def _read_classes(file: Path) -> set[str]:
+    """The classes in a file, one a line, as folders are called or as MIT lists them.
+
+    `/a/apartment_building/outdoor 8` is the folder apartment_building-outdoor.
+    """
+    try:
+        lines = file.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"--keep={file} cannot be read ({error}); name a text file") from None
+    words = [line.split()[0] for line in lines if line.strip()]
+    if not words:
+        raise ConfigError(f"--keep={file} names no class; write one a line, as airfield")
+    return {re.sub(r"^/\w/", "", word).replace("/", "-") for word in words}

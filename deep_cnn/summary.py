@@ -1,0 +1,68 @@
+"""Describe the data of a configuration, for who wants to see them before anything is trained."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import reduce
+
+import numpy as np
+
+from deep_cnn.config import TrainConfig
+from deep_cnn.data.splits import SPLITS, Examples, find_bad, joined
+from deep_cnn.tasks import get_task
+
+_BINS, _WIDTH = 10, 40
+_NAMED, _CLASSES_NAMED = 20, 5
+
+
+def describe(config: TrainConfig) -> Iterator[str]:
+    """Lines on the splits, the scores or classes, and the pictures that cannot be decoded.
+
+    Decodes every picture, those of test included, and writes nothing. DataError as a run's.
+    """
+    task = get_task(config.task)
+    yield f"task {config.task}, data {config.data_path}"
+    found = task.all_splits(config)
+    task.check_splits(found, config, ("train", "val"))
+    labels = task.labels(found["train"], config)
+    yield _row("", SPLITS)
+    yield _row("pictures", [str(len(found[split])) for split in SPLITS])
+    if config.options.get("group", "none") != "none":
+        yield _row("groups", [str(len(set(found[split].keys))) for split in SPLITS])
+    yield from _classes(found, labels["classes"]) if "classes" in labels else _scores(found)
+    yield from _bad(reduce(joined, found.values()), config.crop_bottom)
+
+
+def _row(title: str, cells: Sequence[str]) -> str:
+    return f"{title:<24}" + "".join(f"{cell:>12}" for cell in cells)
+
+
+def _scores(found: Mapping[str, Examples]) -> Iterator[str]:
+    """Mean and standard deviation of each split, and a histogram of all scores."""
+    targets = [found[split].targets for split in SPLITS]
+    yield _row("mean", [f"{some.mean():.4g}" if len(some) else "" for some in targets])
+    yield _row("sd", [f"{some.std():.4g}" if len(some) else "" for some in targets])
+    counts, edges = np.histogram(np.concatenate(targets), bins=_BINS)
+    for count, low, high in zip(counts, edges, edges[1:], strict=False):
+        bar = "#" * round(_WIDTH * count / counts.max())
+        yield f"{low:>10.4g} to {high:<10.4g}{count:>8} {bar}".rstrip()
+
+
+def _classes(found: Mapping[str, Examples], classes: Sequence[str]) -> Iterator[str]:
+    """How many pictures the largest and the smallest classes have in each split."""
+    counts = np.array([np.bincount(found[s].targets, minlength=len(classes)) for s in SPLITS]).T
+    order = np.argsort(-counts.sum(axis=1), kind="stable").tolist()
+    yield f"{len(classes)} classes"
+    left_out = len(order) - 2 * _CLASSES_NAMED
+    for place, i in enumerate(order):
+        if left_out <= 0 or not _CLASSES_NAMED <= place < _CLASSES_NAMED + left_out:
+            yield _row(classes[i], [str(count) for count in counts[i]])
+        elif place == _CLASSES_NAMED:
+            yield f"and {left_out} classes between them"
+
+
+def _bad(examples: Examples, crop_bottom: int) -> Iterator[str]:
+    bad = find_bad(examples, crop_bottom=crop_bottom)
+    yield f"{len(bad)} of {len(examples)} pictures cannot be decoded"
+    for i in list(bad)[:_NAMED]:
+        yield f"  {examples.names[i]}: {bad[i]}"
+    if len(bad) > _NAMED:
+        yield f"  and {len(bad) - _NAMED} more"

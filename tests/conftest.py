@@ -17,6 +17,8 @@ from deep_cnn.cli import main
 ROOT = Path(__file__).parent.parent
 SAMPLE = ROOT / "tests" / "places_test_input"
 
+# The networks are tiny: a second thread is only waited for, and for long on a busy machine.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Nobody waits for so long but where something hangs: the machine may be busy.
 PATIENCE = 300.0
 SHOWS_PROCESSES = pytest.mark.skipif(
@@ -26,12 +28,9 @@ Command = Callable[..., subprocess.CompletedProcess[str]]
 
 
 def environment(**extra: str) -> dict[str, str]:
-    """This process's without W&B; an empty value removes a name.
-
-    One thread: the networks are tiny, and on a busy machine a second one is only waited for.
-    """
+    """This process's without W&B; an empty value removes a name."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("WANDB", "WB_"))}
-    given = {**kept, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **extra}
+    given = {**kept, "PYTHONPATH": str(ROOT), **extra}
     return {name: value for name, value in given.items() if value}
 
 
@@ -56,7 +55,10 @@ def deep_cnn(tmp_path: Path) -> Command:
 def here(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Command:
-    """As `deep_cnn`, but in this very process, which has imported everything already."""
+    """As `deep_cnn`, but in this very process, which has imported everything already.
+
+    The workers of its sweeps are forks of one server, whose environment is that of the first.
+    """
 
     def run(*words: object, **extra: str) -> subprocess.CompletedProcess[str]:
         given = environment(**extra)
@@ -77,29 +79,42 @@ def here(
     return run
 
 
-def until(condition: Callable[[], object]) -> None:
+def until(condition: Callable[[], object], process: "subprocess.Popen[str] | None" = None) -> None:
+    """Wait for the condition, while the process that is to bring it about lives."""
     end = time.monotonic() + PATIENCE
     while not condition():
         assert time.monotonic() < end, "it did not come to that"
+        assert process is None or process.poll() is None, process.communicate()
         time.sleep(0.02)
 
 
-def children(pid: int) -> list[int]:
-    """The living processes that `pid` has started."""
-    found = []
+def processes() -> dict[int, int]:
+    """The living processes and their parents."""
+    found = {}
     for path in Path("/proc").glob("[0-9]*/stat"):
         try:
             state, parent = path.read_text().rpartition(")")[2].split()[:2]
         except OSError:  # It has just ended.
             continue
-        if parent == str(pid) and state != "Z":
-            found.append(int(path.parent.name))
+        if state != "Z":
+            found[int(path.parent.name)] = int(parent)
     return found
+
+
+def family(pid: int) -> set[int]:
+    """The living process and all that it has started."""
+    parents = processes()
+    found, size = {pid}, 0
+    while len(found) > size:
+        size = len(found)
+        found |= {child for child, parent in parents.items() if parent in found}
+    return found & set(parents)
 
 
 def workers(pid: int) -> list[int]:
     """The forks of the fork server: the children of a child of the engine or agent `pid`."""
-    return [worker for child in children(pid) for worker in children(child)]
+    parents = processes()
+    return [child for child, parent in parents.items() if parents.get(parent) == pid]
 
 
 @pytest.fixture

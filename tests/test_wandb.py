@@ -26,13 +26,19 @@ from tests.wandb_server import Run, WandbServer
 KEY = "k" * 40
 SMALL = ("--task=digits", "--train_samples=64")
 DIGITS = (*SMALL, "--epochs=2")
-# Of a run that goes on until the test has seen enough.
+# A run that goes on until the test has seen enough.
 ENDLESS = 100_000
 COMMAND = ["${env}", "python", "-m", "deep_cnn", "${args}"]
 # The agent of W&B asks every 5 seconds; that is not what is tested here.
 AGENT = (
     "from wandb import wandb_agent as a; a.Agent.POLL_INTERVAL = 0.2;"
     " from wandb.cli.cli import cli; cli()"
+)
+# Nor does its client ask only every 15 seconds whether it is to stop.
+ATTENTIVE = (
+    "from wandb.sdk.lib.run_stopping import RunStopChecker as c;"
+    " c.__init__.__kwdefaults__['poll_interval'] = 0.2;"
+    " import sys; from deep_cnn.cli import main; sys.exit(main())"
 )
 
 
@@ -50,7 +56,7 @@ class Client:
             WANDB_API_KEY=server.key,
             WANDB_PROJECT="p",
             # The client tells its server every 15 seconds what is new; a test cannot wait for it.
-            WANDB__FILE_STREAM_TRANSMIT_INTERVAL="1",
+            WANDB__FILE_STREAM_TRANSMIT_INTERVAL="0.2",
             PATH=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         )
 
@@ -355,7 +361,7 @@ def test_what_an_outage_kept_from_the_server_comes_with_the_resume(
     running = client.start(
         "-m", "deep_cnn", *words, f"--epochs={ENDLESS}", **served(), WANDB_FINISH_TIMEOUT="1"
     )
-    until(lambda: server.runs and only(server).history)
+    until(lambda: server.runs and only(server).history, running)
     fault = server.fault("file_stream", 500)
     until(lambda: fault.hits)
     name = only(server).name
@@ -419,7 +425,7 @@ def test_a_server_that_is_not_there_leaves_an_offline_run(
 def test_a_server_that_vanishes(client: Client, server: WandbServer) -> None:
     words = ("-m", "deep_cnn", *SMALL, f"--epochs={ENDLESS}", "--run_name=first")
     running = client.start(*words, WANDB_FINISH_TIMEOUT="1")
-    until(lambda: server.runs and only(server).history)
+    until(lambda: server.runs and only(server).history, running)
     server.close()
     before = len(client.table("first"))
     until(lambda: len(client.table("first")) > before + 1)
@@ -498,7 +504,7 @@ def test_runs_that_hyperband_stops_are_no_failures(client: Client, server: Wandb
 def test_preempted_and_asked_for_again(client: Client, here: Command, server: WandbServer) -> None:
     words = (*SMALL, "--wandb=True")
     running = client.start("-m", "deep_cnn", *words, f"--epochs={ENDLESS}", **served())
-    until(lambda: server.runs and only(server).history)
+    until(lambda: server.runs and only(server).history, running)
     running.send_signal(signal.SIGUSR1)
     done = client.ended(running)
     assert done.returncode == 75, done.stderr
@@ -515,9 +521,9 @@ def test_preempted_and_asked_for_again(client: Client, here: Command, server: Wa
 
 @pytest.mark.parametrize("by_agent", [True, False])
 def test_a_stop_ends_a_run_cleanly(client: Client, server: WandbServer, by_agent: bool) -> None:
-    words = ("-m", "deep_cnn", *SMALL, f"--epochs={ENDLESS}", "--num_workers=2")
+    words = ("-c", ATTENTIVE, *SMALL, f"--epochs={ENDLESS}", "--num_workers=2")
     running = client.start(*words, **(served() if by_agent else {}))
-    until(lambda: server.runs and only(server).history)
+    until(lambda: server.runs and only(server).history, running)
     run = only(server)
     asked = time.monotonic()
     if by_agent:
@@ -562,7 +568,7 @@ def test_the_agent_in_a_notebook_stops_a_run_by_an_exception(
 ) -> None:
     name = server.add_sweep(grid(lr=[0.01]))
     agent = client.start("-c", IN_PROCESS, f"tester/p/{name}")
-    until(lambda: server.runs and only(server).history)
+    until(lambda: server.runs and only(server).history, agent)
     server.stop_run(only(server).id)
     done = client.ended(agent)
     assert done.returncode == 0, done.stderr
@@ -643,7 +649,7 @@ def test_an_outage_costs_the_warm_agent_one_run_offline(
 def test_a_hanging_server_does_not_make_the_agent_deaf(client: Client, server: WandbServer) -> None:
     name = server.add_sweep(grid("${args_json}", lr=[0.01], epochs=[ENDLESS]))
     agent = client.start("-m", "deep_cnn", "agent", f"tester/p/{name}")
-    until(lambda: server.runs and only(server).history)
+    until(lambda: server.runs and only(server).history, agent)
     fault = server.fault("Heartbeat", 200, hang=2 * PATIENCE)
     until(lambda: fault.hits)
     agent.send_signal(signal.SIGTERM)
@@ -691,7 +697,7 @@ def test_a_run_that_dies_or_fails_costs_itself_alone(client: Client, server: Wan
 def test_the_warm_agent_hands_its_run_back(client: Client, server: WandbServer) -> None:
     name = server.add_sweep(grid(lr=[0.01, 0.02], epochs=[ENDLESS]))
     agent = client.start("-m", "deep_cnn", "agent", f"tester/p/{name}")
-    until(lambda: server.runs and only(server).history)
+    until(lambda: server.runs and only(server).history, agent)
     agent.send_signal(signal.SIGUSR1)
     done = client.ended(agent)
     assert done.returncode == 75, done.stderr

@@ -174,7 +174,7 @@ def test_a_disk_that_is_full_costs_a_warning(tmp_path: Path) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (600_000, 600_000))
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 
-    words = ("--batch_size=64", "--momentum=0")
+    words = ("--batch_size=64", "--optimizer=sgd", "--momentum=0")
     full = start(scored, "--run_name=full", *words, preexec_fn=small)
     _, err = full.communicate(timeout=PATIENCE)
     assert "nothing is kept there" in err

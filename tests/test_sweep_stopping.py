@@ -72,7 +72,7 @@ def test_a_sweep_stops_hopeless_runs_and_says_why(tmp_path: Path, here: Command)
         "early_terminate: {type: hyperband, min_iter: 3}\n"
         'command: [python, -m, deep_cnn, --task=digits, --train_samples=120, "${args}"]\n'
     )
-    done = here("sweep", "s.yaml")
+    done = here("sweep", "s.yaml", "--workers=1")
     assert done.returncode == 0, done.stderr
     with (tmp_path / "outputs/sweeps/s/trials.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))

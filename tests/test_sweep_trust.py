@@ -218,13 +218,13 @@ def test_a_sweep_leaves_its_study(tmp_path: Path, here: Command) -> None:
     assert study.best_value == float(row["value"])
 
 
-def test_the_price_of_a_sweep_before_it_begins(tmp_path: Path, here: Command) -> None:
+def test_the_price_of_a_sweep_before_it_begins(tmp_path: Path, deep_cnn: Command) -> None:
     text = DIGITS.replace("method: grid", "method: random\nrun_cap: 7").replace(
         "lr: {values", "batch_size: {values: [16, 128]}\n      hidden: {max: 40, min: 20}\n"
         "      lr: {values"
     )  # fmt: skip
     (tmp_path / "d.yaml").write_text(text)
-    done = here("check", "d.yaml", "--probe")
+    done = deep_cnn("check", "d.yaml", "--probe")
     assert done.returncode == 0, done.stderr
     assert "--batch_size=128" in done.stdout
     assert "1234 pictures for training, 300 for validation" in done.stdout

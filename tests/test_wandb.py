@@ -6,10 +6,11 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import pytest
 import torch
@@ -47,7 +48,7 @@ class Client:
 
     def __init__(self, server: WandbServer, folder: Path) -> None:
         self.server, self.folder = server, folder
-        self.started: list[subprocess.Popen[str]] = []
+        self.started: dict[subprocess.Popen[str], tuple[TextIO, ...]] = {}
         self.env = environment(
             **server.environment(folder / "home"),
             WB_KEY=server.key,
@@ -61,16 +62,18 @@ class Client:
         )
 
     def start(self, *words: str, **extra: str) -> "subprocess.Popen[str]":
+        # Files: a pipe that nobody reads would hold up a run that says much.
+        out, err = (tempfile.TemporaryFile("w+") for _ in range(2))  # noqa: SIM115 - closed with the client
         process = subprocess.Popen(
             [sys.executable, *words],
             cwd=self.folder,
             env=environment(**{**self.env, **extra}),
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stdout=out,
+            stderr=err,
             text=True,
         )
-        self.started.append(process)
+        self.started[process] = out, err
         return process
 
     def __call__(self, *words: str, **extra: str) -> "subprocess.CompletedProcess[str]":
@@ -81,14 +84,20 @@ class Client:
         return self.ended(self.start("-c", AGENT, *words, **extra))
 
     def ended(self, process: "subprocess.Popen[str]") -> "subprocess.CompletedProcess[str]":
-        out, err = process.communicate(timeout=PATIENCE)
-        return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+        process.wait(timeout=PATIENCE)
+        said = []
+        for file in self.started[process]:
+            file.seek(0)
+            said.append(file.read())
+        return subprocess.CompletedProcess(process.args, process.returncode, *said)
 
     def close(self) -> None:
         """A test that fails leaves nothing running."""
-        for process in self.started:
+        for process, files in self.started.items():
             process.kill()
-            process.communicate()
+            process.wait()
+            for file in files:
+                file.close()
 
     def result(self, name: str) -> Any:
         return json.loads((self.folder / "outputs" / "results" / f"{name}.json").read_text())

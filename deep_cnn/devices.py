@@ -2,11 +2,15 @@
 
 import os
 import random
+import signal
+from collections.abc import Callable
 
 import numpy as np
 import torch
 
 from deep_cnn.errors import ConfigError
+
+_PATIENCE = 300  # Seconds, of a step that hangs.
 
 
 def choose_device(name: str) -> torch.device:
@@ -49,6 +53,26 @@ def choose_workers(wanted: int | str, device: torch.device) -> int:
     if isinstance(wanted, int):
         return wanted
     return 0 if device.type == "cpu" else min(8, cores())
+
+
+def survives(attempt: Callable[[], bool]) -> bool:
+    """Whether an attempt at the CPU's memory succeeds, made in a fork where there are forks.
+
+    Native code seldom asks whether it was given memory, and dies where it was not.
+    """
+    if not hasattr(os, "fork"):
+        return attempt()
+    child = os.fork()
+    if child:
+        return os.waitpid(child, 0)[1] == 0
+    status = 1
+    try:
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.alarm(_PATIENCE)
+        torch.set_num_threads(1)  # The other threads are not in a fork.
+        status = 0 if attempt() else 1
+    finally:
+        os._exit(status)
 
 
 def cores() -> int:

@@ -5,7 +5,6 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
 Array = NDArray[np.float64] | NDArray[np.int64]
 Metric = Callable[[Array, Array], float]
@@ -32,25 +31,27 @@ def r2(predictions: Array, targets: Array) -> float:
 
 def pearson(predictions: Array, targets: Array) -> float:
     """Pearson's correlation; nan where either side is constant or shorter than 2."""
-    return _correlation(stats.pearsonr, predictions, targets)
+    return _correlation("pearsonr", predictions, targets)
 
 
 def spearman(predictions: Array, targets: Array) -> float:
     """Spearman's rank correlation, ties by mean rank; nan as for `pearson`."""
-    return _correlation(stats.spearmanr, predictions, targets)
+    return _correlation("spearmanr", predictions, targets)
 
 
 def kendall(predictions: Array, targets: Array) -> float:
     """Kendall's tau-b; nan as for `pearson`."""
-    return _correlation(stats.kendalltau, predictions, targets)
+    return _correlation("kendalltau", predictions, targets)
 
 
-def _correlation(function: Callable[..., tuple[float, float]], a: Array, b: Array) -> float:
+def _correlation(name: str, a: Array, b: Array) -> float:
+    from scipy import stats  # Half a second, which classes need not wait for.
+
     if len(a) < 2 or np.ptp(a) == 0 or np.ptp(b) == 0:
         return float("nan")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Nearly constant predictions are worth no warning.
-        return float(function(a, b)[0])
+        return float(getattr(stats, name)(a, b)[0])
 
 
 def precision(scores: Array, classes: Array, k: int) -> float:

@@ -1,8 +1,10 @@
 """Build the optimizer and the learning-rate schedule that the flags name."""
 
+import inspect
 import math
 from collections.abc import Callable, Iterable, Mapping
 
+import torch
 from torch import nn, optim
 from torch.optim.lr_scheduler import LambdaLR
 
@@ -10,11 +12,24 @@ from deep_cnn.config import TrainConfig
 
 Parameters = Iterable[nn.Parameter]
 
+
+def _eager(kind: type[optim.Optimizer]) -> Callable[..., optim.Optimizer]:
+    """`kind` without what torch wraps its methods in for torch.compile, which we do not use.
+
+    That imports torch._dynamo, which takes 2 seconds: longer than torch itself.
+    """
+    wrapped = ("add_param_group", "load_state_dict", "state_dict", "zero_grad")
+    methods = {name: inspect.unwrap(getattr(kind, name)) for name in wrapped}
+    step = torch.no_grad()(inspect.unwrap(kind.step))
+    return type(kind.__name__, (kind,), {**methods, "step": step})
+
+
+_ADAM, _ADAMW, _SGD = _eager(optim.Adam), _eager(optim.AdamW), _eager(optim.SGD)
 # Fused: one call a step over all parameters.
 OPTIMIZERS: Mapping[str, Callable[[Parameters, TrainConfig], optim.Optimizer]] = {
-    "adam": lambda p, c: optim.Adam(p, c.lr, weight_decay=c.weight_decay, fused=True),
-    "adamw": lambda p, c: optim.AdamW(p, c.lr, weight_decay=c.weight_decay, fused=True),
-    "sgd": lambda p, c: optim.SGD(p, c.lr, c.momentum, weight_decay=c.weight_decay, fused=True),
+    "adam": lambda p, c: _ADAM(p, c.lr, weight_decay=c.weight_decay, fused=True),
+    "adamw": lambda p, c: _ADAMW(p, c.lr, weight_decay=c.weight_decay, fused=True),
+    "sgd": lambda p, c: _SGD(p, c.lr, c.momentum, weight_decay=c.weight_decay, fused=True),
 }
 
 # The factor of --lr in each epoch, the first one being number 0.

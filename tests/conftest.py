@@ -1,8 +1,10 @@
 """What many tests share: the sample data, tiny data sets, and the command line as a process."""
 
 import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,15 +12,26 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from deep_cnn.cli import main
+
 ROOT = Path(__file__).parent.parent
 SAMPLE = ROOT / "tests" / "places_test_input"
 
+# The networks are tiny: a second thread is only waited for, and for long on a busy machine.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Nobody waits for so long but where something hangs: the machine may be busy.
+PATIENCE = 300.0
+SHOWS_PROCESSES = pytest.mark.skipif(
+    not Path("/proc/self/stat").exists(), reason="looks for processes where Linux shows them"
+)
 Command = Callable[..., subprocess.CompletedProcess[str]]
 
 
 def environment(**extra: str) -> dict[str, str]:
+    """This process's without W&B; an empty value removes a name."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("WANDB", "WB_"))}
-    return {**kept, "PYTHONPATH": str(ROOT), **extra}
+    given = {**kept, "PYTHONPATH": str(ROOT), **extra}
+    return {name: value for name, value in given.items() if value}
 
 
 @pytest.fixture
@@ -32,10 +45,76 @@ def deep_cnn(tmp_path: Path) -> Command:
             env=environment(**extra),
             capture_output=True,
             text=True,
-            timeout=300,
+            timeout=PATIENCE,
         )
 
     return run
+
+
+@pytest.fixture
+def here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Command:
+    """As `deep_cnn`, but in this very process, which has imported everything already.
+
+    The workers of its sweeps are forks of one server, whose environment is that of the first.
+    """
+
+    def run(*words: object, **extra: str) -> subprocess.CompletedProcess[str]:
+        given = environment(**extra)
+        numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+        handlers = {number: signal.getsignal(number) for number in numbers}
+        with monkeypatch.context() as patch:
+            patch.chdir(tmp_path)
+            for name in set(os.environ) - set(given):
+                patch.delenv(name)
+            for name, value in given.items():
+                patch.setenv(name, value)
+            capsys.readouterr()
+            status = main([*map(str, words)])
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        return subprocess.CompletedProcess(words, status, *capsys.readouterr())
+
+    return run
+
+
+def until(condition: Callable[[], object], process: "subprocess.Popen[str] | None" = None) -> None:
+    """Wait for the condition, while the process that is to bring it about lives."""
+    end = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < end, "it did not come to that"
+        assert process is None or process.poll() is None, process.communicate()
+        time.sleep(0.02)
+
+
+def processes() -> dict[int, int]:
+    """The living processes and their parents."""
+    found = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, parent = path.read_text().rpartition(")")[2].split()[:2]
+        except OSError:  # It has just ended.
+            continue
+        if state != "Z":
+            found[int(path.parent.name)] = int(parent)
+    return found
+
+
+def family(pid: int) -> set[int]:
+    """The living process and all that it has started."""
+    parents = processes()
+    found, size = {pid}, 0
+    while len(found) > size:
+        size = len(found)
+        found |= {child for child, parent in parents.items() if parent in found}
+    return found & set(parents)
+
+
+def workers(pid: int) -> list[int]:
+    """The forks of the fork server: the children of a child of the engine or agent `pid`."""
+    parents = processes()
+    return [child for child, parent in parents.items() if parents.get(parent) == pid]
 
 
 @pytest.fixture

@@ -127,7 +127,7 @@ def test_bad_data(
     assert not [path for path in left if path.parts[-3] != "cache" and path.suffix != ".lock"]
 
 
-def test_a_bad_picture_in_many_is_named_and_left_out(tmp_path: Path, deep_cnn: Command) -> None:
+def test_a_bad_picture_in_many_is_named_and_left_out(tmp_path: Path, here: Command) -> None:
     folder = make_scored(tmp_path / "data", 60)
     (folder / "p007.png").write_bytes(b"")
     flags = [
@@ -137,11 +137,11 @@ def test_a_bad_picture_in_many_is_named_and_left_out(tmp_path: Path, deep_cnn: C
         "--epochs=1",
         "--run_name=r",
     ]
-    done = deep_cnn(*flags)
+    done = here(*flags)
     assert done.returncode == 0, done.stderr
     assert "pictures are bad and left out" in done.stderr
     assert "p007.png: empty file" in (tmp_path / "outputs/logger/r.log").read_text()
-    assert_one_line(deep_cnn(*flags, "--strict_data"), "--strict_data allows none")
+    assert_one_line(here(*flags, "--strict_data"), "--strict_data allows none")
 
 
 @pytest.fixture(scope="module")
@@ -220,9 +220,9 @@ def test_a_resume_keeps_its_configuration(
     assert f"{flag} does not fit the checkpoint" in capsys.readouterr().err
 
 
-def test_an_out_dir_that_cannot_be_written(tmp_path: Path, deep_cnn: Command) -> None:
+def test_an_out_dir_that_cannot_be_written(tmp_path: Path, here: Command) -> None:
     (tmp_path / "file").write_text("")
-    assert_one_line(deep_cnn("--task=digits", "--out_dir=file"), "cannot be written .* --out_dir")
+    assert_one_line(here("--task=digits", "--out_dir=file"), "cannot be written .* --out_dir")
 
 
 def test_a_full_disk_costs_no_checkpoint(

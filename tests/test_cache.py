@@ -6,7 +6,6 @@ import resource
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from deep_cnn.data.images import SHAPES, decode, to_array
 from deep_cnn.names import IMAGENET
 from deep_cnn.runs import EpochRecord
 from deep_cnn.tasks.perception import read_scores
-from tests.conftest import environment, make_scored
+from tests.conftest import PATIENCE, environment, make_scored, until
 
 WORDS = ("--epochs=2", "--model=lenet", "--weights=none", "--wandb=False")
 
@@ -169,19 +168,20 @@ def losses(folder: Path, name: str) -> list[str]:
 
 
 def test_a_disk_that_is_full_costs_a_warning(tmp_path: Path) -> None:
-    scored = make_scored(tmp_path / "scored", 3000)
+    scored = make_scored(tmp_path / "scored", 900)
 
-    def small() -> None:  # No file may grow beyond two megabytes, as if the disk ended there.
-        resource.setrlimit(resource.RLIMIT_FSIZE, (1_900_000, 1_900_000))
+    def small() -> None:  # A checkpoint takes 500 kB, 28 x 28 pixels of each picture take 706.
+        resource.setrlimit(resource.RLIMIT_FSIZE, (600_000, 600_000))
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 
-    full = start(scored, "--run_name=full", "--batch_size=64", preexec_fn=small)
-    _, err = full.communicate(timeout=120)
+    words = ("--batch_size=64", "--optimizer=sgd", "--momentum=0")
+    full = start(scored, "--run_name=full", *words, preexec_fn=small)
+    _, err = full.communicate(timeout=PATIENCE)
     assert "nothing is kept there" in err
     assert full.returncode == 0, err
     assert not list((scored.parent / "outputs" / "cache").glob(".*.part"))
-    plain = start(scored, "--run_name=plain", "--batch_size=64", "--cache=off")
-    assert plain.wait(120) == 0
+    plain = start(scored, "--run_name=plain", *words, "--cache=off")
+    assert plain.wait(PATIENCE) == 0
     assert losses(scored, "full") == losses(scored, "plain")
 
 
@@ -191,21 +191,18 @@ def test_two_at_once_and_one_killed_in_the_middle(tmp_path: Path) -> None:
         Image.open(path).resize((500, 500)).save(path)
     cache = tmp_path / "outputs" / "cache"
     killed = start(folder, "--run_name=killed")
-    end = time.monotonic() + 60
-    while not list(cache.glob(".*.part/values.npy")):
-        assert time.monotonic() < end
-        time.sleep(0.005)
+    until(lambda: list(cache.glob(".*.part/values.npy")), killed)
     killed.send_signal(signal.SIGKILL)
     killed.wait()
     killed.communicate()
     assert not list(cache.glob("pictures-*/entry.json"))
     both = [start(folder, f"--run_name={name}") for name in "ab"]
     for process in both:
-        _, err = process.communicate(timeout=240)
+        _, err = process.communicate(timeout=PATIENCE)
         assert process.returncode == 0, err
     assert len(list(cache.glob("pictures-*/entry.json"))) == 1
     assert not list(cache.glob(".*.part"))
     plain = start(folder, "--run_name=plain", "--cache=off")
-    _, err = plain.communicate(timeout=240)
+    _, err = plain.communicate(timeout=PATIENCE)
     assert plain.returncode == 0, err
     assert losses(folder, "a") == losses(folder, "b") == losses(folder, "plain")

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from deep_cnn.checkpoint import load_checkpoint
-from tests.conftest import SAMPLE, Command, environment
+from tests.conftest import PATIENCE, SAMPLE, Command, environment, until
 
 DIGITS = ["--task=digits", "--run_name=d", "--train_samples=400", "--out_dir=out"]
 
@@ -28,12 +28,10 @@ def start(folder: Path, *words: str) -> subprocess.Popen[str]:
     )
 
 
-def wait_for(path: Path, process: subprocess.Popen[str], seconds: float = 60) -> None:
-    end = time.monotonic() + seconds
-    while not path.exists():
-        assert time.monotonic() < end, "it never came"
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.02)
+def ended(process: subprocess.Popen[str]) -> tuple[int, str]:
+    """Its status, and what it said on stderr."""
+    _, err = process.communicate(timeout=PATIENCE)
+    return process.returncode, err
 
 
 def test_the_readmes_command_on_the_sample(deep_cnn: Command, tmp_path: Path) -> None:
@@ -60,10 +58,10 @@ def test_the_readmes_command_on_the_sample(deep_cnn: Command, tmp_path: Path) ->
 )
 def test_a_signal_saves_and_says_how_to_go_on(tmp_path: Path, signum: int, status: int) -> None:
     process = start(tmp_path, *DIGITS, "--epochs=2000")
-    wait_for(tmp_path / "out/results/d.csv", process)
+    until((tmp_path / "out/results/d.csv").exists, process)
     process.send_signal(signum)
-    _, err = process.communicate(timeout=30)
-    assert process.returncode == status, err
+    found, err = ended(process)
+    assert found == status, err
     assert "go on with: python -m deep_cnn --resume=out/models/d.pt" in err
     assert "Traceback" not in err
     assert json.loads((tmp_path / "out/results/d.json").read_text())["state"] == "interrupted"
@@ -71,28 +69,27 @@ def test_a_signal_saves_and_says_how_to_go_on(tmp_path: Path, signum: int, statu
     assert len((tmp_path / "out/results/d.csv").read_text().splitlines()) == done + 1
 
 
+def changed(path: Path) -> int | None:
+    return path.stat().st_mtime_ns if path.exists() else None
+
+
 @pytest.mark.slow
 def test_killed_at_random_and_resumed_equals_uninterrupted(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
-    straight = start(tmp_path / "a", *DIGITS, "--epochs=40")
-    straight.communicate(timeout=120)
-    moments = random.Random(4)
-    words = [*DIGITS, "--epochs=40"]
-    for _ in range(6):
-        process = start(tmp_path / "b", *words)
-        time.sleep(2.0 + moments.random() * 1.5)
+    words = [*DIGITS, "--epochs=60"]
+    straight = start(tmp_path / "a", *words)
+    moments, log = random.Random(4), tmp_path / "b/out/results/d.steps_val.csv"
+    for _ in range(4):
+        process, before = start(tmp_path / "b", *words), changed(log)
+        # Also where it has ended before that: then there is nothing left to kill.
+        until(lambda p=process, b=before: changed(log) != b or p.poll() is not None)
+        time.sleep(moments.random())
         process.kill()
-        process.communicate()
-        if (tmp_path / "b/out/models/d.pt").exists():
-            words = ["--resume=out/models/d.pt"]
-        else:
-            words = [*DIGITS[:1], *DIGITS[2:], "--epochs=40", "--run_name=d"]
-            for path in (tmp_path / "b").rglob("*.*"):
-                path.unlink()
-    last = start(tmp_path / "b", *words)
-    _, err = last.communicate(timeout=120)
-    assert last.returncode == 0, err
+        ended(process)
+        words = ["--resume=out/models/d.pt"]
+    for status, err in map(ended, [straight, start(tmp_path / "b", *words)]):
+        assert status == 0, err
     one, two = (load_checkpoint(tmp_path / x / "out/models/d.pt") for x in "ab")
     timing = ("seconds", "images_per_second")
     histories = [

@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,7 +14,16 @@ from pathlib import Path
 import pytest
 
 from deep_cnn.sweep.store import FolderStore
-from tests.conftest import Command, environment
+from tests.conftest import (
+    PATIENCE,
+    SHOWS_PROCESSES,
+    Command,
+    environment,
+    family,
+    processes,
+    until,
+    workers,
+)
 
 COMMAND = """
 command: ["${env}", python, -m, deep_cnn, --task=digits, --train_samples=120, "${args}"]
@@ -46,25 +56,19 @@ def trials(folder: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def descendants(pid: int) -> list[int]:
-    found = []
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            parent = int(path.read_text().rpartition(")")[2].split()[1])
-        except OSError:
-            continue
-        if parent == pid:
-            child = int(path.parent.name)
-            found += [child, *descendants(child)]
-    return found
+def ended(process: subprocess.Popen[str]) -> str:
+    """Its stdout, once it has ended well."""
+    out, err = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0, err
+    return out
 
 
-def workers(pid: int) -> list[int]:
-    """The forks of the forkserver: those whose parent is a child of the engine."""
-    return [p for child in descendants(pid) for p in descendants(child)]
+def claims(folder: Path) -> int:
+    """How often a trial was begun."""
+    return len(list(folder.glob("outputs/sweeps/s/*.claim.*")))
 
 
-def assert_each_point_once(folder: Path, count: int = 6) -> None:
+def assert_each_point_once(folder: Path, count: int = 6, epochs: int = 3) -> None:
     rows = trials(folder)
     assert [row["state"] for row in rows] == ["finished"] * count
     assert len({(row["lr"], row["batch_size"]) for row in rows}) == count
@@ -73,16 +77,22 @@ def assert_each_point_once(folder: Path, count: int = 6) -> None:
     over = [r["sweep"]["trial"] for r in results if r["state"] == "finished"]
     assert sorted(over) == list(range(count))
     for row in rows:
-        epochs = (folder / f"outputs/results/{row['run_name']}.csv").read_text().splitlines()
-        assert len(epochs) == 4
+        lines = (folder / f"outputs/results/{row['run_name']}.csv").read_text().splitlines()
+        assert len(lines) == epochs + 1
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A sweep that is over, to be copied, and what was said on stdout."""
+    folder = tmp_path_factory.mktemp("whole")
+    write(folder, GRID)
+    return folder, ended(start(folder, "--workers=2"))
 
 
 def test_a_grid_runs_every_point_in_w_and_b_order_and_again_does_nothing(
-    tmp_path: Path, deep_cnn: Command
+    whole: tuple[Path, str], tmp_path: Path
 ) -> None:
-    write(tmp_path, GRID)
-    done = deep_cnn("sweep", "s.yaml", "--workers=2")
-    assert done.returncode == 0, done.stderr
+    shutil.copytree(whole[0], tmp_path, dirs_exist_ok=True)
     rows = trials(tmp_path)
     header = (tmp_path / "outputs/sweeps/s/trials.csv").read_text().splitlines()[0]
     assert header == ("trial,state,run_name,batch_size,epochs,lr,value,epochs,stop_reason,seconds")
@@ -90,51 +100,47 @@ def test_a_grid_runs_every_point_in_w_and_b_order_and_again_does_nothing(
     assert points == [(b, lr) for b in ("30", "60", "120") for lr in ("0.1", "0.01")]
     assert_each_point_once(tmp_path)
     before = (tmp_path / "outputs/sweeps/s/trials.csv").read_text()
-    started = time.monotonic()
-    again = deep_cnn("sweep", "s.yaml")
-    assert again.returncode == 0
-    assert "6 of 6 trials are over" in again.stdout
+    begun = claims(tmp_path)
+    assert ended(start(tmp_path)) == whole[1]
+    assert "6 of 6 trials are over" in whole[1]
     assert (tmp_path / "outputs/sweeps/s/trials.csv").read_text() == before
-    assert time.monotonic() - started < 20
+    assert claims(tmp_path) == begun
 
 
 @pytest.mark.slow
+@SHOWS_PROCESSES
 @pytest.mark.parametrize("count", [1, 2])
 def test_workers_killed_at_random_lose_and_repeat_nothing(tmp_path: Path, count: int) -> None:
-    write(tmp_path, GRID)
+    write(tmp_path, GRID.replace("value: 3", "value: 20"))
     process = start(tmp_path, f"--workers={count}")
-    moments = random.Random(count)
-    killed = 0
-    while process.poll() is None and killed < 6:
-        time.sleep(0.4 + 0.5 * moments.random())
-        for pid in workers(process.pid)[:1]:
-            os.kill(pid, signal.SIGKILL)
-            killed += 1
-    out, err = process.communicate(timeout=200)
-    assert process.returncode == 0, err
-    assert killed >= 3
-    assert "6 of 6 trials are over" in out
-    assert_each_point_once(tmp_path)
+    moments, begun = random.Random(count), 0
+    for _ in range(4):
+        until(lambda begun=begun: claims(tmp_path) > begun, process)
+        begun = claims(tmp_path)
+        time.sleep(0.8 * moments.random())
+        until(lambda: workers(process.pid), process)
+        os.kill(workers(process.pid)[0], signal.SIGKILL)
+    assert "6 of 6 trials are over" in ended(process)
+    assert claims(tmp_path) > 6
+    assert_each_point_once(tmp_path, epochs=20)
 
 
 @pytest.mark.slow
+@SHOWS_PROCESSES
 def test_parents_killed_at_random_leave_no_worker_and_lose_nothing(tmp_path: Path) -> None:
-    write(tmp_path, GRID)
+    write(tmp_path, GRID.replace("value: 3", "value: 12"))
     moments = random.Random(3)
-    for _ in range(4):
+    for _ in range(3):
+        begun = claims(tmp_path)
         process = start(tmp_path, "--workers=2")
-        time.sleep(2.5 + 2 * moments.random())
-        family = descendants(process.pid)
+        until(lambda begun=begun: claims(tmp_path) > begun, process)
+        time.sleep(0.4 * moments.random())
+        relatives = family(process.pid)
         process.kill()
         process.communicate()
-        end = time.monotonic() + 5
-        while any(Path(f"/proc/{pid}").exists() for pid in family) and time.monotonic() < end:
-            time.sleep(0.1)
-        assert not [p for p in family if Path(f"/proc/{p}").exists()]
-    last = start(tmp_path, "--workers=2")
-    _, err = last.communicate(timeout=200)
-    assert last.returncode == 0, err
-    assert_each_point_once(tmp_path)
+        until(lambda relatives=relatives: not relatives & set(processes()))
+    ended(start(tmp_path, "--workers=2"))
+    assert_each_point_once(tmp_path, epochs=12)
 
 
 @pytest.mark.parametrize(("signum", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -143,11 +149,9 @@ def test_an_interrupted_sweep_says_how_to_go_on_and_does(
 ) -> None:
     write(tmp_path, GRID.replace("value: 3", "value: 300"))
     process = start(tmp_path, "--workers=2")
-    end = time.monotonic() + 60
-    while not list(tmp_path.glob("outputs/results/*.steps_val.csv")) and time.monotonic() < end:
-        time.sleep(0.1)
+    until(lambda: list(tmp_path.glob("outputs/results/*.steps_val.csv")), process)
     process.send_signal(signum)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == status, err
     assert "go on with: python -m deep_cnn sweep s.yaml --workers=2" in err
     assert "Traceback" not in err
@@ -159,35 +163,28 @@ def test_an_interrupted_sweep_says_how_to_go_on_and_does(
 
 def test_two_terminals_share_one_sweep(tmp_path: Path) -> None:
     write(tmp_path, GRID)
-    both = [start(tmp_path), start(tmp_path)]
-    for process in both:
-        _, err = process.communicate(timeout=200)
-        assert process.returncode == 0, err
+    for process in [start(tmp_path), start(tmp_path)]:
+        ended(process)
     assert_each_point_once(tmp_path)
 
 
 @pytest.mark.slow
+@SHOWS_PROCESSES
 def test_two_hosts_share_one_sweep_and_one_dies(tmp_path: Path) -> None:
     """A claim of another host is taken over when it is not renewed for a lease."""
     write(tmp_path, GRID)
     one = start(tmp_path, DEEP_CNN_HOST="a", DEEP_CNN_LEASE="3")
-    while not list(tmp_path.glob("outputs/sweeps/s/*.claim.0")):
-        time.sleep(0.05)
-        assert one.poll() is None
-    family = descendants(one.pid)
+    until(lambda: claims(tmp_path), one)
+    relatives = family(one.pid)
     one.kill()
-    for pid in family:
-        if Path(f"/proc/{pid}").exists():
-            os.kill(pid, signal.SIGKILL)
     one.communicate()
-    two = start(tmp_path, DEEP_CNN_HOST="b", DEEP_CNN_LEASE="3")
-    _, err = two.communicate(timeout=200)
-    assert two.returncode == 0, err
+    until(lambda: not relatives & set(processes()))
+    ended(start(tmp_path, DEEP_CNN_HOST="b", DEEP_CNN_LEASE="3"))
     assert_each_point_once(tmp_path)
 
 
 def test_random_is_the_same_for_the_same_seed_whatever_the_workers(
-    tmp_path: Path, deep_cnn: Command
+    tmp_path: Path, here: Command
 ) -> None:
     text = (
         "method: random\nrun_cap: 4\nmetric: {name: loss_val}\nparameters:\n"
@@ -196,25 +193,25 @@ def test_random_is_the_same_for_the_same_seed_whatever_the_workers(
     found = []
     for name, count in (("a", 1), ("b", 2)):
         write(tmp_path, text, f"{name}.yaml")
-        done = deep_cnn("sweep", f"{name}.yaml", f"--workers={count}", "--seed=5")
+        done = here("sweep", f"{name}.yaml", f"--workers={count}", "--seed=5")
         assert done.returncode == 0, done.stderr
         with (tmp_path / f"outputs/sweeps/{name}/trials.csv").open(newline="") as file:
             found.append([row["lr"] for row in csv.DictReader(file)])
     assert found[0] == found[1]
     assert len(set(found[0])) == 4
     write(tmp_path, text.replace("run_cap: 4", "run_cap: 5"), "a.yaml")
-    assert "5 of 5 trials" in deep_cnn("sweep", "a.yaml", "--seed=5").stdout
+    assert "5 of 5 trials" in here("sweep", "a.yaml", "--seed=5").stdout
     write(tmp_path, text.replace("max: 0.1", "max: 0.2"), "a.yaml")
-    changed = deep_cnn("sweep", "a.yaml", "--seed=5")
+    changed = here("sweep", "a.yaml", "--seed=5")
     assert changed.returncode == 2
     assert "has changed since the sweep began (parameters, run_cap)" in changed.stderr
-    assert deep_cnn("sweep", "b.yaml", "--seed=6").returncode == 2
+    assert here("sweep", "b.yaml", "--seed=6").returncode == 2
 
 
-def test_a_trial_that_fails_is_retried_and_reported(tmp_path: Path, deep_cnn: Command) -> None:
+def test_a_trial_that_fails_is_retried_and_reported(tmp_path: Path, here: Command) -> None:
     text = GRID.replace("[0.1, 0.01]", "[1.0e+29, 0.01]").replace("[30, 60, 120]", "[60]")
     write(tmp_path, text)
-    done = deep_cnn("sweep", "s.yaml")
+    done = here("sweep", "s.yaml")
     assert done.returncode == 1, done.stderr
     assert "trial 0 failed: loss is" in done.stderr
     assert [row["state"] for row in trials(tmp_path)] == ["failed", "finished"]
@@ -222,24 +219,22 @@ def test_a_trial_that_fails_is_retried_and_reported(tmp_path: Path, deep_cnn: Co
     assert ends == ["00000.end.0", "00000.end.1"]
 
 
-def test_five_failures_in_a_row_stop_the_sweep(tmp_path: Path, deep_cnn: Command) -> None:
-    write(tmp_path, GRID.replace("[0.1, 0.01]", "[1.0e+29, 1.0e+28]"))
-    done = deep_cnn("sweep", "s.yaml")
+def test_five_failures_in_a_row_stop_the_sweep(tmp_path: Path, here: Command) -> None:
+    write(tmp_path, GRID.replace("[0.1, 0.01]", "[1.0e+29, 1.0e+28, 1.0e+27]"))
+    done = here("sweep", "s.yaml", "--workers=2")
     assert done.returncode == 1
     assert "failures in a row, the last one: loss is" in done.stderr
-    assert 5 <= len(list((tmp_path / "outputs/sweeps/s").glob("*.end.*"))) < 12
+    assert 5 <= len(list((tmp_path / "outputs/sweeps/s").glob("*.end.*"))) < 18
     assert trials(tmp_path)[0]["run_name"].startswith("batch_size=30,epochs=3,lr=1e29")
 
 
-def test_points_that_fail_do_not_keep_others_from_running(
-    tmp_path: Path, deep_cnn: Command
-) -> None:
+def test_points_that_fail_do_not_keep_others_from_running(tmp_path: Path, here: Command) -> None:
     """The first ones cannot have their weights; the last one needs none."""
     weights = "  weights: {values: [a.pth, b.pth, c.pth, none]}\n  batch_size"
     text = GRID.replace("[0.1, 0.01]", "[0.1]").replace("[30, 60, 120]", "[60]")
     text = text.replace("  batch_size", weights)
     write(tmp_path, text)
-    done = deep_cnn("sweep", "s.yaml")
+    done = here("sweep", "s.yaml")
     assert done.returncode == 1
     rows = trials(tmp_path)
     assert [row["state"] for row in rows][-1] == "finished"
@@ -251,10 +246,9 @@ def test_points_that_fail_do_not_keep_others_from_running(
 
 @pytest.mark.parametrize("damage", ["truncate", "empty", "noise", "{}"])
 def test_damaged_state_files_cost_at_most_their_trial(
-    tmp_path: Path, deep_cnn: Command, damage: str
+    whole: tuple[Path, str], tmp_path: Path, here: Command, damage: str
 ) -> None:
-    write(tmp_path, GRID)
-    assert deep_cnn("sweep", "s.yaml", "--workers=2").returncode == 0
+    shutil.copytree(whole[0], tmp_path, dirs_exist_ok=True)
     folder = tmp_path / "outputs/sweeps/s"
     for name in ("00001.trial", "00002.done", "00003.claim.0", "00004.run", "sweep.json"):
         path = folder / name
@@ -265,7 +259,7 @@ def test_damaged_state_files_cost_at_most_their_trial(
             "{}": b"{}",
         }
         path.write_bytes(content[damage])
-    done = deep_cnn("sweep", "s.yaml")
+    done = here("sweep", "s.yaml")
     assert done.returncode == 0, done.stderr
     rows = trials(tmp_path)
     assert [row["state"] for row in rows] == ["finished"] * 6
@@ -289,10 +283,10 @@ def test_damaged_state_files_cost_at_most_their_trial(
     ],
 )  # fmt: skip
 def test_what_cannot_run_says_so(
-    tmp_path: Path, deep_cnn: Command, text: str, words: tuple[str, ...], message: str
+    tmp_path: Path, here: Command, text: str, words: tuple[str, ...], message: str
 ) -> None:
     write(tmp_path, text)
-    done = deep_cnn("sweep", "s.yaml", *words)
+    done = here("sweep", "s.yaml", *words)
     assert done.returncode == 2
     assert message in done.stderr
     assert "Traceback" not in done.stderr
@@ -360,30 +354,28 @@ def test_a_full_disk_costs_nothing_that_was_finished(tmp_path: Path, deep_cnn: C
         subprocess.run(["umount", str(disk)], check=True)
 
 
+@SHOWS_PROCESSES
 def test_a_file_that_is_edited_meanwhile_does_not_matter(tmp_path: Path) -> None:
     path = write(tmp_path, GRID)
     process = start(tmp_path)
-    while not list(tmp_path.glob("outputs/sweeps/s/*.claim.0")):
-        time.sleep(0.05)
-        assert process.poll() is None
+    until(lambda: claims(tmp_path), process)
     path.write_text("broken: [")
     os.kill(workers(process.pid)[0], signal.SIGKILL)
-    _, err = process.communicate(timeout=200)
-    assert process.returncode == 0, err
+    ended(process)
     assert_each_point_once(tmp_path)
 
 
 def test_a_sweep_without_its_data_is_a_mistake_not_five_failures(
-    tmp_path: Path, deep_cnn: Command
+    tmp_path: Path, here: Command
 ) -> None:
     write(tmp_path, GRID.replace("--task=digits, --train_samples=120", "--data_dir=nowhere"))
-    done = deep_cnn("sweep", "s.yaml")
+    done = here("sweep", "s.yaml")
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1].startswith("deep_cnn: --data_dir=nowhere does not exist")
 
 
 @pytest.mark.slow
-def test_bayes_learns_repeats_and_stops_at_its_target(tmp_path: Path, deep_cnn: Command) -> None:
+def test_bayes_learns_repeats_and_stops_at_its_target(tmp_path: Path, here: Command) -> None:
     text = (
         "method: bayes\nrun_cap: 13\nmetric: {name: loss_val, goal: minimize}\nparameters:\n"
         "  lr: {distribution: log_uniform_values, min: 1.0e-5, max: 0.1}\n  epochs: {value: 1}\n"
@@ -394,11 +386,11 @@ def test_bayes_learns_repeats_and_stops_at_its_target(tmp_path: Path, deep_cnn: 
         write(tmp_path, text, f"{name}.yaml")
         words = ["sweep", f"{name}.yaml", "--seed=5"]
         if name == "b":  # Continuing equals never having stopped.
-            assert deep_cnn(*words, "--count=11").returncode == 0
-        assert deep_cnn(*words).returncode == 0
+            assert here(*words, "--count=11").returncode == 0
+        assert here(*words).returncode == 0
         with (tmp_path / f"outputs/sweeps/{name}/trials.csv").open(newline="") as file:
             rows.append([(r["lr"], r["freeze"], r["value"]) for r in csv.DictReader(file)])
     assert rows[0] == rows[1]
     assert len(rows[0]) == 13
     write(tmp_path, text.replace("minimize", "minimize, target: 100.0"), "t.yaml")
-    assert "1 of 1 trials are over" in deep_cnn("sweep", "t.yaml").stdout
+    assert "1 of 1 trials are over" in here("sweep", "t.yaml").stdout

@@ -65,14 +65,14 @@ def test_maximize_and_values_that_are_not_finite() -> None:
 
 
 @pytest.mark.slow
-def test_a_sweep_stops_hopeless_runs_and_says_why(tmp_path: Path, deep_cnn: Command) -> None:
+def test_a_sweep_stops_hopeless_runs_and_says_why(tmp_path: Path, here: Command) -> None:
     (tmp_path / "s.yaml").write_text(
         "method: grid\nmetric: {name: loss_val, goal: minimize}\n"
         "parameters: {lr: {values: [0.02, 1.0e-7]}, epochs: {value: 5}, batch_size: {value: 20}}\n"
         "early_terminate: {type: hyperband, min_iter: 3}\n"
         'command: [python, -m, deep_cnn, --task=digits, --train_samples=120, "${args}"]\n'
     )
-    done = deep_cnn("sweep", "s.yaml")
+    done = here("sweep", "s.yaml", "--workers=1")
     assert done.returncode == 0, done.stderr
     with (tmp_path / "outputs/sweeps/s/trials.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))

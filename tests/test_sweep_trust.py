@@ -36,10 +36,10 @@ def rows(path: Path) -> list[dict[str, str]]:
 
 
 def test_repeats_and_a_refit_whose_one_look_at_test_is_test_net(
-    tmp_path: Path, deep_cnn: Command
+    tmp_path: Path, here: Command
 ) -> None:
     (tmp_path / "d.yaml").write_text(DIGITS)
-    done = deep_cnn("sweep", "d.yaml", "--repeats=3", "--top=2", "--refit", "--workers=2")
+    done = here("sweep", "d.yaml", "--repeats=3", "--top=2", "--refit", "--workers=2")
     assert done.returncode == 0, done.stderr
     out = tmp_path / "outputs"
     trials = rows(out / "sweeps" / "d" / "trials.csv")
@@ -84,22 +84,20 @@ def test_repeats_and_a_refit_whose_one_look_at_test_is_test_net(
     assert not list((out / "results").glob("*.test.csv"))
     command = done.stdout.splitlines()[-1].split()
     assert command[:3] == ["python", "-m", "deep_cnn"]
-    tested = deep_cnn(command[3].replace("'", ""))
+    tested = here(command[3].replace("'", ""))
     assert tested.returncode == 0, tested.stderr
     assert (out / "results" / f"{name}.test.csv").exists()
     for suffix in (".pt", ".best.pt"):
         content = torch.load(out / "models" / f"{name}{suffix}", weights_only=True)
         assert content["epoch"] == int(refit["epochs"])
     # The same command again finds all of it done.
-    again = deep_cnn("sweep", "d.yaml", "--repeats=3", "--top=2", "--refit", "--workers=2")
+    again = here("sweep", "d.yaml", "--repeats=3", "--top=2", "--refit", "--workers=2")
     assert again.returncode == 0
     assert again.stdout == done.stdout
     assert len(list((out / "models").glob("refit-*.best.pt"))) == 1
 
 
-def test_a_sweep_never_opens_a_picture_of_test(
-    tmp_path: Path, scored: Path, deep_cnn: Command
-) -> None:
+def test_a_sweep_never_opens_a_picture_of_test(tmp_path: Path, scored: Path, here: Command) -> None:
     """Its files are replaced by folders, which nobody can read as pictures, root or not."""
     lines = (scored / "scores.csv").read_text().splitlines()
     marks = ["split", *("test" if i < 6 else "val" if i < 12 else "train" for i in range(24))]
@@ -113,12 +111,12 @@ def test_a_sweep_never_opens_a_picture_of_test(
         .replace("[0.001, 0.01, 0.02, 0.05]", "[0.01, 0.1]")
         .replace("epochs: {value: 2}", "epochs: {value: 1}\n  freeze: {value: trunk}")
     )
-    done = deep_cnn("sweep", "s.yaml", "--repeats=2", "--top=1", "--refit")
+    done = here("sweep", "s.yaml", "--repeats=2", "--top=1", "--refit")
     assert done.returncode == 0, done.stderr
     logs = "".join(path.read_text() for path in (tmp_path / "outputs" / "logger").iterdir())
     assert "bad" not in logs
     checkpoint = next((tmp_path / "outputs" / "models").glob("refit-*.pt"))
-    assert deep_cnn(f"--test_net={checkpoint}").returncode == 2
+    assert here(f"--test_net={checkpoint}").returncode == 2
 
 
 def test_seeds_that_the_sweep_has_searched_are_not_repeats(tmp_path: Path) -> None:
@@ -135,10 +133,11 @@ def test_seeds_that_the_sweep_has_searched_are_not_repeats(tmp_path: Path) -> No
     assert [t.number for t in distinct_but_for_seed(trials)] == [0, 1]
 
 
-def test_text_that_looks_like_a_number_can_be_repeated(tmp_path: Path, deep_cnn: Command) -> None:
+def test_text_that_looks_like_a_number_can_be_repeated(tmp_path: Path, here: Command) -> None:
     text = DIGITS.replace("[0.001, 0.01, 0.02, 0.05]", '["1e-2", "2e-2"]')
-    (tmp_path / "s.yaml").write_text(text.replace("epochs: {value: 2}", "epochs: {value: 1}"))
-    done = deep_cnn("sweep", "s.yaml", "--repeats=2", "--top=1")
+    small = "epochs: {value: 1}\n  train_samples: {value: 64}"
+    (tmp_path / "s.yaml").write_text(text.replace("epochs: {value: 2}", small))
+    done = here("sweep", "s.yaml", "--repeats=2", "--top=1")
     assert done.returncode == 0, done.stderr
     assert "2 other seeds each" in done.stdout
 
@@ -210,9 +209,9 @@ def test_the_study_shows_every_trial(tmp_path: Path) -> None:
     assert study.best_trial.number == 0
 
 
-def test_a_sweep_leaves_its_study(tmp_path: Path, deep_cnn: Command) -> None:
+def test_a_sweep_leaves_its_study(tmp_path: Path, here: Command) -> None:
     (tmp_path / "d.yaml").write_text(DIGITS.replace("[0.001, 0.01, 0.02, 0.05]", "[0.01]"))
-    assert deep_cnn("sweep", "d.yaml").returncode == 0
+    assert here("sweep", "d.yaml").returncode == 0
     path = tmp_path / "outputs" / "sweeps" / "d" / "optuna.db"
     study = optuna.load_study(study_name="d", storage=f"sqlite:///{path}")
     (row,) = rows(path.with_name("trials.csv"))
@@ -243,11 +242,11 @@ def test_the_price_of_a_sweep_before_it_begins(tmp_path: Path, deep_cnn: Command
     ],
 )
 def test_what_cannot_be_done_says_so(
-    tmp_path: Path, deep_cnn: Command, words: tuple[str, ...], message: str
+    tmp_path: Path, here: Command, words: tuple[str, ...], message: str
 ) -> None:
     text = DIGITS.replace("[0.001, 0.01, 0.02, 0.05]", "[0.01]")
     (tmp_path / "s.yaml").write_text(text.replace('"${args}"', '"${args}", --seed=4'))
     (tmp_path / "x.yaml").write_text(MIXED)
-    done = deep_cnn(*words)
+    done = here(*words)
     assert done.returncode == 2
     assert message in done.stderr

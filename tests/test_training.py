@@ -19,7 +19,7 @@ from deep_cnn.errors import CheckpointError, ConfigError
 from deep_cnn.optim import SCHEDULES
 from deep_cnn.resuming import resumed_config
 from deep_cnn.runs import RunFiles, RunResult, State, StopReason
-from tests.conftest import SAMPLE, make_classes, make_scored
+from tests.conftest import SAMPLE, environment, make_classes, make_scored
 
 
 def digits(out: Path, **changes: object) -> TrainConfig:
@@ -419,7 +419,9 @@ class Limit(Tracker):
 print(fit(parse_config(sys.argv[1:]), Limit()).error)
 """
     words = [sys.executable, "-c", program, *flags, f"--out_dir={tmp_path}"]
-    done = subprocess.run(words, capture_output=True, text=True)
+    # An arena of each thread would take addresses, of which the limit is.
+    given = environment(MALLOC_ARENA_MAX="1")
+    done = subprocess.run(words, capture_output=True, text=True, env=given)
     assert done.returncode == 0, done.stderr
     found = re.search(r"out of memory at --batch_size=64; --batch_size=(\d+) fits", done.stdout)
     assert found, done.stdout

@@ -6,28 +6,40 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import pytest
 import torch
+import wandb
 import yaml
 
 from deep_cnn.config import TrainConfig
 from deep_cnn.errors import ConfigError
+from deep_cnn.tracking import wandb_tracker
 from deep_cnn.tracking.access import access_of
-from tests.conftest import environment
+from tests.conftest import PATIENCE, SHOWS_PROCESSES, Command, environment, until, workers
 from tests.wandb_server import Run, WandbServer
 
 KEY = "k" * 40
-DIGITS = ("--task=digits", "--epochs=2")
+SMALL = ("--task=digits", "--train_samples=64")
+DIGITS = (*SMALL, "--epochs=2")
+# A run that goes on until the test has seen enough.
+ENDLESS = 100_000
 COMMAND = ["${env}", "python", "-m", "deep_cnn", "${args}"]
 # The agent of W&B asks every 5 seconds; that is not what is tested here.
 AGENT = (
     "from wandb import wandb_agent as a; a.Agent.POLL_INTERVAL = 0.2;"
     " from wandb.cli.cli import cli; cli()"
+)
+# Nor does its client ask only every 15 seconds whether it is to stop.
+ATTENTIVE = (
+    "from wandb.sdk.lib.run_stopping import RunStopChecker as c;"
+    " c.__init__.__kwdefaults__['poll_interval'] = 0.2;"
+    " import sys; from deep_cnn.cli import main; sys.exit(main())"
 )
 
 
@@ -36,6 +48,7 @@ class Client:
 
     def __init__(self, server: WandbServer, folder: Path) -> None:
         self.server, self.folder = server, folder
+        self.started: dict[subprocess.Popen[str], tuple[TextIO, ...]] = {}
         self.env = environment(
             **server.environment(folder / "home"),
             WB_KEY=server.key,
@@ -44,21 +57,24 @@ class Client:
             WANDB_API_KEY=server.key,
             WANDB_PROJECT="p",
             # The client tells its server every 15 seconds what is new; a test cannot wait for it.
-            WANDB__FILE_STREAM_TRANSMIT_INTERVAL="1",
+            WANDB__FILE_STREAM_TRANSMIT_INTERVAL="0.2",
             PATH=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         )
 
     def start(self, *words: str, **extra: str) -> "subprocess.Popen[str]":
-        env = {k: v for k, v in {**self.env, **extra}.items() if v}
-        return subprocess.Popen(
+        # Files: a pipe that nobody reads would hold up a run that says much.
+        out, err = (tempfile.TemporaryFile("w+") for _ in range(2))  # noqa: SIM115 - closed with the client
+        process = subprocess.Popen(
             [sys.executable, *words],
             cwd=self.folder,
-            env=env,
+            env=environment(**{**self.env, **extra}),
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stdout=out,
+            stderr=err,
             text=True,
         )
+        self.started[process] = out, err
+        return process
 
     def __call__(self, *words: str, **extra: str) -> "subprocess.CompletedProcess[str]":
         """Run `python -m deep_cnn WORDS`."""
@@ -68,8 +84,20 @@ class Client:
         return self.ended(self.start("-c", AGENT, *words, **extra))
 
     def ended(self, process: "subprocess.Popen[str]") -> "subprocess.CompletedProcess[str]":
-        out, err = process.communicate(timeout=240)
-        return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+        process.wait(timeout=PATIENCE)
+        said = []
+        for file in self.started[process]:
+            file.seek(0)
+            said.append(file.read())
+        return subprocess.CompletedProcess(process.args, process.returncode, *said)
+
+    def close(self) -> None:
+        """A test that fails leaves nothing running."""
+        for process, files in self.started.items():
+            process.kill()
+            process.wait()
+            for file in files:
+                file.close()
 
     def result(self, name: str) -> Any:
         return json.loads((self.folder / "outputs" / "results" / f"{name}.json").read_text())
@@ -87,15 +115,23 @@ def server() -> Iterator[WandbServer]:
 
 
 @pytest.fixture
-def client(server: WandbServer, tmp_path: Path) -> Client:
-    return Client(server, tmp_path)
+def client(server: WandbServer, tmp_path: Path) -> Iterator[Client]:
+    client = Client(server, tmp_path)
+    yield client
+    client.close()
 
 
-def until(condition: Callable[[], object], seconds: float = 90.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not come to that"
-        time.sleep(0.05)
+@pytest.fixture
+def here(client: Client, here: Command, monkeypatch: pytest.MonkeyPatch) -> Iterator[Command]:
+    """Run `python -m deep_cnn WORDS` as the client does, but in this very process."""
+
+    def run(*words: str, **extra: str) -> "subprocess.CompletedProcess[str]":
+        wandb.teardown()
+        monkeypatch.setattr(wandb_tracker, "_down_until", 0.0)
+        return here(*words, **{**client.env, **extra})
+
+    yield run
+    wandb.teardown()
 
 
 def only(server: WandbServer) -> Run:
@@ -153,11 +189,13 @@ def test_a_run_carries_all_that_the_dashboard_compares(client: Client, server: W
     no_trace_of_the_key(client)
 
 
-def test_what_goes_on_and_what_is_tested_stays_one_run(client: Client, server: WandbServer) -> None:
-    client(*DIGITS, "--run_name=first", "--wandb_artifacts=none")
-    resumed = client("--resume=outputs/models/first.pt", "--epochs=3", "--wandb_artifacts=none")
+def test_what_goes_on_and_what_is_tested_stays_one_run(
+    client: Client, here: Command, server: WandbServer
+) -> None:
+    here(*DIGITS, "--run_name=first", "--wandb_artifacts=none")
+    resumed = here("--resume=outputs/models/first.pt", "--epochs=3", "--wandb_artifacts=none")
     assert resumed.returncode == 0, resumed.stderr
-    tested = client("--test_net=outputs/models/first.best.pt")
+    tested = here("--test_net=outputs/models/first.best.pt")
     assert tested.returncode == 0, tested.stderr
     run = only(server)
     assert run.inits == 3
@@ -167,11 +205,13 @@ def test_what_goes_on_and_what_is_tested_stays_one_run(client: Client, server: W
     assert not server.artifacts
 
 
-def test_without_wandb_its_client_is_not_even_imported(client: Client, server: WandbServer) -> None:
+def test_what_a_run_does_not_need_is_not_even_imported(client: Client, server: WandbServer) -> None:
+    """Without W&B its client; and what makes a run begin late, or a worker large."""
     code = (
         "import sys; from deep_cnn.cli import main;"
-        " status = main(['--task=digits', '--epochs=1', '--wandb=False']);"
-        " assert 'wandb' not in sys.modules; sys.exit(status)"
+        f" status = main([*{DIGITS}, '--wandb=False']);"
+        " heavy = {'wandb', 'sklearn', 'scipy.stats', 'torch._dynamo'} & set(sys.modules);"
+        " assert not heavy, heavy; sys.exit(status)"
     )
     done = client.ended(client.start("-c", code))
     assert done.returncode == 0, done.stderr
@@ -241,9 +281,9 @@ def test_what_is_missing_or_malformed_is_named(
         assert "\n" not in text
 
 
-def test_wandb_without_credentials_and_without_a_terminal(client: Client) -> None:
+def test_wandb_without_credentials_and_without_a_terminal(client: Client, here: Command) -> None:
     nothing = dict.fromkeys(("WB_KEY", "WB_PROJECT", "WB_USER", "WANDB_API_KEY"), "")
-    done = client(*DIGITS, "--wandb=True", **nothing)
+    done = here(*DIGITS, "--wandb=True", **nothing)
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
     assert "WB_KEY" in line
@@ -252,14 +292,16 @@ def test_wandb_without_credentials_and_without_a_terminal(client: Client) -> Non
     )
 
 
-def test_a_refused_key_means_files_unless_insisted_on(client: Client, server: WandbServer) -> None:
+def test_a_refused_key_means_files_unless_insisted_on(
+    client: Client, here: Command, server: WandbServer
+) -> None:
     wrong = {"WB_KEY": KEY, "WANDB_API_KEY": KEY}
-    done = client(*DIGITS, "--run_name=first", **wrong)
+    done = here(*DIGITS, "--run_name=first", **wrong)
     assert done.returncode == 0, done.stderr
     assert len(client.table("first")) == 2
     refusals = [line for line in done.stderr.splitlines() if "W&B cannot be used" in line]
     assert len(refusals) == 1
-    done = client(*DIGITS, "--run_name=second", "--wandb=True", **wrong)
+    done = here(*DIGITS, "--run_name=second", "--wandb=True", **wrong)
     assert done.returncode == 2
     assert "W&B cannot be used" in done.stderr.splitlines()[-1]
     assert not list((client.folder / "outputs").rglob("second*"))
@@ -278,10 +320,8 @@ def test_a_server_that_fails_in_mid_run_costs_a_warning(
     client: Client, server: WandbServer, endpoint: str, status: int
 ) -> None:
     fault = server.fault(endpoint, status)
-    begun = time.monotonic()
-    done = client(*DIGITS, "--run_name=first", "--wandb_artifacts=none", WANDB_FINISH_TIMEOUT="3")
+    done = client(*DIGITS, "--run_name=first", "--wandb_artifacts=none", WANDB_FINISH_TIMEOUT="1")
     assert done.returncode == 0, done.stderr
-    assert time.monotonic() - begun < 60
     assert fault.hits
     table = client.table("first")
     assert len(table) == 2
@@ -303,7 +343,7 @@ def test_a_checkpoint_that_is_not_taken(
     client: Client, server: WandbServer, endpoint: str, status: int
 ) -> None:
     server.fault(endpoint, status)
-    done = client(*DIGITS, "--run_name=first", WANDB_FINISH_TIMEOUT="4")
+    done = client(*DIGITS, "--run_name=first", WANDB_FINISH_TIMEOUT="2")
     assert done.returncode == 0, done.stderr
     assert not server.artifacts
     assert "Traceback" not in done.stderr
@@ -315,35 +355,42 @@ def test_a_checkpoint_that_is_not_taken(
 
 @pytest.mark.parametrize("status", [403, 404])
 def test_a_refusal_in_the_servers_own_words(
-    client: Client, server: WandbServer, status: int
+    here: Command, server: WandbServer, status: int
 ) -> None:
     server.fault("UpsertBucket", status, body='{"errors": [{"message": "Go away"}]}')
-    done = client(*DIGITS, "--wandb=True", "--run_name=first")
+    done = here(*DIGITS, "--wandb=True", "--run_name=first")
     assert done.returncode == 2
     assert "Go away" in done.stderr.splitlines()[-1]
 
 
 def test_what_an_outage_kept_from_the_server_comes_with_the_resume(
-    client: Client, server: WandbServer
+    client: Client, here: Command, server: WandbServer
 ) -> None:
-    words = ("-m", "deep_cnn", "--task=digits", "--epochs=40", "--wandb=True")
-    running = client.start(*words, **served(), WANDB_FINISH_TIMEOUT="3")
-    until(lambda: server.runs and only(server).history)
+    words = (*SMALL, "--wandb=True")
+    running = client.start(
+        "-m", "deep_cnn", *words, f"--epochs={ENDLESS}", **served(), WANDB_FINISH_TIMEOUT="1"
+    )
+    until(lambda: server.runs and only(server).history, running)
     fault = server.fault("file_stream", 500)
     until(lambda: fault.hits)
-    time.sleep(1)
+    name = only(server).name
+    before = len(client.table(name))
+    until(lambda: len(client.table(name)) > before + 1)
     running.send_signal(signal.SIGUSR1)
     assert client.ended(running).returncode == 75
     fault.lift()
-    done = client.ended(client.start(*words, **served()))
+    count = len(client.table(name)) + 2
+    done = here(*words, f"--epochs={count}", **served())
     assert done.returncode == 0, done.stderr
-    assert [row["epoch"] for row in only(server).history] == list(range(40))
+    assert [row["epoch"] for row in only(server).history] == list(range(count))
 
 
-def test_going_on_under_another_name_is_another_run(client: Client, server: WandbServer) -> None:
-    client(*DIGITS, "--run_name=first", "--wandb_artifacts=none")
+def test_going_on_under_another_name_is_another_run(
+    client: Client, here: Command, server: WandbServer
+) -> None:
+    here(*DIGITS, "--run_name=first", "--wandb_artifacts=none")
     words = ("--resume=outputs/models/first.pt", "--epochs=3", "--run_name=other")
-    assert client(*words, "--wandb_artifacts=none").returncode == 0
+    assert here(*words, "--wandb_artifacts=none").returncode == 0
     first, other = server.runs.values()
     assert (first.name, other.name) == ("first", "other")
     assert rows(first) == client.table("first")
@@ -351,26 +398,28 @@ def test_going_on_under_another_name_is_another_run(client: Client, server: Wand
     assert len(other.history) == 3
 
 
-def test_a_run_that_patience_ended_goes_on(client: Client, server: WandbServer) -> None:
-    words = ("--task=digits", "--lr=0.3", "--wandb_artifacts=none", "--run_name=first")
-    done = client(*words, "--epochs=30", "--patience=1")
+def test_a_run_that_patience_ended_goes_on(
+    client: Client, here: Command, server: WandbServer
+) -> None:
+    words = (*SMALL, "--lr=1e-9", "--momentum=0", "--freeze=trunk", "--wandb_artifacts=none")
+    done = here(*words, "--run_name=first", "--epochs=30", "--patience=1")
     assert done.returncode == 0, done.stderr
     count = len(client.table("first"))
     assert count < 30
     assert only(server).summary["stop_reason"]["rule"] == "patience"
     assert only(server).summary["examples"]["count"] == 8
     more = f"--epochs={count + 2}"
-    done = client("--resume=outputs/models/first.pt", "--patience=None", more)
+    done = here("--resume=outputs/models/first.pt", "--patience=None", more)
     assert done.returncode == 0, done.stderr
     assert rows(only(server)) == client.table("first")
     assert only(server).summary.get("stop_reason") is None
 
 
 def test_a_server_that_is_not_there_leaves_an_offline_run(
-    client: Client, server: WandbServer
+    client: Client, here: Command, server: WandbServer
 ) -> None:
     begun = time.monotonic()
-    done = client(*DIGITS, "--run_name=first", WANDB_BASE_URL="http://127.0.0.1:9")
+    done = here(*DIGITS, "--run_name=first", WANDB_BASE_URL="http://127.0.0.1:9")
     assert done.returncode == 0, done.stderr
     assert time.monotonic() - begun < 40
     assert "W&B is out of reach" in done.stderr
@@ -383,22 +432,23 @@ def test_a_server_that_is_not_there_leaves_an_offline_run(
 
 
 def test_a_server_that_vanishes(client: Client, server: WandbServer) -> None:
-    words = ("-m", "deep_cnn", "--task=digits", "--epochs=30", "--run_name=first")
-    running = client.start(*words, WANDB_FINISH_TIMEOUT="5")
-    until(lambda: server.runs and only(server).history)
+    words = ("-m", "deep_cnn", *SMALL, f"--epochs={ENDLESS}", "--run_name=first")
+    running = client.start(*words, WANDB_FINISH_TIMEOUT="1")
+    until(lambda: server.runs and only(server).history, running)
     server.close()
+    before = len(client.table("first"))
+    until(lambda: len(client.table("first")) > before + 1)
+    running.send_signal(signal.SIGTERM)
     done = client.ended(running)
-    assert done.returncode == 0, done.stderr
-    assert len(client.table("first")) == 30
+    assert done.returncode == 143, done.stderr
+    assert client.result("first")["state"] == "interrupted"
     assert "wandb sync --include-online" in done.stderr
 
 
 def test_a_server_that_hangs_at_the_start(client: Client, server: WandbServer) -> None:
-    server.fault("graphql", 200, hang=60)
-    begun = time.monotonic()
+    server.fault("graphql", 200, hang=2 * PATIENCE)
     done = client(*DIGITS, "--run_name=first", WANDB_INIT_TIMEOUT="2")
     assert done.returncode == 0, done.stderr
-    assert time.monotonic() - begun < 60
     assert len(client.table("first")) == 2
     assert "wandb sync" in done.stderr
 
@@ -411,12 +461,13 @@ def served(run_id: str = "abcd1234") -> dict[str, str]:
 
 
 def test_two_agents_share_a_sweep(client: Client, server: WandbServer) -> None:
-    parameters = {"lr": [0.01, 0.02], "batch_size": [64, 128.0], "patience": [None, 3]}
+    parameters = {"batch_size": [32, 64.0], "patience": [None, 3]}
     sweep = {
         "method": "grid",
         "metric": {"name": "loss_val", "goal": "minimize"},
         "parameters": {
             "task": {"value": "digits"},
+            "train_samples": {"value": 64},
             "epochs": {"value": 1},
             "opt": {"parameters": {name: {"values": v} for name, v in parameters.items()}},
         },
@@ -430,12 +481,11 @@ def test_two_agents_share_a_sweep(client: Client, server: WandbServer) -> None:
     ended = [client.ended(agent) for agent in agents]
     assert [done.returncode for done in ended] == [0, 0], ended[0].stderr
     runs = list(server.runs.values())
-    assert len(runs) == 8
+    assert len(runs) == 4
     assert {run.state for run in runs} == {"finished"}
     assert {run.group for run in runs} == {name}
-    assert len({run.name for run in runs}) == 8
-    points = {(r.config["lr"], r.config["batch_size"], r.config["patience"]) for r in runs}
-    assert len(points) == 8
+    assert len({run.name for run in runs}) == 4
+    assert len({(run.config["batch_size"], run.config["patience"]) for run in runs}) == 4
     for run in runs:
         assert run.config["opt"] == {n: run.config[n] for n in parameters}
         assert client.result(run.name)["sweep"] == {"name": name, "trial": run.id}
@@ -445,56 +495,44 @@ def test_two_agents_share_a_sweep(client: Client, server: WandbServer) -> None:
 
 
 def test_runs_that_hyperband_stops_are_no_failures(client: Client, server: WandbServer) -> None:
-    name = server.add_sweep(
-        {
-            "method": "grid",
-            "metric": {"name": "loss_val", "goal": "minimize"},
-            "parameters": {
-                "task": {"value": "digits"},
-                "epochs": {"value": 16},
-                "lr": {"values": [0.1, 0.00003, 0.00002, 0.00001]},
-            },
-            "early_terminate": {"type": "hyperband", "min_iter": 2, "eta": 2},
-            "command": COMMAND,
-        }
-    )
+    sweep = grid(lr=[0.01, 0.02], epochs=[ENDLESS])
+    sweep["early_terminate"] = {"type": "hyperband", "max_iter": 4, "s": 1, "eta": 2}
+    name = server.add_sweep(sweep)
+    for _ in range(3):  # Others have been better, and are over.
+        server.add_run(name, [{"loss_val": 1e-9}] * 4)
     done = client.wandb("agent", f"tester/p/{name}")
     assert done.returncode == 0, done.stderr
-    runs = list(server.runs.values())
-    assert len(runs) == 4
-    assert {run.exitcode for run in runs} == {0}
-    states = [run.summary["state"] for run in runs]
-    assert states.count("stopped") >= 1
+    runs = list(server.runs.values())[3:]
+    assert len(runs) == 2
     for run in runs:
-        result = client.result(run.name)
-        assert result["state"] == run.summary["state"]
-        assert len(run.history) == len(client.table(run.name))
+        assert (run.exitcode, run.summary["state"]) == (0, "stopped")
+        assert client.result(run.name)["state"] == "stopped"
+        assert len(run.history) == len(client.table(run.name)) >= 2
 
 
-def test_preempted_and_asked_for_again(client: Client, server: WandbServer) -> None:
-    words = ("-m", "deep_cnn", "--task=digits", "--epochs=40", "--wandb=True")
-    running = client.start(*words, **served())
-    until(lambda: server.runs and only(server).history)
+def test_preempted_and_asked_for_again(client: Client, here: Command, server: WandbServer) -> None:
+    words = (*SMALL, "--wandb=True")
+    running = client.start("-m", "deep_cnn", *words, f"--epochs={ENDLESS}", **served())
+    until(lambda: server.runs and only(server).history, running)
     running.send_signal(signal.SIGUSR1)
     done = client.ended(running)
     assert done.returncode == 75, done.stderr
     run = only(server)
     assert run.preempting
     assert run.exitcode == 75
-    before = len(run.history)
-    assert 0 < before < 40
-    done = client.ended(client.start(*words, **served()))
+    count = len(run.history) + 2
+    done = here(*words, f"--epochs={count}", **served())
     assert done.returncode == 0, done.stderr
     assert run.inits == 2
-    assert [row["epoch"] for row in run.history] == list(range(40))
+    assert [row["epoch"] for row in run.history] == list(range(count))
     assert rows(run) == client.table(run.name)
 
 
 @pytest.mark.parametrize("by_agent", [True, False])
 def test_a_stop_ends_a_run_cleanly(client: Client, server: WandbServer, by_agent: bool) -> None:
-    words = ("-m", "deep_cnn", "--task=digits", "--epochs=400", "--num_workers=2")
+    words = ("-c", ATTENTIVE, *SMALL, f"--epochs={ENDLESS}", "--num_workers=2")
     running = client.start(*words, **(served() if by_agent else {}))
-    until(lambda: server.runs and only(server).history)
+    until(lambda: server.runs and only(server).history, running)
     run = only(server)
     asked = time.monotonic()
     if by_agent:
@@ -525,7 +563,8 @@ pyagent.Agent.HEARTBEAT_SLEEP_SECONDS = 0.3
 results = []
 
 def trial():
-    config, sweep = TrainConfig(task="digits", epochs=400), served_sweep()
+    config = TrainConfig(task="digits", train_samples=64, epochs=100_000)
+    sweep = served_sweep()
     results.append(fit(config, open_tracker(config, sweep), sweep=sweep))
 
 wandb.agent(sys.argv[1], function=trial, count=1)
@@ -536,9 +575,9 @@ print(results[0].state, results[0].stop_reason.rule)
 def test_the_agent_in_a_notebook_stops_a_run_by_an_exception(
     client: Client, server: WandbServer
 ) -> None:
-    name = server.add_sweep(grid(lr=[0.01], epochs=[400]))
+    name = server.add_sweep(grid(lr=[0.01]))
     agent = client.start("-c", IN_PROCESS, f"tester/p/{name}")
-    until(lambda: server.runs and only(server).history)
+    until(lambda: server.runs and only(server).history, agent)
     server.stop_run(only(server).id)
     done = client.ended(agent)
     assert done.returncode == 0, done.stderr
@@ -548,8 +587,8 @@ def test_the_agent_in_a_notebook_stops_a_run_by_an_exception(
     assert run.history
 
 
-def test_a_parameter_that_is_no_flag_fails_the_run(client: Client, server: WandbServer) -> None:
-    done = client("--task=digits", "--learning_rate=0.1", **served())
+def test_a_parameter_that_is_no_flag_fails_the_run(here: Command, server: WandbServer) -> None:
+    done = here("--task=digits", "--learning_rate=0.1", **served())
     assert done.returncode == 2
     assert "--learning_rate is no flag" in done.stderr
     run = only(server)
@@ -557,52 +596,43 @@ def test_a_parameter_that_is_no_flag_fails_the_run(client: Client, server: Wandb
     assert "learning_rate" in run.summary["error"]
 
 
-def test_data_that_is_not_there_fails_the_run(client: Client, server: WandbServer) -> None:
-    done = client("--data_dir=nowhere", **served())
+def test_data_that_is_not_there_fails_the_run(here: Command, server: WandbServer) -> None:
+    done = here("--data_dir=nowhere", **served())
     assert done.returncode == 2
     assert only(server).state == "failed"
     assert "nowhere" in only(server).summary["error"]
 
 
-# The warm agent.
+# The warm agent. Each test has another of W&B's macros in its command.
 
 
-def grid(**values: list[Any]) -> dict[str, Any]:
+def grid(macro: str = "${args}", **values: list[Any]) -> dict[str, Any]:
     return {
         "method": "grid",
         "metric": {"name": "loss_val", "goal": "minimize"},
         "parameters": {
             "task": {"value": "digits"},
+            "train_samples": {"value": 64},
             **{k: {"values": v} for k, v in values.items()},
         },
-        "command": COMMAND,
+        "command": [*COMMAND[:-1], macro],
     }
 
 
 def test_the_warm_agent_runs_every_point_once(client: Client, server: WandbServer) -> None:
-    name = server.add_sweep(grid(lr=[0.01, 0.02, 0.03], batch_size=[64, 128], epochs=[1]))
-    few = client("agent", f"tester/p/{name}", "--workers=2", "--count=1")
-    assert f"tester/p/{name}: 1 runs" in few.stdout
+    sweep = grid("${args_json_file}", lr=[0.01, 0.02], batch_size=[32, 64], epochs=[1])
+    name = server.add_sweep(sweep)
     done = client("agent", f"tester/p/{name}", "--workers=2")
     assert done.returncode == 0, done.stderr
-    assert f"tester/p/{name}: 5 runs, 0 of them failed" in done.stdout
+    assert f"tester/p/{name}: 4 runs, 0 of them failed" in done.stdout
     runs = list(server.runs.values())
     assert {run.state for run in runs} == {"finished"}
     assert {run.sweep for run in runs} == {run.group for run in runs} == {name}
-    assert len({(run.config["lr"], run.config["batch_size"]) for run in runs}) == len(runs) == 6
+    assert len({(run.config["lr"], run.config["batch_size"]) for run in runs}) == len(runs) == 4
     for run in runs:
         assert rows(run) == client.table(run.name)
         assert client.result(run.name)["sweep"] == {"name": name, "trial": run.id}
     no_trace_of_the_key(client)
-
-
-@pytest.mark.parametrize("macro", ["${args_json_file}", "${args_json}", "${args_no_hyphens}"])
-def test_the_warm_agent_knows_the_macros(client: Client, server: WandbServer, macro: str) -> None:
-    sweep = {**grid(lr=[0.02], epochs=[1]), "command": ["python", "-m", "deep_cnn", macro]}
-    done = client("agent", f"tester/p/{server.add_sweep(sweep)}")
-    assert done.returncode == 0, done.stderr
-    assert only(server).state == "finished"
-    assert only(server).config["lr"] == 0.02
 
 
 def test_an_outage_costs_the_warm_agent_one_run_offline(
@@ -626,40 +656,44 @@ def test_an_outage_costs_the_warm_agent_one_run_offline(
 
 
 def test_a_hanging_server_does_not_make_the_agent_deaf(client: Client, server: WandbServer) -> None:
-    name = server.add_sweep(grid(lr=[0.01], epochs=[400]))
+    name = server.add_sweep(grid("${args_json}", lr=[0.01], epochs=[ENDLESS]))
     agent = client.start("-m", "deep_cnn", "agent", f"tester/p/{name}")
-    until(lambda: server.runs and only(server).history)
-    fault = server.fault("Heartbeat", 200, hang=60)
+    until(lambda: server.runs and only(server).history, agent)
+    fault = server.fault("Heartbeat", 200, hang=2 * PATIENCE)
     until(lambda: fault.hits)
-    asked = time.monotonic()
     agent.send_signal(signal.SIGTERM)
     done = client.ended(agent)
     assert done.returncode == 143, done.stderr
-    assert time.monotonic() - asked < 30
     assert only(server).preempting
 
 
-def test_an_agent_cannot_be_offline(client: Client, server: WandbServer) -> None:
+def test_an_agent_cannot_be_offline(here: Command, server: WandbServer) -> None:
     name = server.add_sweep(grid(lr=[0.01], epochs=[1]))
-    done = client("agent", f"tester/p/{name}", WANDB_MODE="offline")
+    done = here("agent", f"tester/p/{name}", WANDB_MODE="offline")
     assert done.returncode == 2
     assert "WANDB_MODE=offline" in done.stderr
     assert not server.runs
 
 
-def test_an_agent_that_is_refused(client: Client, server: WandbServer) -> None:
+def test_an_agent_that_is_refused(here: Command, server: WandbServer) -> None:
     name = server.add_sweep(grid(lr=[0.01], epochs=[1]))
     server.fault("CreateAgent", 403)
-    done = client("agent", f"tester/p/{name}")
+    done = here("agent", f"tester/p/{name}")
     assert done.returncode == 2
     assert "takes no agent" in done.stderr
 
 
+@SHOWS_PROCESSES
 def test_a_run_that_dies_or_fails_costs_itself_alone(client: Client, server: WandbServer) -> None:
-    name = server.add_sweep(grid(lr=[0.01, 1e30, 0.02], epochs=[12]))
+    lives = [(0.01, ENDLESS), (1e30, 12), (0.02, 2)]
+    points = [
+        {"task": "digits", "train_samples": 64, "lr": lr, "epochs": epochs} for lr, epochs in lives
+    ]
+    name = server.add_sweep(grid("${args_no_hyphens}"), points=points)
     agent = client.start("-m", "deep_cnn", "agent", f"tester/p/{name}")
     until(lambda: server.runs and next(iter(server.runs.values())).history)
-    os.kill(worker_of(agent.pid), signal.SIGKILL)
+    (worker,) = workers(agent.pid)
+    os.kill(worker, signal.SIGKILL)
     done = client.ended(agent)
     assert done.returncode == 0, done.stderr
     assert f"{name}: 3 runs, 2 of them failed" in done.stdout
@@ -669,31 +703,25 @@ def test_a_run_that_dies_or_fails_costs_itself_alone(client: Client, server: Wan
     assert "loss is" in second.summary["error"]
 
 
-def worker_of(agent: int) -> int:
-    """The newest process below the agent's fork server: the one that trains."""
-    lines = subprocess.run(
-        ["ps", "-ewwo", "pid,ppid,args"], capture_output=True, text=True, check=True
-    ).stdout.splitlines()
-    found = [line.split(None, 2) for line in lines[1:]]
-    servers = [pid for pid, parent, args in found if parent == str(agent) and "forkserver" in args]
-    return max(int(pid) for pid, parent, args in found if parent in servers)
-
-
 def test_the_warm_agent_hands_its_run_back(client: Client, server: WandbServer) -> None:
-    name = server.add_sweep(grid(lr=[0.01], epochs=[50]))
+    name = server.add_sweep(grid(lr=[0.01, 0.02], epochs=[ENDLESS]))
     agent = client.start("-m", "deep_cnn", "agent", f"tester/p/{name}")
-    until(lambda: server.runs and only(server).history)
+    until(lambda: server.runs and only(server).history, agent)
     agent.send_signal(signal.SIGUSR1)
     done = client.ended(agent)
     assert done.returncode == 75, done.stderr
-    assert only(server).state == "preempted"
-    done = client("agent", f"tester/p/{name}")
+    run = only(server)
+    assert run.state == "preempted"
+    count = len(run.history) + 2
+    server.sweeps[name].arguments[run.id]["epochs"] = count
+    done = client("agent", f"tester/p/{name}", "--count=1")
     assert done.returncode == 0, done.stderr
-    assert [row["epoch"] for row in only(server).history] == list(range(50))
+    assert f"tester/p/{name}: 1 runs" in done.stdout
+    assert [row["epoch"] for row in only(server).history] == list(range(count))
 
 
 def test_the_warm_agent_stops_what_the_server_stops(client: Client, server: WandbServer) -> None:
-    name = server.add_sweep(grid(lr=[0.01, 0.02], epochs=[400]))
+    name = server.add_sweep(grid(lr=[0.01, 0.02], epochs=[ENDLESS]))
     agent = client.start("-m", "deep_cnn", "agent", f"tester/p/{name}")
     for count in (1, 2):
         until(
@@ -710,8 +738,8 @@ def test_the_warm_agent_stops_what_the_server_stops(client: Client, server: Wand
     ("path", "named"),
     [("tester/p/nothere", "tester/p/nothere"), ("a/b/c/d", "a/b/c/d"), ("tester/p/", "tester/p/")],
 )
-def test_a_sweep_that_is_not_there(client: Client, path: str, named: str) -> None:
-    done = client("agent", path)
+def test_a_sweep_that_is_not_there(here: Command, path: str, named: str) -> None:
+    done = here("agent", path)
     assert done.returncode == 2
     assert named in done.stderr.splitlines()[-1]
     assert "Traceback" not in done.stderr

@@ -17,7 +17,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -246,13 +246,22 @@ class WandbServer:
             **extra,
         }
 
-    def add_sweep(self, config: Json, project: str = "p") -> str:
-        """Make a sweep and return its id."""
-        points = _points(config, self._random)
+    def add_sweep(
+        self, config: Json, project: str = "p", points: Iterable[Json] | None = None
+    ) -> str:
+        """Make a sweep and return its id; the arguments of its runs are `points`, if given."""
+        points = _points(config, self._random) if points is None else iter(points)
         with self._lock:
             sweep = Sweep(_short_id(), project, self.entity, config, points=points)
             self.sweeps[sweep.id] = sweep
         return sweep.id
+
+    def add_run(self, sweep: str, history: Sequence[Json]) -> None:
+        """Add a run that is over to a sweep."""
+        run = Run(_short_id(), self.sweeps[sweep].project, self.entity, inits=1, exitcode=0)
+        run.lines["wandb-history.jsonl"] = [json.dumps(row) for row in history]
+        self.runs[run.id] = run
+        self.sweeps[sweep].runs.append(run.id)
 
     def stop_run(self, run_id: str, *, by_agent: bool = True) -> None:
         """Ask a run to stop: through the agent, or in the answer to what the run uploads."""

@@ -67,7 +67,8 @@ def settle(slot: int, threads: int) -> None:
     tqdm.set_lock(threading.RLock())  # Its own is a semaphore that a killed worker would leak.
     logging.getLogger("deep_cnn").setLevel(logging.INFO)
     _take_a_gpu(slot)
-    torch.set_num_threads(threads)
+    # No more than a run of its own would take: OMP_NUM_THREADS counts here, too.
+    torch.set_num_threads(min(threads, torch.get_num_threads()))
 
 
 def _die_with_the_parent() -> None:

@@ -2,14 +2,11 @@
 
 import gc
 import signal
-from importlib import import_module
 
 import deep_cnn.sweep.served
 import deep_cnn.sweep.worker
 import deep_cnn.tasks.perception  # noqa: F401 - what the forks need.
 
-# The first optimizer of a process imports it, and with it most of what a run still lacks.
-import_module("torch._dynamo")
 # A scheduler signals the whole group; the server must outlive its workers, or nobody could wait for
 # them. It ends with the engine's pipe.
 signal.signal(signal.SIGTERM, signal.SIG_IGN)

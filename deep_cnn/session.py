@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from deep_cnn.config import TrainConfig
 from deep_cnn.data.cache import Store, open_features
-from deep_cnn.data.images import AUGMENTS
+from deep_cnn.data.images import AUGMENTS, UNSHAPED
 from deep_cnn.data.splits import Examples, epoch_order, find_bad, load_batches
 from deep_cnn.devices import choose_dtype, choose_workers
 from deep_cnn.errors import DataError
@@ -246,13 +246,15 @@ class Session:
             features = split.features
             indices = (torch.tensor(batch) for batch in order)
             return ((features[moved(i, self.device)], i) for i in indices)
-        random = augment and self.config.pre in AUGMENTS
-        if self.store is not None and split.rows is not None and not random:
-            return self._from_store(self.store.values, split.rows, order)
+        pre, shaped = self.config.pre, None
+        if self.store is not None and split.rows is not None:
+            shaped = self.store.values, split.rows
+        if shaped and not (augment and pre in AUGMENTS):
+            return self._from_store(*shaped, order)
         return load_batches(
             split.examples,
             order,
-            pre=self.config.pre,
+            pre=pre,
             form=self.network.form,
             augment=augment,
             seed=self.config.seed,
@@ -260,6 +262,7 @@ class Session:
             workers=choose_workers(self.config.num_workers, self.device),
             pin=self.device.type == "cuda",
             crop_bottom=self.config.crop_bottom,
+            shaped=None if pre in UNSHAPED else shaped,
         )
 
     def _from_store(

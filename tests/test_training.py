@@ -15,10 +15,11 @@ from scipy import stats
 import deep_cnn
 from deep_cnn import FileTracker, TrainConfig, fit
 from deep_cnn.checkpoint import load_checkpoint
-from deep_cnn.errors import CheckpointError, ConfigError
+from deep_cnn.errors import CheckpointError, ConfigError, DataError
 from deep_cnn.optim import SCHEDULES
 from deep_cnn.resuming import resumed_config
 from deep_cnn.runs import RunFiles, RunResult, State, StopReason
+from deep_cnn.tracking import Start, Tracker
 from tests.conftest import SAMPLE, make_classes, make_scored
 
 
@@ -79,6 +80,7 @@ def test_the_best_checkpoint_is_of_the_best_epoch(tmp_path: Path) -> None:
         {"optimizer": "adam", "pre": "augment"},
         {"optimizer": "adamw", "freeze": "trunk", "weight_decay": 0.1},
         {"freeze": 2},
+        {"pre": "trivial"},
     ],
 )
 def test_resumed_equals_uninterrupted_bit_for_bit(
@@ -278,6 +280,24 @@ def test_features_once_equal_features_each_time(tmp_path: Path) -> None:
     once = fit(config("default"))
     for a, b in zip(once.history, every_time.history, strict=True):
         assert dict(a.metrics) == pytest.approx(dict(b.metrics), rel=1e-3)
+
+
+def test_pictures_are_decoded_once_but_for_a_random_crop(tmp_path: Path) -> None:
+    class Remove(Tracker):
+        def start(self, start: Start) -> None:
+            for path in tmp_path.rglob("*.png"):
+                path.unlink()
+
+    for pre in ("trivial", "augment"):
+        folder = make_scored(tmp_path / pre, 20)
+        config = TrainConfig(data_dir=str(folder), out_dir=str(tmp_path / "out"), epochs=2, pre=pre,
+                             freeze="trunk")  # fmt: skip
+        if pre == "augment":
+            with pytest.raises(DataError, match="cannot be read any more"):
+                fit(config, Remove())
+            continue
+        losses = [record.metrics["loss_train"] for record in fit(config, Remove()).history]
+        assert losses[0] != losses[1]
 
 
 def test_a_resume_with_other_flags_says_which(tmp_path: Path) -> None:

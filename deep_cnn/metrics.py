@@ -55,8 +55,11 @@ def _correlation(function: Callable[..., tuple[float, float]], a: Array, b: Arra
 
 def precision(scores: Array, classes: Array, k: int) -> float:
     """Part of pictures, in [0, 1], whose class is among the k best scores; (N, C) against (N,)."""
-    best = np.argsort(-scores, axis=1, kind="stable")[:, :k]
-    return float((best == classes[:, None]).any(axis=1).mean())
+    truth = scores[np.arange(len(scores)), classes.astype(np.int64)][:, None]
+    # Of equal scores the first is the better one; a score that is no number beats all.
+    first = (scores == truth) & (np.arange(scores.shape[1]) < classes[:, None])
+    rank = (~(scores <= truth) | first).sum(axis=1)
+    return float((rank < k).mean())
 
 
 def pairwise_accuracy(left: Array, right: Array, choices: Array) -> float:

@@ -1,5 +1,6 @@
 """Bring the data, the network and the optimizer of one run together."""
 
+import gc
 import hashlib
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -275,6 +276,11 @@ class Session:
         """Whether a step with `count` pictures (or cached features) fits into memory; it learns."""
         form, width = self.network.form, self.network.width
         learner = self._learner(cached=cached)
+        # What a failed step left: autograd's queue holds its tensors until the next backward pass.
+        torch.zeros(1, requires_grad=True).sum().backward()  # type: ignore[no-untyped-call]
+        gc.collect()
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
         try:
             shape = (count, form.channels, form.crop, form.crop)
             x = torch.zeros(count, width) if cached else torch.zeros(shape, dtype=torch.uint8)

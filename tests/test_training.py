@@ -425,16 +425,17 @@ def test_weights_count_even_with_one_picture_a_step(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="limits memory as Linux does")
 def test_a_batch_that_does_not_fit_names_the_largest_that_does(tmp_path: Path) -> None:
-    flags = ["--epochs=1", "--batch_size=64", "--model=mobilenet_v3_small", "--weights=none"]
+    flags = ["--epochs=1", "--batch_size=64", "--model=resnet18", "--weights=none"]
     program = """
-import resource, sys
+import resource, sys, torch
 from deep_cnn import fit
 from deep_cnn.config import parse_config
 from deep_cnn.tracking import Tracker
 class Limit(Tracker):
     def start(self, start):
+        torch.ones(999, 999, requires_grad=True).exp().sum().backward()  # Its threads, too.
         used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
-        resource.setrlimit(resource.RLIMIT_AS, (used + 400 * 2**20,) * 2)
+        resource.setrlimit(resource.RLIMIT_AS, (used + 600 * 2**20,) * 2)
 print(fit(parse_config(sys.argv[1:]), Limit()).error)
 """
     words = [sys.executable, "-c", program, *flags, f"--out_dir={tmp_path}"]

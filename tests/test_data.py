@@ -1,6 +1,7 @@
 """Decoding whatever is in a file, shaping it, and splits that stay."""
 
 import hashlib
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -225,6 +226,7 @@ def test_what_is_random_belongs_to_seed_epoch_and_name(pre: str, channels: int) 
         order = torch.cat([indices for _, indices in batches])
         return torch.cat([x for x, _ in batches])[order.argsort()]
 
+    pickle.dumps(AUGMENTS[pre])  # As for loaders whose processes are not forked.
     before = torch.get_rng_state()
     one = loaded([[0, 1, 2, 3, 4, 5, 6, 7]])
     assert torch.equal(torch.get_rng_state(), before)

@@ -4,7 +4,7 @@ import hashlib
 import math
 import warnings
 from collections.abc import Callable, Mapping
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -124,18 +124,16 @@ def _changes() -> Mapping[str, Callable[[Image.Image], Image.Image]]:
     }
 
 
-def _change(name: str) -> "Augment":
+def _change(
+    name: str, image: Image.Image, form: InputFormat, random: np.random.Generator
+) -> Image.Image:
     """One of torchvision's random changes of a picture, which is flipped half of the time."""
-
-    def change(image: Image.Image, form: InputFormat, random: np.random.Generator) -> Image.Image:
-        # torchvision draws from torch's global generator, which is the dropout's.
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(int(random.integers(2**63)))
-            image = _changes()[name](image)
-        flip = random.random() < 0.5
-        return image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if flip else image
-
-    return change
+    # torchvision draws from torch's global generator, which is the dropout's.
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(int(random.integers(2**63)))
+        image = _changes()[name](image)
+    flip = random.random() < 0.5
+    return image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if flip else image
 
 
 Shape = Callable[[Image.Image, InputFormat], Image.Image]
@@ -152,7 +150,7 @@ SHAPES: dict[str, Shape] = {
 }
 AUGMENTS: dict[str, Augment] = {
     "augment": random_crop,
-    **{name: _change(name) for name in ("trivial", "randaug", "colour")},
+    **{name: partial(_change, name) for name in ("trivial", "randaug", "colour")},
 }
 # These take the whole picture, which is decoded each time; the others one that has its shape.
 UNSHAPED = ("augment",)

@@ -1,6 +1,7 @@
 """Part pictures into train, val and test, seeded and stable, and load them in batches."""
 
 import hashlib
+import multiprocessing
 import os
 import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -241,10 +242,12 @@ def load_batches(
         crop_bottom=crop_bottom,
         shaped=shaped,
     )
+    # Only a fork shares what is mapped into memory; other processes would get a copy each.
+    alone = shaped is not None and multiprocessing.get_start_method() != "fork"
     loader = DataLoader(
         pictures,
         batch_sampler=[list(batch) for batch in order],
-        num_workers=min(workers, len(order)),
+        num_workers=0 if alone else min(workers, len(order)),
         worker_init_fn=_leave_signals_to_the_parent,
         pin_memory=pin,
         # Its own generator: a loader otherwise draws a seed from torch's global one.

@@ -13,10 +13,10 @@ import torch
 from scipy import stats
 
 import deep_cnn
-from deep_cnn import FileTracker, TrainConfig, fit
+from deep_cnn import FileTracker, TrainConfig, fit, names
 from deep_cnn.checkpoint import load_checkpoint
 from deep_cnn.errors import CheckpointError, ConfigError, DataError
-from deep_cnn.optim import SCHEDULES
+from deep_cnn.optim import OPTIMIZERS, SCHEDULES
 from deep_cnn.resuming import resumed_config
 from deep_cnn.runs import RunFiles, RunResult, State, StopReason
 from deep_cnn.tracking import Start, Tracker
@@ -192,6 +192,10 @@ def test_schedules(tmp_path: Path, schedule: str, factors: list[float]) -> None:
     assert [SCHEDULES[schedule](e, config, ()) for e in range(6)] == pytest.approx(factors)
     used = [record.lr for record in fit(config).history]
     assert used == pytest.approx([0.01 * factor for factor in factors])
+
+
+def test_names_are_what_can_be_built() -> None:
+    assert (tuple(SCHEDULES), tuple(OPTIMIZERS)) == (names.SCHEDULES, names.OPTIMIZERS)
 
 
 def test_a_plateau_is_what_it_is_for_torch(tmp_path: Path) -> None:

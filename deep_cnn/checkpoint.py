@@ -21,7 +21,6 @@ _KEYS = {
     "epoch",
     "state_dict",
     "optimizer",
-    "scheduler",
     "random",
     "threads",
     "labels",
@@ -36,7 +35,7 @@ _KEYS = {
 
 def save_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
     """Write `content`, plain values and tensors, as a whole file; OutputError when that fails."""
-    assert content.keys() | {"version"} == _KEYS, "a checkpoint is complete"
+    assert content.keys() | {"version"} >= _KEYS, "a checkpoint is complete"
 
     def save(temporary: Path) -> None:
         with temporary.open("wb") as file:

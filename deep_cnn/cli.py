@@ -192,13 +192,14 @@ def _log_on(stream: TextIO) -> Iterator[None]:
 def help_text() -> str:
     """What -h prints: every flag in its group, with its default and its legal values."""
     lines = [_USAGE]
-    groups: dict[str, list[Flag]] = {}
-    for flag in flags().values():
-        groups.setdefault(flag.group, []).append(flag)
+    groups: dict[str, dict[str, Flag]] = {}
+    for task in names.TASKS:
+        for flag in flags(task).values():
+            groups.setdefault(flag.group, {})[flag.name] = flag
     for group, members in groups.items():
         title = f"task {group}: {names.TASKS[group].summary}" if group in names.TASKS else group
         lines.append(f"{title}:")
-        lines += [_help_line(flag) for flag in members]
+        lines += [_help_line(flag) for flag in members.values()]
         lines.append("")
     return "\n".join(lines)
 

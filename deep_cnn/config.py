@@ -94,9 +94,17 @@ class TrainConfig:
     decay: float = _flag(
         0.1,
         "training",
-        "hyperbolic: lr/(1+decay*epoch); step: factor a third",
+        "hyperbolic: lr/(1+decay*epoch); step: factor a third; plateau: factor",
         low=0,
         high=1e3,
+    )
+    warmup: int = _flag(0, "training", "epochs in which the rate rises linearly to lr", low=0)
+    lr_trunk: float = _flag(
+        1.0, "training", "factor of lr for all but the last layer", low=0, high=1e3, open_low=True
+    )
+    clip: float = _flag(0.0, "training", "largest norm of the gradient; 0: any", low=0)
+    ema: float = _flag(
+        0.0, "training", "decay of averaged weights; 0: none", low=0, high=1, open_high=True
     )
     patience: int | None = _flag(
         None, "training", "stop after this many epochs without a better one", int, low=1
@@ -105,7 +113,9 @@ class TrainConfig:
         "train", "training", "train+val leaves nothing to validate on", choices=names.TRAIN_ON
     )
     seed: int = _flag(0, "training", "seed of everything random", low=0, high=2**32 - 1)
-    amp: str = _flag("auto", "training", "bfloat16 where the processor gains", choices=names.AMP)
+    amp: str = _flag(
+        "auto", "training", "auto: bfloat16 where the processor gains", choices=names.AMP
+    )
     device: str = _flag(
         "auto", "training", "where to compute", choices=names.DEVICES, bookkeeping=True
     )
@@ -253,7 +263,9 @@ def flags(task: str | None = None) -> dict[str, Flag]:
     for name in names.TASKS if task is None else (task,):
         for key, own in names.TASKS[name].options.items():
             kind = type(own.default)
-            found[key] = Flag(key, kind, own.default, name, own.help, own.choices, own.low)
+            found[key] = Flag(
+                key, kind, own.default, name, own.help, own.choices, own.low, own.below, False, True
+            )
     return found
 
 

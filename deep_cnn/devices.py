@@ -1,5 +1,6 @@
 """Choose where and how precisely to compute, and make it repeat."""
 
+import logging
 import os
 import random
 import signal
@@ -10,6 +11,7 @@ import torch
 
 from deep_cnn.errors import ConfigError
 
+_LOGGER = logging.getLogger("deep_cnn")
 _PATIENCE = 300  # Seconds, of a step that hangs.
 
 
@@ -29,13 +31,15 @@ def choose_device(name: str) -> torch.device:
 
 
 def choose_dtype(amp: str, device: torch.device) -> torch.dtype:
-    """What the trunk computes in: bfloat16 where --amp asks for it or the processor gains by it."""
+    """What the trunk computes in: as --amp says, or bfloat16 where the processor gains by it."""
     if amp == "off" or device.type == "mps":
         return torch.float32
     if amp == "auto":
         gains = _cuda_gains() if device.type == "cuda" else _cpu_gains()
         return torch.bfloat16 if gains else torch.float32
-    return torch.bfloat16
+    if amp == "fp16" and device.type == "cpu":
+        _LOGGER.warning("--amp=fp16 is for GPUs and slow on a CPU; a new run can take --amp=auto")
+    return torch.float16 if amp == "fp16" else torch.bfloat16
 
 
 def _cuda_gains() -> bool:

@@ -58,9 +58,9 @@ def run_pass(
     *,
     title: str,
     count: int,
-    optimizer: torch.optim.Optimizer | None = None,
+    step: Callable[[Tensor], None] | None = None,
 ) -> Pass:
-    """Go once over `batches`, `count` of them; learn where there is an `optimizer`.
+    """Go once over `batches`, `count` of them; learn where there is a `step` to take for a loss.
 
     `targets` (N,) are encoded, `weights` (N,), 1 on average, weigh the losses; both on the CPU.
     Raises LossNotFinite, or Interrupted between two steps. Nothing in the loop waits for the
@@ -71,7 +71,7 @@ def run_pass(
     steps: list[Tensor] = []
     orders: list[Tensor] = []
     targets, weights = targets.to(learner.device), weights.to(learner.device)
-    mode = torch.enable_grad() if optimizer else torch.inference_mode()
+    mode = torch.enable_grad() if step else torch.inference_mode()
     with mode, Progress(title, count) as progress:
         for x, indices in batches:
             signum = learner.check()
@@ -81,8 +81,8 @@ def run_pass(
             answers = learner.answer(moved(x, learner.device))
             each = learner.loss(answers, targets[there])
             loss = (each * weights[there]).mean()
-            if optimizer is not None:
-                learn(optimizer, loss)
+            if step is not None:
+                step(loss)
             outputs.append(answers.detach())
             losses.append(each.detach())
             steps.append(loss.detach())
@@ -100,13 +100,6 @@ def moved(tensor: Tensor, device: torch.device) -> Tensor:
         return tensor.to(device)
     # From memory that is not pinned even a copy that does not block waits for the stream.
     return tensor.pin_memory().to(device, non_blocking=True)
-
-
-def learn(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
-    """One step down the gradient of `loss`, a scalar."""
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
-    optimizer.step()
 
 
 def largest(below: int, fits: Callable[[int], bool]) -> int:

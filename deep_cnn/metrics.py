@@ -63,6 +63,13 @@ def precision(scores: Array, classes: Array, k: int) -> float:
     return float((rank < k).mean())
 
 
+def confusion(scores: Array, classes: Array) -> NDArray[np.int64]:
+    """(C, C) counts: a row for each true class, a column for the best score; (N, C), (N,)."""
+    count = scores.shape[1]
+    found = np.bincount(classes * count + scores.argmax(axis=1), minlength=count**2)
+    return found.reshape(count, count)
+
+
 def pairwise_accuracy(left: Array, right: Array, choices: Array) -> float:
     """Part of votes, in [0, 1], that went to the picture with the higher score; (V,) each.
 

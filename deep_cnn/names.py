@@ -15,6 +15,7 @@ class Option:
     help: str
     low: float = -math.inf
     choices: tuple[str, ...] = ()
+    below: float = math.inf
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +32,18 @@ class TaskNames:
 
 REGRESSION_METRICS = ("mae", "rmse", "r2", "pearson", "spearman", "kendall")
 CLASSIFICATION_METRICS = ("precision@1", "precision@5")
+REGRESSION_OPTIONS = {
+    "loss": Option(
+        "mse",
+        "of scores in standard deviations of the training scores; huber has delta 1",
+        choices=("mse", "huber"),
+    )
+}
+CLASSIFICATION_OPTIONS = {
+    "label_smoothing": Option(
+        0.0, "part of each truth that training spreads over all classes", low=0, below=1
+    )
+}
 
 TASKS: Mapping[str, TaskNames] = MappingProxyType(
     {
@@ -38,6 +51,7 @@ TASKS: Mapping[str, TaskNames] = MappingProxyType(
             "a score for a picture, from scores.csv beside the pictures, or Place Pulse 2.0",
             REGRESSION_METRICS,
             options={
+                **REGRESSION_OPTIONS,
                 "study": Option(
                     "score", "column of scores.csv to learn; study of Place Pulse: safer by default"
                 ),
@@ -58,12 +72,18 @@ TASKS: Mapping[str, TaskNames] = MappingProxyType(
         "folders": TaskNames(
             "a class for a picture, from train/<class>/ and val/<class>/",
             CLASSIFICATION_METRICS,
-            options={"keep": Option("auto", "file of the classes to keep; auto: keep.txt; none")},
+            options={
+                **CLASSIFICATION_OPTIONS,
+                "keep": Option("auto", "file of the classes to keep; auto: keep.txt; none"),
+            },
         ),
         "digits": TaskNames(
             "scikit-learn's handwritten digits, 28x28x1, for a LeNet",
             CLASSIFICATION_METRICS,
-            options={"hidden": Option(120, "units in the hidden layer of LeNet", low=1)},
+            options={
+                **CLASSIFICATION_OPTIONS,
+                "hidden": Option(120, "units in the hidden layer of LeNet", low=1),
+            },
             defaults={
                 "model": "lenet",
                 "weights": "none",
@@ -101,13 +121,13 @@ MODELS: Mapping[str, int] = MappingProxyType({
 NOT_PRETRAINED = ("lenet",)
 # Networks that take pictures of this size alone, where it is not the 224 of --pre=resnet.
 FIXED_SIZE = {"vit_h_14": 518}
-PREPROCESSING = ("default", "resnet", "squash", "augment")
+PREPROCESSING = ("default", "resnet", "squash", "augment", "trivial", "randaug", "colour")
 OPTIMIZERS = ("adam", "adamw", "sgd")
 CACHE = ("auto", "off")
 TRAIN_ON = ("train", "train+val")
-SCHEDULES = ("constant", "hyperbolic", "step", "cosine")
+SCHEDULES = ("constant", "hyperbolic", "step", "cosine", "plateau", "onecycle")
 FREEZE = ("none", "trunk")
-AMP = ("auto", "bf16", "off")
+AMP = ("auto", "bf16", "fp16", "off")
 DEVICES = ("auto", "cpu", "cuda", "mps")
 
 

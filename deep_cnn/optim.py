@@ -1,16 +1,22 @@
-"""Build the optimizer and the learning-rate schedule that the flags name."""
+"""Build the optimizer that the flags name, and take its steps at the rate of the schedule."""
 
 import inspect
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from copy import deepcopy
+from functools import partial
+from typing import Any
 
 import torch
-from torch import nn, optim
-from torch.optim.lr_scheduler import LambdaLR
+from torch import Tensor, nn, optim
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from deep_cnn.config import TrainConfig
+from deep_cnn.models import Network
 
-Parameters = Iterable[nn.Parameter]
+Parameters = Iterable[nn.Parameter] | Iterable[dict[str, Any]]
+Losses = Sequence[float]
+_BAD_EPOCHS = 3
 
 
 def _eager(kind: type[optim.Optimizer]) -> Callable[..., optim.Optimizer]:
@@ -32,23 +38,110 @@ OPTIMIZERS: Mapping[str, Callable[[Parameters, TrainConfig], optim.Optimizer]] =
     "sgd": lambda p, c: _SGD(p, c.lr, c.momentum, weight_decay=c.weight_decay, fused=True),
 }
 
-# The factor of --lr in each epoch, the first one being number 0.
-SCHEDULES: Mapping[str, Callable[[int, TrainConfig], float]] = {
-    "constant": lambda epoch, c: 1.0,
-    "hyperbolic": lambda epoch, c: 1 / (1 + c.decay * epoch),
-    "step": lambda epoch, c: c.decay ** (3 * epoch // c.epochs),
-    "cosine": lambda epoch, c: (1 + math.cos(math.pi * epoch / c.epochs)) / 2,
+
+def _plateau(losses: Losses, decay: float) -> float:
+    """torch's ReduceLROnPlateau with its defaults but the patience, and no smallest rate."""
+    best, bad, factor = math.inf, 0, 1.0
+    for loss in losses:
+        better = loss < best * (1 - 1e-4)
+        best, bad = (loss, 0) if better else (best, bad + 1)
+        if bad == _BAD_EPOCHS:
+            bad, factor = 0, factor * decay
+    return factor
+
+
+def _one_cycle(part: float) -> float:
+    """torch's OneCycleLR with its defaults, after this part of the training."""
+
+    def between(start: float, end: float, part: float) -> float:
+        return end + (start - end) * (1 + math.cos(math.pi * part)) / 2
+
+    return between(1 / 25, 1, part / 0.3) if part < 0.3 else between(1, 4e-6, (part - 0.3) / 0.7)
+
+
+# The factor of --lr in each epoch, the first one being number 0, after epochs with these losses.
+SCHEDULES: Mapping[str, Callable[[int, TrainConfig, Losses], float]] = {
+    "constant": lambda epoch, c, losses: 1.0,
+    "hyperbolic": lambda epoch, c, losses: 1 / (1 + c.decay * epoch),
+    "step": lambda epoch, c, losses: c.decay ** (3 * epoch // c.epochs),
+    "cosine": lambda epoch, c, losses: (1 + math.cos(math.pi * epoch / c.epochs)) / 2,
+    "plateau": lambda epoch, c, losses: _plateau(losses, c.decay),
+    "onecycle": lambda epoch, c, losses: _one_cycle((epoch + 0.5) / c.epochs),
 }
 
 
-def build_optimizer(network: nn.Module, config: TrainConfig) -> optim.Optimizer:
-    """The optimizer over every parameter that is not frozen."""
-    parameters = [p for p in network.parameters() if p.requires_grad]
-    return OPTIMIZERS[config.optimizer](parameters, config)
+class Stepper:
+    """Steps down the gradient as the flags say; `averaged` is the network to evaluate."""
 
+    def __init__(
+        self, network: Network, config: TrainConfig, device: torch.device, dtype: torch.dtype
+    ) -> None:
+        self.network, self.config = network, config
+        self.averaged = deepcopy(network) if config.ema else network
+        self.learning, self.kept = (
+            [p for p in some.parameters() if p.requires_grad] for some in (network, self.averaged)
+        )
+        self.optimizer = OPTIMIZERS[config.optimizer](self._groups(), config)
+        # The gradient of a small loss is 0 in float16.
+        self._new_scaler = partial(
+            torch.amp.GradScaler, device.type, enabled=dtype == torch.float16
+        )
+        self.forget_step()
 
-def build_scheduler(optimizer: optim.Optimizer, config: TrainConfig) -> LambdaLR:
-    """The schedule, to be stepped once an epoch; it begins at --initial_epoch."""
-    factor = SCHEDULES[config.schedule]
-    first = config.initial_epoch
-    return LambdaLR(optimizer, lambda steps: factor(first + steps, config))
+    def _groups(self) -> Parameters:
+        """Every parameter that is not frozen, those of the head apart where the rates differ."""
+        if self.config.lr_trunk == 1:
+            return self.learning
+        head = set(self.network.head.parameters())
+        return [{"params": [p for p in self.learning if (p in head) == h]} for h in (True, False)]
+
+    def begin(self, epoch: int, losses: Losses) -> float:
+        """Set the rates of an epoch after earlier ones with these losses; the head's, returned.
+
+        A pure function of its arguments and the flags: a raised --epochs reshapes the schedule.
+        """
+        config = self.config
+        rate = config.lr * SCHEDULES[config.schedule](epoch, config, losses)
+        rate *= min(1.0, (epoch + 1) / (config.warmup + 1))
+        for group, factor in zip(self.optimizer.param_groups, (1, config.lr_trunk), strict=False):
+            group["lr"] = rate * factor
+        return rate
+
+    def step(self, loss: Tensor) -> None:
+        """One step down the gradient of `loss`, a scalar."""
+        self.optimizer.zero_grad(set_to_none=True)
+        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        if self.config.clip:
+            self.scaler.unscale_(self.optimizer)
+            nn.utils.clip_grad_norm_(self.learning, self.config.clip)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        if self.config.ema:
+            average = get_ema_multi_avg_fn(self.config.ema)  # type: ignore[no-untyped-call]
+            average(self.kept, self.learning, 0)
+
+    def forget_step(self) -> None:
+        """Be ready for a first step, or for another after one that has failed half way."""
+        self.scaler = self._new_scaler()
+
+    def end(self) -> None:
+        """End an epoch: what is not learned, as a batch norm's mean, is not averaged but copied."""
+        for ours, kept in zip(self.network.buffers(), self.averaged.buffers(), strict=True):
+            kept.copy_(ours)
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps: `state_dict` is what is evaluated, `learning` what goes on."""
+        found = {
+            "state_dict": self.averaged.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+        }
+        return {**found, "learning": self.network.state_dict()} if self.config.ema else found
+
+    def restore(self, content: Mapping[str, Any]) -> None:
+        """Go back to what `state` returned."""
+        self.averaged.load_state_dict(content["state_dict"])
+        self.network.load_state_dict(content["learning" if self.config.ema else "state_dict"])
+        self.optimizer.load_state_dict(content["optimizer"])
+        if content.get("scaler"):
+            self.scaler.load_state_dict(content["scaler"])

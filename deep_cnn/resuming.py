@@ -35,10 +35,11 @@ def check_resumable(config: TrainConfig, content: Mapping[str, Any]) -> None:
         )
     for name, value in config.flags().items():
         free = name in _FREE_ON_RESUME or known[name].bookkeeping
-        if not free and value != content["config"].get(name, known[name].default):
+        had = content["config"].get(name, known[name].default)
+        if not free and value != had:
             raise CheckpointError(
                 f"--{name}={value} does not fit the checkpoint, which has"
-                f" {content['config'].get(name)}; drop --{name}, or begin a new run with"
+                f" {had}; drop --{name}, or begin a new run with"
                 " --weights=CHECKPOINT"
             )
 

@@ -23,7 +23,7 @@ RESULT_VERSION = 1
 _LONGEST_NAME = 100
 _UNSAFE = re.compile(r"[^A-Za-z0-9._=,-]")
 # Runs of these names would own files of other runs: first.best.pt is the best of `first`.
-_OTHERS_FILES = re.compile(r"\.(best|test|args|steps_train|steps_val)$", re.IGNORECASE)
+_OTHERS_FILES = re.compile(r"\.(best|test|confusion|args|steps_train|steps_val)$", re.IGNORECASE)
 
 
 class State(StrEnum):
@@ -148,6 +148,11 @@ class RunFiles:
     def predictions(self) -> Path:
         """Truth and prediction for each picture of the test split."""
         return self.out / "results" / f"{self.name}.test.csv"
+
+    @property
+    def confusion(self) -> Path:
+        """How many test pictures of each class were taken for which."""
+        return self.out / "results" / f"{self.name}.confusion.csv"
 
     @property
     def last(self) -> Path:

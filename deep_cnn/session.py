@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 
 from deep_cnn.config import TrainConfig
 from deep_cnn.data.cache import Store, open_features
-from deep_cnn.data.images import AUGMENTS
+from deep_cnn.data.images import AUGMENTS, UNSHAPED
 from deep_cnn.data.splits import Examples, epoch_order, find_bad, load_batches
 from deep_cnn.devices import choose_dtype, choose_workers
 from deep_cnn.errors import DataError
@@ -24,13 +25,12 @@ from deep_cnn.loop import (
     Interrupted,
     Learner,
     Pass,
-    learn,
     moved,
     run_pass,
     weighted_mean,
 )
 from deep_cnn.models import Network
-from deep_cnn.optim import build_optimizer, build_scheduler
+from deep_cnn.optim import Stepper
 from deep_cnn.progress import Progress
 from deep_cnn.tasks import Labels, Task
 
@@ -107,8 +107,7 @@ class Session:
         self.features_once = network.frozen and config.pre not in AUGMENTS
         self.kept_features: NDArray[np.float32] | None = None
         self.evaluation_batch = _EVALUATION_BATCHES.get(device.type, _EVALUATION_BATCH)
-        self.optimizer = build_optimizer(self.network, config)
-        self.scheduler = build_scheduler(self.optimizer, config)
+        self.stepper = Stepper(self.network, config, device, self.dtype)
 
     def split(self, examples: Examples) -> Split:
         """`examples` with their targets encoded."""
@@ -124,11 +123,13 @@ class Session:
             len(split.examples), self.config.batch_size, seed=self.config.seed, epoch=epoch
         )
         batches = self._batches(split, order, epoch=epoch, augment=True)
-        return self._pass(split, batches, f"Epoch {epoch}", len(order), self.optimizer)
+        learned = self._pass(split, batches, f"Epoch {epoch}", len(order), learn=True)
+        self.stepper.end()
+        return learned
 
     def evaluate(self, split: Split, title: str) -> Pass:
         """Answers for the whole split, in order, without learning."""
-        self.network.eval()
+        self.stepper.averaged.eval()
         order = epoch_order(len(split.examples), self.evaluation_batch, seed=0, epoch=None)
         return self._pass(split, self._batches(split, order), title, len(order))
 
@@ -185,7 +186,7 @@ class Session:
         """The same numbers for a network that has seen the training labels but no picture."""
         count = len(split.examples)
         outputs = self.task.baseline(train.examples.targets, count, self.labels)
-        losses = self.task.loss(outputs, split.targets).double().numpy()
+        losses = self._loss(outputs, split.targets).double().numpy()
         loss = weighted_mean(losses, split.examples.weights)
         return {f"loss_{name}": loss, **self._metrics(split, outputs, name)}
 
@@ -197,15 +198,9 @@ class Session:
     def state(self, *, copied: bool = False) -> dict[str, Any]:
         """What of this session a checkpoint keeps; `copied`, it no longer changes with it."""
         form = self.network.form
-        weights, optimizer = self.network.state_dict(), self.optimizer.state_dict()
-        if copied:
-            for name, value in weights.items():
-                weights[name] = value.clone()
-            optimizer = deepcopy(optimizer)
+        learned = self.stepper.state()
         return {
-            "state_dict": weights,
-            "optimizer": optimizer,
-            "scheduler": {"last_epoch": self.scheduler.last_epoch},
+            **(deepcopy(learned) if copied else learned),
             "threads": torch.get_num_threads(),
             "labels": dict(self.labels),
             "input": {
@@ -221,17 +216,7 @@ class Session:
 
     def restore(self, content: Mapping[str, Any]) -> None:
         """Go back to what `state` returned."""
-        self.network.load_state_dict(content["state_dict"])
-        self.optimizer.load_state_dict(content["optimizer"])
-        # The schedule is a pure function of the epoch, so that a raised --epochs reshapes it.
-        self.scheduler.last_epoch = content["scheduler"]["last_epoch"]
-        for group, base, factor in zip(
-            self.optimizer.param_groups,
-            self.scheduler.base_lrs,
-            self.scheduler.lr_lambdas,
-            strict=True,
-        ):
-            group["lr"] = base * factor(self.scheduler.last_epoch)
+        self.stepper.restore(content)
 
     def _metrics(self, split: Split, outputs: Tensor, name: str) -> dict[str, float]:
         predictions = self.task.predictions(outputs, self.labels)
@@ -247,13 +232,15 @@ class Session:
             features = split.features
             indices = (torch.tensor(batch) for batch in order)
             return ((features[moved(i, self.device)], i) for i in indices)
-        random = augment and self.config.pre in AUGMENTS
-        if self.store is not None and split.rows is not None and not random:
-            return self._from_store(self.store.values, split.rows, order)
+        pre, shaped = self.config.pre, None
+        if self.store is not None and split.rows is not None:
+            shaped = self.store.values, split.rows
+        if shaped and not (augment and pre in AUGMENTS):
+            return self._from_store(*shaped, order)
         return load_batches(
             split.examples,
             order,
-            pre=self.config.pre,
+            pre=pre,
             form=self.network.form,
             augment=augment,
             seed=self.config.seed,
@@ -261,6 +248,7 @@ class Session:
             workers=choose_workers(self.config.num_workers, self.device),
             pin=self.device.type == "cuda",
             crop_bottom=self.config.crop_bottom,
+            shaped=None if pre in UNSHAPED else shaped,
         )
 
     def _from_store(
@@ -272,9 +260,10 @@ class Session:
     def fits(self, count: int, *, cached: bool) -> bool:
         """Whether a step with `count` pictures (or cached features) fits into memory; it learns."""
         form, width = self.network.form, self.network.width
-        learner = self._learner(cached=cached)
+        learner = self._learner(cached=cached, learn=True)
         # What a failed step left: autograd's queue holds its tensors until the next backward pass.
         torch.zeros(1, requires_grad=True).sum().backward()  # type: ignore[no-untyped-call]
+        self.stepper.forget_step()
         gc.collect()
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
@@ -283,15 +272,18 @@ class Session:
             x = torch.zeros(count, width) if cached else torch.zeros(shape, dtype=torch.uint8)
             encoded = self.task.encode(np.zeros(count, dtype=np.int64), self.labels)
             answers = learner.answer(x.to(self.device))
-            learn(self.optimizer, learner.loss(answers, encoded.to(self.device)).mean())
+            self.stepper.step(learner.loss(answers, encoded.to(self.device)).mean())
         except (MemoryError, RuntimeError):
             return False
         return True
 
-    def _learner(self, *, cached: bool) -> Learner:
-        network, dtype = self.network, self.dtype
+    def _loss(self, outputs: Tensor, encoded: Tensor, *, learn: bool = False) -> Tensor:
+        return self.task.loss(outputs, encoded, self.config.options, learn=learn)
+
+    def _learner(self, *, cached: bool, learn: bool) -> Learner:
+        network, dtype = self.network if learn else self.stepper.averaged, self.dtype
         answer = network.head if cached else lambda x: network(x, dtype)
-        return Learner(answer, self.task.loss, self.device, self.check)
+        return Learner(answer, partial(self._loss, learn=learn), self.device, self.check)
 
     def _pass(
         self,
@@ -299,16 +291,17 @@ class Session:
         batches: Iterable[Batch],
         title: str,
         count: int,
-        optimizer: torch.optim.Optimizer | None = None,
+        *,
+        learn: bool = False,
     ) -> Pass:
         return run_pass(
-            self._learner(cached=split.features is not None),
+            self._learner(cached=split.features is not None, learn=learn),
             batches,
             split.targets,
             split.weights,
             title=title,
             count=count,
-            optimizer=optimizer,
+            step=self.stepper.step if learn else None,
         )
 
 

@@ -12,6 +12,7 @@ from deep_cnn import runs
 from deep_cnn.checkpoint import load_checkpoint
 from deep_cnn.config import TrainConfig
 from deep_cnn.devices import choose_device
+from deep_cnn.metrics import confusion
 from deep_cnn.resuming import check_resumable, restore_into
 from deep_cnn.runs import RunFiles, RunResult
 from deep_cnn.session import Session, usable
@@ -26,8 +27,9 @@ _LOGGER = logging.getLogger("deep_cnn")
 def test(config: TrainConfig) -> Mapping[str, float]:
     """Evaluate the checkpoint config.test_net on the test split: `{metric_test: value}`.
 
-    Writes results/<run>.test.csv and puts the numbers into results/<run>.json. Says so if these
-    pictures were looked at before. Raises a DeepCnnError for what the user can mend.
+    Writes results/<run>.test.csv, for classes <run>.confusion.csv, and puts the numbers into
+    results/<run>.json. Says so if these pictures were looked at before. Raises a DeepCnnError for
+    what the user can mend.
     """
     device = choose_device(config.device)
     _LOGGER.info("Running on %s device", device.type)
@@ -61,6 +63,10 @@ def _test(
     rows = list(zip(examples.names, truths, task.shown(predictions, labels), strict=True))
     _say_opened_before(files, set(examples.names), str(config.data_path.resolve()))
     runs.write_csv(files.predictions, ("image", "truth", "prediction"), rows)
+    if "classes" in labels:
+        counts = confusion(predictions, examples.targets).tolist()
+        table = [(name, *row) for name, row in zip(labels["classes"], counts, strict=True)]
+        runs.write_csv(files.confusion, ("truth", *labels["classes"]), table)
     _add_to_result(files.result, metrics)
     _LOGGER.info("Test of %s: %s", config.test_net, shown(metrics))
     return metrics

@@ -159,7 +159,7 @@ class _Run:
             kept = tested if self.content and self.content["epoch"] == self.epoch else None
             result = self._result(state, stop_reason=reason, test=kept)
         except LossNotFinite as error:
-            lr = self.session.optimizer.param_groups[0]["lr"]
+            lr = self.session.stepper.optimizer.param_groups[0]["lr"]
             text = (
                 f"loss is {error.loss} at epoch {self.epoch}, step {error.step}, lr {lr:g};"
                 " lower --lr, or train with --amp=off"
@@ -314,7 +314,8 @@ class _Run:
 
     def _one_epoch(self) -> EpochRecord:
         session, epoch = self.session, self.epoch
-        lr = float(session.optimizer.param_groups[0]["lr"])
+        watched = "loss_val" if self.val else "loss_train"
+        lr = session.stepper.begin(epoch, [r.metrics[watched] for r in self.history])
         started = time.monotonic()
         learned = session.train(self.train, epoch)
         seconds = time.monotonic() - started
@@ -329,7 +330,6 @@ class _Run:
             pairs = zip(metrics.items(), val.items(), strict=True)
             metrics = {key: value for pair in pairs for key, value in pair}
             steps["val"] = self.checked.step_losses
-        session.scheduler.step()
         for split, losses in steps.items():
             self.tracker.log_steps(split, epoch, losses)
         speed = len(self.train.examples) / max(seconds, 1e-9)

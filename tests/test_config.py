@@ -53,6 +53,10 @@ def test_underscores_hyphens_and_the_alias_are_one_flag(tmp_path: Path, scored: 
         (["--initial_epoch=5", "--epochs=5"], "leaves nothing to train"),
         (["--val_split=1"], "above 0 and below 1"),
         (["--seed=-1"], "out of range"),
+        (["--ema=1"], "--ema=1.0 is out of range; it must be at least 0 and below 1"),
+        (["--lr_trunk=0"], "--lr_trunk=0.0 is out of range; it must be above 0 and at most 1000"),
+        (["--task=digits", "--label_smoothing=1"], "it must be at least 0 and below 1"),
+        (["--label_smoothing=0.1"], "belongs to --task=folders or digits; this run's task is"),
         (["epochs=3"], "'epochs=3' is not a flag"),
         (["-e", "3"], "'-e' is not a flag"),
         (["--hidden=3"], "--hidden belongs to --task=digits; this run's task is perception"),
@@ -123,6 +127,7 @@ def test_help_shows_every_flag_with_its_default_and_no_torch(deep_cnn: Command) 
     for name, flag in flags().items():
         line = next(line for line in shown.stdout.splitlines() if line.startswith(f"  --{name} "))
         assert f"(default: {flag.default}" in line
+    assert shown.stdout.count("  --label_smoothing ") == 2  # With each task that has it.
     code = (
         "import sys; from deep_cnn.cli import main; main(['-h']); sys.exit('torch' in sys.modules)"
     )

@@ -1,6 +1,7 @@
 """Decoding whatever is in a file, shaping it, and splits that stay."""
 
 import hashlib
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,16 @@ import pytest
 import torch
 from PIL import Image
 
-from deep_cnn.data.images import centre, decode, random_crop, random_state, squash, to_array
+from deep_cnn.data.images import (
+    AUGMENTS,
+    SHAPES,
+    centre,
+    decode,
+    random_crop,
+    random_state,
+    squash,
+    to_array,
+)
 from deep_cnn.data.splits import (
     Examples,
     assign_splits,
@@ -17,7 +27,7 @@ from deep_cnn.data.splits import (
     load_batches,
     subset,
 )
-from deep_cnn.names import IMAGENET, InputFormat
+from deep_cnn.names import IMAGENET, PREPROCESSING, InputFormat
 from deep_cnn.vision import torchvision
 
 
@@ -195,3 +205,35 @@ def test_batches_hold_what_was_asked_for(workers: int) -> None:
     assert torch.equal(before, torch.get_rng_state())
     assert [indices.tolist() for _, indices in found] == order
     assert [x[:, 0, 0, 0].tolist() for x, _ in found] == order
+
+
+def test_every_preprocessing_has_a_shape() -> None:
+    assert tuple(SHAPES) == PREPROCESSING
+    assert set(AUGMENTS) < set(PREPROCESSING)
+
+
+@pytest.mark.parametrize("pre", sorted(AUGMENTS))
+@pytest.mark.parametrize("channels", [1, 3])
+def test_what_is_random_belongs_to_seed_epoch_and_name(pre: str, channels: int) -> None:
+    form = InputFormat(32, 28, (0.5,) * channels, (0.5,) * channels)
+    pictures = [np.roll(gradient(), 7 * i) for i in range(8)]
+    names = tuple(f"p{i}" for i in range(8))
+    examples = Examples(names, pictures, np.zeros(8), np.ones(8))
+
+    def loaded(order: list[list[int]], epoch: int = 1, **more: object) -> torch.Tensor:
+        batches = list(load_batches(examples, order, pre=pre, form=form, augment=True, seed=3,
+                                    epoch=epoch, **more))  # fmt: skip
+        order = torch.cat([indices for _, indices in batches])
+        return torch.cat([x for x, _ in batches])[order.argsort()]
+
+    pickle.dumps(AUGMENTS[pre])  # As for loaders whose processes are not forked.
+    before = torch.get_rng_state()
+    one = loaded([[0, 1, 2, 3, 4, 5, 6, 7]])
+    assert torch.equal(torch.get_rng_state(), before)
+    assert torch.equal(one, loaded([[6, 1], [2, 3, 4], [5, 0, 7]], workers=2))
+    assert not torch.equal(one, loaded([list(range(8))], epoch=2))
+    assert one.shape == (8, channels, 28, 28)
+    if pre != "augment":
+        kept = [to_array(centre(decode(picture), form), channels) for picture in pictures]
+        shaped = np.stack(kept)[::-1], np.arange(8)[::-1]
+        assert torch.equal(one, loaded([list(range(8))], shaped=shaped))

@@ -23,7 +23,7 @@ LAYERS = [
     ["cli"],
 ]
 # Below the families, what one part of a line may take from another.
-ALLOWED = {("models", "vision")}
+ALLOWED = {("models", "vision"), ("data", "vision")}
 HOMES = {
     "yaml": {"sweep"},
     "torchvision": {"vision"},

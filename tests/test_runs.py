@@ -28,6 +28,7 @@ def test_a_safe_name_stays(name: str) -> None:
         "a b",
         "x\n",
         "first.best",
+        "first.confusion",
         "q\0",
     ],
 )

@@ -13,12 +13,13 @@ import torch
 from scipy import stats
 
 import deep_cnn
-from deep_cnn import FileTracker, TrainConfig, fit
+from deep_cnn import FileTracker, TrainConfig, fit, names
 from deep_cnn.checkpoint import load_checkpoint
-from deep_cnn.errors import CheckpointError, ConfigError
-from deep_cnn.optim import SCHEDULES
+from deep_cnn.errors import CheckpointError, ConfigError, DataError
+from deep_cnn.optim import OPTIMIZERS, SCHEDULES
 from deep_cnn.resuming import resumed_config
 from deep_cnn.runs import RunFiles, RunResult, State, StopReason
+from deep_cnn.tracking import Start, Tracker
 from tests.conftest import SAMPLE, environment, make_classes, make_scored
 
 
@@ -79,6 +80,10 @@ def test_the_best_checkpoint_is_of_the_best_epoch(tmp_path: Path) -> None:
         {"optimizer": "adam", "pre": "augment"},
         {"optimizer": "adamw", "freeze": "trunk", "weight_decay": 0.1},
         {"freeze": 2},
+        {"pre": "trivial"},
+        {"ema": 0.9, "clip": 0.5, "warmup": 2, "lr_trunk": 0.1, "label_smoothing": 0.1},
+        {"amp": "fp16", "clip": 0.5},
+        {"schedule": "plateau", "lr": 1e-9, "momentum": 0, "freeze": "trunk", "epochs": 6},
     ],
 )
 def test_resumed_equals_uninterrupted_bit_for_bit(
@@ -88,7 +93,8 @@ def test_resumed_equals_uninterrupted_bit_for_bit(
     fit(digits(tmp_path / "b", **{**changes, "epochs": 1}), FileTracker())
     checkpoint = tmp_path / "b" / "models" / "d.pt"
     torch.manual_seed(12345)  # What lies in between must not matter.
-    config = resumed_config(checkpoint, {"epochs": 3, "resume": checkpoint})
+    epochs = changes.get("epochs", 3)
+    config = resumed_config(checkpoint, {"epochs": epochs, "resume": checkpoint})
     resumed = fit(config, FileTracker())
     assert resumed.history == straight.history
     assert resumed.best == straight.best
@@ -183,9 +189,145 @@ def test_a_taken_run_name_is_never_overwritten(tmp_path: Path) -> None:
 )
 def test_schedules(tmp_path: Path, schedule: str, factors: list[float]) -> None:
     config = digits(tmp_path, schedule=schedule, decay=0.5, epochs=6, train_samples=20)
-    assert [SCHEDULES[schedule](e, config) for e in range(6)] == pytest.approx(factors)
+    assert [SCHEDULES[schedule](e, config, ()) for e in range(6)] == pytest.approx(factors)
     used = [record.lr for record in fit(config).history]
     assert used == pytest.approx([0.01 * factor for factor in factors])
+
+
+def test_names_are_what_can_be_built() -> None:
+    assert (tuple(SCHEDULES), tuple(OPTIMIZERS)) == (names.SCHEDULES, names.OPTIMIZERS)
+
+
+def test_a_plateau_is_what_it_is_for_torch(tmp_path: Path) -> None:
+    config = digits(tmp_path, schedule="plateau", decay=0.5)
+    optimizer = torch.optim.SGD([torch.zeros(1)], 1.0)
+    theirs = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.5, patience=2)
+    losses = [1.0, 0.99995, 1.2, 0.5, 0.5, 0.4, 0.6, 0.7, 0.4, 0.8, 0.9, 0.399, *[0.4] * 8]
+    for epoch in range(len(losses)):
+        ours = SCHEDULES["plateau"](epoch, config, losses[:epoch])
+        assert ours == optimizer.param_groups[0]["lr"]
+        theirs.step(losses[epoch])
+    assert ours == 0.5**3
+
+
+def test_one_cycle_is_that_of_torch_in_the_middle_of_each_epoch(tmp_path: Path) -> None:
+    config = digits(tmp_path, schedule="onecycle", epochs=7)
+    optimizer = torch.optim.SGD([torch.zeros(1)], 1.0)
+    theirs = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1.0, epochs=7, steps_per_epoch=999)
+    steps = []
+    for _ in range(7 * 999 - 1):
+        steps.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        theirs.step()
+    ours = [SCHEDULES["onecycle"](epoch, config, ()) for epoch in range(7)]
+    assert ours == pytest.approx(steps[499::999], rel=5e-3)
+
+
+def test_a_warm_up_rises_to_the_schedule(tmp_path: Path) -> None:
+    config = digits(tmp_path, warmup=3, schedule="step", epochs=6, train_samples=20)
+    factors = [0.25, 0.5, 0.075, 0.1, 0.01, 0.01]
+    used = [record.lr for record in fit(config).history]
+    assert used == pytest.approx([0.01 * factor for factor in factors])
+
+
+def one_step(out: Path, **changes: object) -> dict[str, torch.Tensor]:
+    """What a single step, without momentum, adds to the weights that go on learning."""
+    weights = []
+    for lr in (1e-30, 0.1):
+        config = digits(out, lr=lr, epochs=1, momentum=0, train_samples=64, **changes)
+        name = fit(config, FileTracker()).run_name
+        content = load_checkpoint(RunFiles(out, name).last)
+        weights.append(content.get("learning", content["state_dict"]))
+    return {k: v - weights[0][k] for k, v in weights[1].items() if k.endswith(("weight", "bias"))}
+
+
+def norm(changes: dict[str, torch.Tensor]) -> float:
+    return torch.cat([change.flatten() for change in changes.values()]).norm().item()
+
+
+def test_a_clipped_gradient_has_the_norm_and_the_trunk_a_rate_of_its_own(tmp_path: Path) -> None:
+    plain, clipped, slow = (one_step(tmp_path, **c) for c in ({}, {"clip": 0.5}, {"lr_trunk": 0.1}))
+    assert norm(clipped) == pytest.approx(0.1 * 0.5, rel=1e-3)
+    factor = norm(clipped) / norm(plain)
+    for name, change in plain.items():
+        assert torch.allclose(clipped[name], factor * change, atol=1e-6), name
+        rate = 1 if name.startswith("head") else 0.1
+        assert torch.allclose(slow[name], rate * change, atol=1e-6), name
+
+
+def test_the_head_alone_learns_at_its_rate(tmp_path: Path) -> None:
+    result = fit(digits(tmp_path, freeze="trunk", lr_trunk=0.1, clip=1.0, ema=0.5))
+    assert result.history == fit(digits(tmp_path, freeze="trunk", clip=1.0, ema=0.5)).history
+
+
+def test_averaged_weights_are_evaluated_and_change_no_step(tmp_path: Path) -> None:
+    one = {"epochs": 1, "train_samples": 64}
+    runs = {"0": {**one, "lr": 1e-30}, "1": one, "e": {**one, "ema": 0.75}}
+    _, plain, averaged = (
+        fit(digits(tmp_path, run_name=name, **runs[name]), FileTracker()) for name in runs
+    )
+    before, after, kept = (load_checkpoint(RunFiles(tmp_path, n).best) for n in "01e")
+    for name, value in kept["state_dict"].items():
+        start, end = before["state_dict"][name], after["state_dict"][name]
+        learned = name.endswith(("weight", "bias"))
+        assert torch.allclose(value, 0.75 * start + 0.25 * end if learned else end), name
+        assert torch.equal(kept["learning"][name], end)
+    assert averaged.metrics["loss_train"] == plain.metrics["loss_train"]
+    assert averaged.metrics["loss_val"] != plain.metrics["loss_val"]
+    best = RunFiles(tmp_path, "e").best
+    found = deep_cnn.test(resumed_config(best, {"test_net": best}))
+    config = digits(tmp_path, run_name="w", weights=best, epochs=1, lr=1e-30, freeze="trunk")
+    assert fit(config).state is State.FINISHED
+    del kept["learning"]
+    kept["config"]["ema"] = 0.0
+    torch.save(kept, best)
+    assert deep_cnn.test(resumed_config(best, {"test_net": best})) == found
+
+
+def test_half_precision_learns_with_a_scaled_loss(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    result = fit(digits(tmp_path, amp="fp16", epochs=4), FileTracker())
+    assert result.metrics["precision@1_val"] > 0.8
+    assert "a new run can take --amp=auto" in caplog.text
+    content = load_checkpoint(RunFiles(tmp_path, "d").last)
+    assert content["scaler"]["scale"] > 1
+
+
+def test_smoothed_labels_are_learned_and_not_validated_on(tmp_path: Path) -> None:
+    plain, smooth = (
+        fit(digits(tmp_path, epochs=1, lr=1e-30, label_smoothing=x)).metrics for x in (0, 0.5)
+    )
+    assert smooth["loss_val"] == plain["loss_val"]
+    assert smooth["loss_train"] != plain["loss_train"]
+
+
+def test_hubers_loss_is_of_standardised_scores(tmp_path: Path) -> None:
+    folder = make_scored(tmp_path / "data", 40)
+    config = TrainConfig(data_dir=str(folder), out_dir=str(tmp_path), run_name="h", epochs=1,
+                         lr=0.1, freeze="trunk", options={"loss": "huber"})  # fmt: skip
+    fit(config, FileTracker())
+    files = RunFiles(tmp_path, "h")
+    found = deep_cnn.test(resumed_config(files.last, {"test_net": files.last}))
+    std = load_checkpoint(files.last)["labels"]["std"]
+    errors = [
+        abs(float(r["truth"]) - float(r["prediction"])) / std for r in table(files.predictions)
+    ]
+    assert min(errors) < 1 < max(errors)
+    expected = np.mean([e**2 / 2 if e < 1 else e - 0.5 for e in errors])
+    assert found["loss_test"] == pytest.approx(expected, rel=1e-4)
+
+
+def test_a_test_of_classes_leaves_their_confusion(tmp_path: Path) -> None:
+    fit(digits(tmp_path, epochs=1), FileTracker())
+    files = RunFiles(tmp_path, "d")
+    deep_cnn.test(resumed_config(files.last, {"test_net": files.last}))
+    rows = table(files.confusion)
+    assert list(rows[0]) == ["truth", *"0123456789"]
+    pairs = [(row["truth"], row["prediction"]) for row in table(files.predictions)]
+    assert {(r["truth"], p): int(r[p]) for r in rows for p in "0123456789"} == {
+        (t, p): pairs.count((t, p)) for t in "0123456789" for p in "0123456789"
+    }
 
 
 def test_perception_metrics_are_over_the_split_and_on_the_original_scale(tmp_path: Path) -> None:
@@ -280,6 +422,24 @@ def test_features_once_equal_features_each_time(tmp_path: Path) -> None:
         assert dict(a.metrics) == pytest.approx(dict(b.metrics), rel=1e-3)
 
 
+def test_pictures_are_decoded_once_but_for_a_random_crop(tmp_path: Path) -> None:
+    class Remove(Tracker):
+        def start(self, start: Start) -> None:
+            for path in tmp_path.rglob("*.png"):
+                path.unlink()
+
+    for pre in ("trivial", "augment"):
+        folder = make_scored(tmp_path / pre, 20)
+        config = TrainConfig(data_dir=str(folder), out_dir=str(tmp_path / "out"), epochs=2, pre=pre,
+                             freeze="trunk")  # fmt: skip
+        if pre == "augment":
+            with pytest.raises(DataError, match="cannot be read any more"):
+                fit(config, Remove())
+            continue
+        losses = [record.metrics["loss_train"] for record in fit(config, Remove()).history]
+        assert losses[0] != losses[1]
+
+
 def test_a_resume_with_other_flags_says_which(tmp_path: Path) -> None:
     fit(digits(tmp_path, epochs=1))
     last = tmp_path / "models" / "d.pt"
@@ -365,7 +525,11 @@ def test_a_checkpoint_from_before_a_flag_goes_on(tmp_path: Path) -> None:
     fit(digits(tmp_path / "b", epochs=1), FileTracker())
     last = tmp_path / "b" / "models" / "d.pt"
     content = torch.load(last, weights_only=True)
-    del content["config"]["crop_bottom"]
+    for name in ("crop_bottom", "warmup", "lr_trunk", "clip", "ema", "label_smoothing"):
+        del content["config"][name]
+    del content["scaler"]
+    content["scheduler"] = {"last_epoch": 1}
+    content["optimizer"]["param_groups"][0]["initial_lr"] = 0.01
     torch.save(content, last)
     resumed = fit(resumed_config(last, {"resume": last, "epochs": 2}), FileTracker())
     assert resumed.history == straight.history

@@ -3,14 +3,17 @@
 import hashlib
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from deep_cnn.names import InputFormat
+from deep_cnn.vision import torchvision
 
 Picture = Path | NDArray[np.uint8]
 # Large pictures and odd EXIF are no news; set once, because decoding runs in many threads.
@@ -110,6 +113,29 @@ def random_crop(image: Image.Image, form: InputFormat, random: np.random.Generat
     return image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if flip else image
 
 
+@cache
+def _changes() -> Mapping[str, Callable[[Image.Image], Image.Image]]:
+    transforms = torchvision().transforms
+    bilinear = transforms.InterpolationMode.BILINEAR
+    return {
+        "trivial": transforms.TrivialAugmentWide(interpolation=bilinear),
+        "randaug": transforms.RandAugment(interpolation=bilinear),
+        "colour": transforms.ColorJitter(0.4, 0.4, 0.4, 0.1),
+    }
+
+
+def _change(
+    name: str, image: Image.Image, form: InputFormat, random: np.random.Generator
+) -> Image.Image:
+    """One of torchvision's random changes of a picture, which is flipped half of the time."""
+    # torchvision draws from torch's global generator, which is the dropout's.
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(int(random.integers(2**63)))
+        image = _changes()[name](image)
+    flip = random.random() < 0.5
+    return image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if flip else image
+
+
 Shape = Callable[[Image.Image, InputFormat], Image.Image]
 Augment = Callable[[Image.Image, InputFormat, np.random.Generator], Image.Image]
 # What each --pre does to every picture, and what to a picture that is trained on.
@@ -118,8 +144,16 @@ SHAPES: dict[str, Shape] = {
     "resnet": centre,
     "squash": squash,
     "augment": centre,
+    "trivial": centre,
+    "randaug": centre,
+    "colour": centre,
 }
-AUGMENTS: dict[str, Augment] = {"augment": random_crop}
+AUGMENTS: dict[str, Augment] = {
+    "augment": random_crop,
+    **{name: partial(_change, name) for name in ("trivial", "randaug", "colour")},
+}
+# These take the whole picture, which is decoded each time; the others one that has its shape.
+UNSHAPED = ("augment",)
 
 
 def thumbnail(picture: Picture, crop_bottom: int = 0) -> Image.Image:
@@ -127,6 +161,11 @@ def thumbnail(picture: Picture, crop_bottom: int = 0) -> Image.Image:
     image = decode(picture, crop_bottom)
     image.thumbnail((_THUMBNAIL, _THUMBNAIL))
     return image
+
+
+def to_image(array: NDArray[np.uint8]) -> Image.Image:
+    """What `to_array` made an array of."""
+    return Image.fromarray(array[0] if len(array) == 1 else array.transpose(1, 2, 0))
 
 
 def to_array(image: Image.Image, channels: int) -> NDArray[np.uint8]:

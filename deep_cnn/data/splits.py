@@ -1,6 +1,7 @@
 """Part pictures into train, val and test, seeded and stable, and load them in batches."""
 
 import hashlib
+import multiprocessing
 import os
 import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -13,17 +14,28 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL.Image import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from deep_cnn.data.images import AUGMENTS, SHAPES, Picture, decode, random_state, to_array
+from deep_cnn.data.images import (
+    AUGMENTS,
+    SHAPES,
+    UNSHAPED,
+    Picture,
+    decode,
+    random_state,
+    to_array,
+    to_image,
+)
 from deep_cnn.errors import DataError
 from deep_cnn.names import InputFormat
 
 # Quick on a few pictures, and worth a bar on a million.
 _CHECKING: dict[str, Any] = {"desc": "Checking pictures", "unit": "", "delay": 2, "leave": False,
                              "disable": None}  # fmt: skip
+Shaped = tuple[NDArray[np.uint8], NDArray[np.int64]]
 SPLITS = ("train", "val", "test")
 
 
@@ -168,24 +180,30 @@ class _PictureSet(Dataset[tuple[Tensor, int]]):
         seed: int,
         epoch: int,
         crop_bottom: int,
+        shaped: Shaped | None,
     ) -> None:
         self.examples, self.form, self.seed, self.epoch = examples, form, seed, epoch
-        self.crop_bottom = crop_bottom
-        self.shape = SHAPES[pre]
+        self.crop_bottom, self.shaped = crop_bottom, shaped
         self.augment = AUGMENTS.get(pre) if augment else None
+        self.shape = None if self.augment and pre in UNSHAPED else SHAPES[pre]
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        image = self._image(index)
+        if self.augment:
+            random = random_state(self.seed, self.epoch, self.examples.names[index])
+            image = self.augment(image, self.form, random)
+        return torch.from_numpy(to_array(image, self.form.channels)), index
+
+    def _image(self, index: int) -> Image:
+        if self.shaped is not None:
+            values, rows = self.shaped
+            return to_image(values[rows[index]])
         try:
             image = decode(self.examples.pictures[index], self.crop_bottom)
         except ValueError as error:  # It was checked when the run began.
             name = self.examples.names[index]
             raise DataError(f"{name} cannot be read any more ({error}); put it back") from None
-        if self.augment:
-            random = random_state(self.seed, self.epoch, self.examples.names[index])
-            image = self.augment(image, self.form, random)
-        else:
-            image = self.shape(image, self.form)
-        return torch.from_numpy(to_array(image, self.form.channels)), index
+        return self.shape(image, self.form) if self.shape else image
 
 
 def _leave_signals_to_the_parent(_: int) -> None:
@@ -208,15 +226,28 @@ def load_batches(
     workers: int = 0,
     pin: bool = False,
     crop_bottom: int = 0,
+    shaped: Shaped | None = None,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Batches of pictures (B, C, H, W) uint8 with their indices (B,) int64, in the given order."""
+    """Batches of pictures (B, C, H, W) uint8 with their indices (B,) int64, in the given order.
+
+    `shaped` pictures, (M, C, H, W) uint8 and the row of each example, (N,), are not decoded again.
+    """
     pictures = _PictureSet(
-        examples, pre, form, augment=augment, seed=seed, epoch=epoch, crop_bottom=crop_bottom
+        examples,
+        pre,
+        form,
+        augment=augment,
+        seed=seed,
+        epoch=epoch,
+        crop_bottom=crop_bottom,
+        shaped=shaped,
     )
+    # Only a fork shares what is mapped into memory; other processes would get a copy each.
+    alone = shaped is not None and multiprocessing.get_start_method() != "fork"
     loader = DataLoader(
         pictures,
         batch_sampler=[list(batch) for batch in order],
-        num_workers=min(workers, len(order)),
+        num_workers=0 if alone else min(workers, len(order)),
         worker_init_fn=_leave_signals_to_the_parent,
         pin_memory=pin,
         # Its own generator: a loader otherwise draws a seed from torch's global one.

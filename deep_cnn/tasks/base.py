@@ -45,8 +45,10 @@ class Task(ABC):
         """(N, outputs) of the network as the metrics want them, on the original scale."""
 
     @abstractmethod
-    def loss(self, outputs: Tensor, encoded: Tensor) -> Tensor:
-        """The loss of each picture, (N,)."""
+    def loss(
+        self, outputs: Tensor, encoded: Tensor, options: Mapping[str, Any], *, learn: bool
+    ) -> Tensor:
+        """The loss of each picture, (N,); `options` are the task's, `learn` while training."""
 
     @abstractmethod
     def outputs(self, labels: Labels) -> int:
@@ -130,7 +132,7 @@ class Task(ABC):
 
 
 class Regression(Task):
-    """A score for each picture, standardised by the training split; mean squared error."""
+    """A score for each picture, standardised by the training split; squared error or Huber's."""
 
     metrics = metrics.REGRESSION
 
@@ -156,9 +158,12 @@ class Regression(Task):
         scores: NDArray[np.float64] = outputs.squeeze(1).double().cpu().numpy()
         return scores * float(labels["std"]) + float(labels["mean"])
 
-    def loss(self, outputs: Tensor, encoded: Tensor) -> Tensor:
-        """Squared error of each picture, in training variances."""
-        return functional.mse_loss(outputs.squeeze(1), encoded, reduction="none")
+    def loss(
+        self, outputs: Tensor, encoded: Tensor, options: Mapping[str, Any], *, learn: bool
+    ) -> Tensor:
+        """Squared error of each picture, in training variances; or Huber's loss, delta 1."""
+        loss = functional.huber_loss if options["loss"] == "huber" else functional.mse_loss
+        return loss(outputs.squeeze(1), encoded, reduction="none")
 
     def outputs(self, labels: Labels) -> int:
         """One, the score."""
@@ -205,9 +210,14 @@ class Classification(Task):
         scores: NDArray[Any] = outputs.cpu().numpy()  # Of a million pictures, double is too much.
         return scores
 
-    def loss(self, outputs: Tensor, encoded: Tensor) -> Tensor:
-        """Cross-entropy of each picture, in nats."""
-        return functional.cross_entropy(outputs, encoded, reduction="none")
+    def loss(
+        self, outputs: Tensor, encoded: Tensor, options: Mapping[str, Any], *, learn: bool
+    ) -> Tensor:
+        """Cross-entropy of each picture, in nats; while training with --label_smoothing."""
+        smoothing = options["label_smoothing"] if learn else 0.0
+        return functional.cross_entropy(
+            outputs, encoded, reduction="none", label_smoothing=smoothing
+        )
 
     def outputs(self, labels: Labels) -> int:
         """One for each class."""

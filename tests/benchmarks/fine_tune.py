@@ -23,13 +23,13 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     given = parser.parse_args()
     found: dict[str, list[Timing]] = {"reference": [], "ours": [], "limit": []}
-    for _ in range(given.repeats):
+    for seed in range(given.repeats):
         with tempfile.TemporaryDirectory() as place:
             folder = Path(place)
             make_pictures(folder / "data", given.pictures)
             initial_weights(folder / "start.pt")
             found["reference"].append(apart(reference, folder, given.epochs))
-            found["ours"].append(ours(folder, given.epochs))
+            found["ours"].append(ours(folder, given.epochs, f"--seed={seed}"))
             found["limit"].append(apart(limit, folder, given.epochs))
     epoch = {k: [statistics.median(t.epochs[1:]) for t in times] for k, times in found.items()}
     whole = {k: [t.whole for t in times] for k, times in found.items()}

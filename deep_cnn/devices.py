@@ -4,7 +4,8 @@ import logging
 import os
 import random
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -84,6 +85,17 @@ def cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+@contextmanager
+def every_core() -> Iterator[None]:
+    """Compute with all cores that OMP_NUM_THREADS allows: the other workers wait for the result."""
+    before, allowed = torch.get_num_threads(), os.environ.get("OMP_NUM_THREADS", "")
+    torch.set_num_threads(max(before, int(allowed) if allowed.isdecimal() else cores()))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def seed_everything(seed: int) -> None:

@@ -129,14 +129,19 @@ class Stepper:
         for ours, kept in zip(self.network.buffers(), self.averaged.buffers(), strict=True):
             kept.copy_(ours)
 
-    def state(self) -> dict[str, Any]:
-        """What a checkpoint keeps: `state_dict` is what is evaluated, `learning` what goes on."""
+    def state(self, *, copied: bool = False) -> dict[str, Any]:
+        """What a checkpoint keeps: `state_dict` is what is evaluated, `learning` what goes on.
+
+        `copied`, it no longer changes with them.
+        """
+        optimizer = self.optimizer.state_dict()
         found = {
-            "state_dict": self.averaged.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            "state_dict": _weights(self.averaged, copied=copied),
+            "optimizer": deepcopy(optimizer) if copied else optimizer,
             "scaler": self.scaler.state_dict(),
         }
-        return {**found, "learning": self.network.state_dict()} if self.config.ema else found
+        more = {"learning": _weights(self.network, copied=copied)} if self.config.ema else {}
+        return {**found, **more}
 
     def restore(self, content: Mapping[str, Any]) -> None:
         """Go back to what `state` returned."""
@@ -145,3 +150,11 @@ class Stepper:
         self.optimizer.load_state_dict(content["optimizer"])
         if content.get("scaler"):
             self.scaler.load_state_dict(content["scaler"])
+
+
+def _weights(network: Network, *, copied: bool) -> dict[str, Tensor]:
+    weights = network.state_dict()
+    for name, value in weights.items():
+        if copied and not (network.frozen and name.startswith("trunk.")):  # That never changes.
+            weights[name] = value.clone()
+    return weights

@@ -4,7 +4,6 @@ import gc
 import hashlib
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -18,7 +17,7 @@ from deep_cnn.config import TrainConfig
 from deep_cnn.data.cache import Store, open_features
 from deep_cnn.data.images import AUGMENTS, UNSHAPED
 from deep_cnn.data.splits import Examples, epoch_order, find_bad, load_batches
-from deep_cnn.devices import choose_dtype, choose_workers
+from deep_cnn.devices import choose_dtype, choose_workers, every_core
 from deep_cnn.errors import DataError
 from deep_cnn.loop import (
     Batch,
@@ -165,7 +164,7 @@ class Session:
         def compute(rows: Sequence[int]) -> NDArray[np.float32]:
             x = torch.from_numpy(store.values[list(rows)]).to(self.device)
             parts = torch.split(x, self.evaluation_batch)
-            with torch.inference_mode():
+            with torch.inference_mode(), every_core():
                 found = [self.network.features(part, self.dtype) for part in parts]
             return torch.cat(found).cpu().numpy()
 
@@ -198,9 +197,8 @@ class Session:
     def state(self, *, copied: bool = False) -> dict[str, Any]:
         """What of this session a checkpoint keeps; `copied`, it no longer changes with it."""
         form = self.network.form
-        learned = self.stepper.state()
         return {
-            **(deepcopy(learned) if copied else learned),
+            **self.stepper.state(copied=copied),
             "threads": torch.get_num_threads(),
             "labels": dict(self.labels),
             "input": {

@@ -162,6 +162,16 @@ def start(folder: Path, *words: str, **extra: Any) -> "subprocess.Popen[str]":
     )
 
 
+def test_a_table_is_read_once_while_it_stays_as_it_is(scored: Path) -> None:
+    path = scored / "scores.csv"
+    first, _ = read_scores(path, "score")
+    assert read_scores(path, "score")[0] is first
+    text, times = path.read_text(), path.stat()
+    path.write_text(text[:-2] + ("8" if text[-2] == "9" else "9") + "\n")
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert read_scores(path, "score")[0].targets[-1] != first.targets[-1]
+
+
 def losses(folder: Path, name: str) -> list[str]:
     with (folder.parent / "outputs" / "results" / f"{name}.csv").open() as file:
         return [row["loss_val"] for row in csv.DictReader(file)]

@@ -12,7 +12,7 @@ from deep_cnn.errors import ConfigError, DataError
 from deep_cnn.names import TASKS
 from deep_cnn.tasks.base import Regression
 from deep_cnn.tasks.place_pulse import judge_votes, read_place_pulse
-from deep_cnn.tasks.tables import listed, number, read_rows
+from deep_cnn.tasks.tables import listed, number, read_once, read_rows
 
 _GROUPS = ("city", "group")
 _NOT_SCORES = ("image", "split", "weight", *_GROUPS)
@@ -49,6 +49,7 @@ class Perception(Regression):
 TASK = Perception
 
 
+@read_once
 def read_scores(path: Path, study: str, grouped: bool = False) -> tuple[Examples, list[str | None]]:
     """The pictures of scores.csv with the scores in column `study`, and their marked splits.
 

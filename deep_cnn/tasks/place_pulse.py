@@ -15,7 +15,7 @@ from deep_cnn.data.listing import SUFFIXES
 from deep_cnn.data.splits import Examples
 from deep_cnn.errors import ConfigError, DataError, choose_from
 from deep_cnn.metrics import pairwise_accuracy
-from deep_cnn.tasks.tables import listed, number, read_rows
+from deep_cnn.tasks.tables import listed, number, read_once, read_rows
 
 _LOGGER = logging.getLogger("deep_cnn")
 _STUDIES = {
@@ -107,6 +107,7 @@ def judge_votes(
     }
 
 
+@read_once
 def _read_scores(path: Path, options: Mapping[str, Any]) -> dict[str, _Score]:
     """The rows of the study by location id."""
     weighted, counted = options["weighting"] == "sigma", options["min_votes"] > 0

@@ -2,10 +2,39 @@
 
 import csv
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import wraps
 from pathlib import Path
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from deep_cnn.errors import DataError
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+
+
+def read_once(read: Callable[Concatenate[Path, _P], _R]) -> Callable[Concatenate[Path, _P], _R]:
+    """`read` of a file, its last result kept for the next run of this process.
+
+    It is kept while the file stays as it is; nobody may change it.
+    """
+    kept: dict[Any, _R] = {}
+
+    @wraps(read)
+    def reading(path: Path, /, *args: _P.args, **kwargs: _P.kwargs) -> _R:
+        try:
+            found = path.stat()
+        except OSError:
+            return read(path, *args, **kwargs)
+        times = found.st_mtime_ns, found.st_ctime_ns
+        key = (path.resolve(), found.st_ino, found.st_size, times, repr((args, kwargs)))
+        if key not in kept:
+            result = read(path, *args, **kwargs)
+            kept.clear()
+            kept[key] = result
+        return kept[key]
+
+    return reading
 
 
 def read_rows(path: Path, delimiter: str = ",") -> Iterator[tuple[int, list[str]]]:

@@ -1,7 +1,6 @@
 """Fetch weights and data on a machine with a network, for the nodes that have none."""
 
 import hashlib
-import re
 import tarfile
 import urllib.request
 from collections.abc import Iterator, Mapping
@@ -150,11 +149,9 @@ def _read_classes(file: Path) -> set[str]:
 
     `/a/apartment_building/outdoor 8` is the folder apartment_building-outdoor.
     """
-    try:
-        lines = file.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"--keep={file} cannot be read ({error}); name a text file") from None
-    words = [line.split()[0] for line in lines if line.strip()]
-    if not words:
+    from deep_cnn.tasks.folders import named_classes  # torch takes seconds.
+
+    classes = {names[-1] for _, _, names in named_classes(file)}
+    if not classes:
         raise ConfigError(f"--keep={file} names no class; write one a line, as airfield")
-    return {re.sub(r"^/\w/", "", word).replace("/", "-") for word in words}
+    return classes

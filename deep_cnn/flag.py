@@ -31,6 +31,8 @@ class Flag:
             if self.default is None:
                 return None
             raise ConfigError(f"--{self.name}=None is not legal; the default is {self.default}")
+        if text == "False" and "off" in self.choices:  # What YAML makes of off.
+            return "off"
         if text in self.also:
             return text
         if not text:

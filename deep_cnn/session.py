@@ -34,7 +34,7 @@ from deep_cnn.progress import Progress
 from deep_cnn.tasks import Labels, Task
 
 _LOGGER = logging.getLogger("deep_cnn")
-_MOST_BAD = 0.05
+MOST_BAD = 0.05
 # Without gradients memory is no limit; a CPU is quickest with what its caches hold (measured).
 _EVALUATION_BATCHES = {"cpu": 32}
 _EVALUATION_BATCH = 128
@@ -56,7 +56,7 @@ def usable(
         return examples
     first = next(iter(bad))
     text = f"{len(bad)} of {len(examples)} pictures are bad, the first is {examples.names[first]}"
-    if config.strict_data or len(bad) > _MOST_BAD * len(examples):
+    if config.strict_data or len(bad) > MOST_BAD * len(examples):
         rule = "--strict_data allows none" if config.strict_data else "at most 5 % may be"
         raise DataError(
             f"--data_dir={config.data_path}: {text} ({bad[first]}); {rule}, mend or remove them"
@@ -105,6 +105,7 @@ class Session:
             self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.features_once = network.frozen and config.pre not in AUGMENTS
         self.kept_features: NDArray[np.float32] | None = None
+        self.opened = False
         self.evaluation_batch = _EVALUATION_BATCHES.get(device.type, _EVALUATION_BATCH)
         self.stepper = Stepper(self.network, config, device, self.dtype)
 
@@ -137,8 +138,8 @@ class Session:
         if not self.features_once:
             return
         self.network.eval()
-        if self.kept_features is None:
-            self.kept_features = self._open_features()
+        if not self.opened:  # Once: what cannot be kept now is not computed for all again.
+            self.kept_features, self.opened = self._open_features(), True
         if self.kept_features is not None and split.rows is not None:
             split.features = torch.from_numpy(self.kept_features[split.rows]).to(self.device)
             return
@@ -146,9 +147,7 @@ class Session:
         found = []
         with torch.inference_mode(), Progress(title, len(order)) as progress:
             for x, _ in self._batches(split, order):
-                signum = self.check()
-                if signum is not None:
-                    raise Interrupted(signum)
+                self._check()
                 found.append(self.network.features(x.to(self.device), self.dtype))
                 progress.step()
         split.features = torch.cat(found).clone()
@@ -163,9 +162,11 @@ class Session:
 
         def compute(rows: Sequence[int]) -> NDArray[np.float32]:
             x = torch.from_numpy(store.values[list(rows)]).to(self.device)
-            parts = torch.split(x, self.evaluation_batch)
+            found = []
             with torch.inference_mode(), every_core():
-                found = [self.network.features(part, self.dtype) for part in parts]
+                for part in torch.split(x, self.evaluation_batch):
+                    self._check()
+                    found.append(self.network.features(part, self.dtype))
             return torch.cat(found).cpu().numpy()
 
         folder, count = self.config.cache_path, self.network.width

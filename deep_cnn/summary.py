@@ -8,6 +8,7 @@ import numpy as np
 
 from deep_cnn.config import TrainConfig
 from deep_cnn.data.splits import SPLITS, Examples, find_bad, joined
+from deep_cnn.session import MOST_BAD
 from deep_cnn.tasks import get_task
 
 _BINS, _WIDTH = 10, 40
@@ -68,3 +69,5 @@ def _bad(examples: Examples, crop_bottom: int) -> Iterator[str]:
         yield f"  {examples.names[i]}: {bad[i]}"
     if len(bad) > _NAMED:
         yield f"  and {len(bad) - _NAMED} more"
+    if len(bad) > MOST_BAD * len(examples):
+        yield f"a run stops where more than {MOST_BAD:.0%} are bad; mend or remove them"

@@ -3,17 +3,21 @@
 import csv
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from filelock import FileLock
 from PIL import Image
 
 from deep_cnn import FileTracker, TrainConfig, fit
+from deep_cnn.data import cache
 from deep_cnn.data.cache import open_pictures
 from deep_cnn.data.images import SHAPES, decode, to_array
 from deep_cnn.names import IMAGENET
@@ -125,19 +129,63 @@ def test_bad_pictures_are_known_without_a_second_look(scored: Path) -> None:
         assert set(found.bad) == {"p005.png"}
 
 
-@pytest.mark.parametrize("name", ["values.npy", "entry.json", "empty values.npy"])
-def test_a_damaged_entry_is_made_again(scored: Path, name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "left"),
+    [
+        ("values.npy", lambda whole: whole[:100]),
+        ("values.npy", lambda whole: b""),
+        ("values.npy", lambda whole: whole[:60] + b"\xff" + whole[61:]),
+        ("entry.json", lambda whole: b"{"),
+        ("entry.json", lambda whole: b"{}"),
+        ("entry.json", lambda whole: b'{"bad": null}'),
+    ],
+)
+def test_a_damaged_entry_is_made_again(
+    scored: Path, name: str, left: Callable[[bytes], bytes]
+) -> None:
     store = scored.parent / "cache"
     examples, _ = read_scores(scored / "scores.csv", "score")
     first = open_pictures(examples, "default", IMAGENET, store, nothing)
     assert first
     values = np.array(first.values)
-    (path,) = store.rglob(name.split()[-1])
-    left = {"values.npy": path.read_bytes()[:100], "entry.json": b"{"}
-    path.write_bytes(left.get(name, b""))
+    (path,) = store.rglob(name)
+    path.write_bytes(left(path.read_bytes()))
     again = open_pictures(examples, "default", IMAGENET, store, nothing)
     assert again
     assert (again.values == values).all()
+
+
+def test_what_other_killed_builds_left_is_removed_but_not_what_is_being_built(
+    scored: Path,
+) -> None:
+    store = scored.parent / "cache"
+    killed, building = store / ".pictures-1.a.part", store / ".features-2.b.part"
+    killed.mkdir(parents=True)
+    building.mkdir()
+    examples, _ = read_scores(scored / "scores.csv", "score")
+    with FileLock(store / "features-2.lock"):
+        assert open_pictures(examples, "default", IMAGENET, store, nothing)
+    assert [killed.exists(), building.exists()] == [False, True]
+
+
+def test_who_waits_for_another_process_says_so(
+    scored: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cache, "_PATIENCE", 0.0)
+    store = scored.parent / "cache"
+    examples, _ = read_scores(scored / "scores.csv", "score")
+    first = open_pictures(examples, "default", IMAGENET, store, nothing)
+    assert first
+    shutil.rmtree(store / f"pictures-{first.fingerprint}")
+    lock = FileLock(store / f"pictures-{first.fingerprint}.lock", thread_local=False)
+    lock.acquire()
+
+    def release() -> None:
+        if "--cache=off does not wait" in caplog.text:
+            lock.release()
+
+    with caplog.at_level("INFO", "deep_cnn"):
+        assert open_pictures(examples, "default", IMAGENET, store, release)
 
 
 def test_a_place_that_cannot_be_written_costs_a_warning(

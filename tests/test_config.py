@@ -84,6 +84,11 @@ def test_a_whole_number_may_arrive_as_a_float() -> None:
     assert config_from({"batch_size": 7.0, "epochs": "12.0"}).batch_size == 7
 
 
+def test_off_may_arrive_as_yaml_reads_it() -> None:
+    config = parse_config(["--amp=False", "--cache=False", "--task=digits"])
+    assert (config.amp, config.cache) == ("off", "off")
+
+
 def test_a_task_brings_defaults_and_flags_of_its_own() -> None:
     digits = TrainConfig(task="digits")
     assert (digits.model, digits.optimizer, digits.lr) == ("lenet", "sgd", 0.01)

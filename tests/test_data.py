@@ -216,7 +216,8 @@ def test_every_preprocessing_has_a_shape() -> None:
 @pytest.mark.parametrize("channels", [1, 3])
 def test_what_is_random_belongs_to_seed_epoch_and_name(pre: str, channels: int) -> None:
     form = InputFormat(32, 28, (0.5,) * channels, (0.5,) * channels)
-    pictures = [np.roll(gradient(), 7 * i) for i in range(8)]
+    coloured = np.stack([gradient(), 255 - gradient(), gradient() // 2], axis=2)
+    pictures = [np.roll(coloured, 7 * i) for i in range(8)]
     names = tuple(f"p{i}" for i in range(8))
     examples = Examples(names, pictures, np.zeros(8), np.ones(8))
 

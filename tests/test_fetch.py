@@ -100,7 +100,8 @@ def test_the_classes_to_keep_are_fetched_and_nothing_twice(
         (pictures / part / "dark").rename(pictures / part / "cellar")
     (pictures / "train" / "link.png").symlink_to("/etc/passwd")
     pack(pictures, folder / "places.tar")
-    (tmp_path / "keep.txt").write_text("\ufeff/s/sky/outdoor 307\r\n\r\n", encoding="utf-8")
+    keep = "\ufeff# mine\r\n/s/sky/outdoor/ 307 # blue\r\n\r\n"
+    (tmp_path / "keep.txt").write_text(keep, encoding="utf-8")
     words = ["fetch", "--data=places365", "--keep=keep.txt", f"--url={url}/places.tar"]
     assert main(words) == 0
     assert capsys.readouterr().out == (
@@ -127,7 +128,7 @@ def test_the_classes_to_keep_are_fetched_and_nothing_twice(
         ("places.tar", "dark\nlihgt\nairfield\n", "has no airfield, lihgt; correct --keep"),
         ("out.tar", "dark", "outside the destination"),
         ("places.tar", "\n", "names no class"),
-        ("places.tar", "caf\xe9", "cannot be read"),
+        ("places.tar", "caf\xe9", "is not UTF-8 text"),
     ],
 )
 def test_data_that_cannot_be_fetched(

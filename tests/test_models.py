@@ -189,6 +189,10 @@ def data_parallel(state: dict[str, torch.Tensor]) -> dict[str, object]:
     return {"arch": "any", "state_dict": {f"module.{k}": v for k, v in state.items()}}
 
 
+def of_torchvisions_script(state: dict[str, torch.Tensor]) -> dict[str, object]:
+    return {"model": state, "epoch": 3}
+
+
 def of_2017(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return {
         re.sub(r"(denselayer\d+\.[a-z]+)([12])", r"\1.\2", key): value
@@ -199,7 +203,12 @@ def of_2017(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize(
     ("name", "changed"),
-    [("resnet18", data_parallel), ("densenet121", of_2017), ("mnasnet0_5", dict)],
+    [
+        ("resnet18", data_parallel),
+        ("resnet18", of_torchvisions_script),
+        ("densenet121", of_2017),
+        ("mnasnet0_5", dict),
+    ],
 )
 def test_weights_from_files_of_other_programs(name: str, changed: Any, tmp_path: Path) -> None:
     theirs = theirs_of(name).state_dict()

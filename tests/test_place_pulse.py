@@ -328,7 +328,7 @@ FAULTS = {
     "two pictures": (two_pictures, "", f"_Linz.jpg and images/more/{location(4)}.jpg are of one"),
     "a link back": (a_link_back, "", "images/back/images/.* are of one location"),
     "no pictures": (no_pictures, "", "0 pictures; left out: 0 pictures without a score, 40 scores"),
-    "many votes wanted": (nothing, "--min_votes=99", "0 pictures; .*40 with too few votes"),
+    "many votes wanted": (nothing, "--min_votes=99", "0 pictures; .*40 with .*; lower --min_votes"),
     "no city": (nameless, "--group=city", "neither a place in its name nor a place_id"),
     "an empty split": (nothing, "--group=city --test_split=0.001",
                        "the test split has 0 of 40 pictures, .*change .*--test_split"),

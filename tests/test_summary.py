@@ -47,6 +47,7 @@ def test_scores(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert [int(count) for count in bars] == [6] * 10
     bad = re.findall(r"(?m)^  (p\d+).png: (empty file|missing)$", out)
     assert "26 of 60 pictures cannot be decoded" in out
+    assert "a run stops where more than 5% are bad" in out
     assert len(bad) == 20
     assert "  and 6 more\n" in out
     short = described(capsys, f"--data_dir={folder}", "--crop_bottom=40")

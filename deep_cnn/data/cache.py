@@ -12,9 +12,10 @@ import json
 import logging
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass
 from itertools import chain
 from pathlib import Path
@@ -36,6 +37,7 @@ _VERSION = 1
 # A cache must not be what fills the disk.
 _MOST_OF_THE_DISK = 0.8
 _WAIT = 0.2
+_PATIENCE = 2.0
 # Not the picture's fault, and another time it may be read.
 _PASSING = (errno.EMFILE, errno.ENFILE, errno.EIO, errno.ESTALE, errno.ENOMEM)
 _AT_ONCE = 256
@@ -153,7 +155,7 @@ def open_features(
             check()
             part = rows[begin : begin + _AT_ONCE]
             values[part] = compute(part)
-        return {}
+        return {"bad": {}}
 
     size = (len(store.rows), count)
     entry = _open(folder, name, size, np.dtype(np.float32), fill, check)
@@ -176,7 +178,7 @@ def _stamp(name: str, picture: Picture) -> tuple[Any, ...]:
         found = picture.stat()
     except OSError:
         return (name, path)
-    return (name, path, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+    return (name, path, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
 
 
 def _open(
@@ -210,11 +212,18 @@ class _Locked:
         self.lock, self.check = FileLock(path), check
 
     def __enter__(self) -> None:
+        said, begun = False, time.monotonic()
         while True:
             self.check()
             with suppress(Timeout):
                 self.lock.acquire(timeout=_WAIT)
                 return
+            if not said and time.monotonic() - begun > _PATIENCE:
+                said = True
+                _LOGGER.info(
+                    "Waiting for another process that makes %s; --cache=off does not wait",
+                    Path(self.lock.lock_file).with_suffix(""),
+                )
 
     def __exit__(self, *_: object) -> None:
         self.lock.release()
@@ -226,10 +235,20 @@ def _read(
     try:
         notes = json.loads((place / "entry.json").read_text(encoding="utf-8"))
         values = np.load(place / "values.npy", mmap_mode="r")
-    except (OSError, ValueError, EOFError):
+        fits = values.shape == size and values.dtype == dtype and isinstance(notes["bad"], dict)
+    except Exception:  # What is damaged raises many kinds, as tokenize's for a header.
         return None
-    fits = values.shape == size and values.dtype == dtype and isinstance(notes, dict)
     return (values, notes) if fits else None
+
+
+def _clean(place: Path) -> None:
+    """Remove what killed builds left: their locks are nobody's, and that of `place` is ours."""
+    for left in place.parent.glob(".*.part"):
+        name = left.name[1:].split(".")[0]
+        with suppress(Timeout, OSError):
+            lock = FileLock(place.with_name(f"{name}.lock"))
+            with nullcontext() if name == place.name else lock.acquire(timeout=0):
+                shutil.rmtree(left, ignore_errors=True)
 
 
 def _make(
@@ -238,8 +257,7 @@ def _make(
     dtype: np.dtype[Any],
     fill: Callable[[Any], Mapping[str, Any]],
 ) -> tuple[NDArray[Any], Mapping[str, Any]]:
-    for left in place.parent.glob(f".{place.name}.*.part"):
-        shutil.rmtree(left, ignore_errors=True)  # Of a build that was killed: the lock is ours.
+    _clean(place)
     # A name of its own: whoever removes the folder takes the lock away with it, and then two build.
     beside = place.with_name(f".{place.name}.{uuid4().hex}.part")
     shutil.rmtree(place, ignore_errors=True)  # Damaged, or it would have been read.

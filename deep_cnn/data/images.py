@@ -52,7 +52,7 @@ def _decoded(picture: Picture) -> Image.Image:
         raise ValueError("missing") from None
     except Exception as error:  # Pillow's many readers raise many kinds on damaged files.
         text = str(error).splitlines()[0] if str(error) else ""
-        reason = text.replace(repr(str(picture)), "the file") or type(error).__name__
+        reason = text.replace(repr(str(picture)), "").strip() or type(error).__name__
         raise ValueError(reason) from error
 
 

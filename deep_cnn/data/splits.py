@@ -203,7 +203,10 @@ class _PictureSet(Dataset[tuple[Tensor, int]]):
         except ValueError as error:  # It was checked when the run began.
             name = self.examples.names[index]
             raise DataError(f"{name} cannot be read any more ({error}); put it back") from None
-        return self.shape(image, self.form) if self.shape else image
+        if self.shape is None:
+            return image
+        # As it would be in the store, which is grey for a network that sees grey.
+        return to_image(to_array(self.shape(image, self.form), self.form.channels))
 
 
 def _leave_signals_to_the_parent(_: int) -> None:

@@ -273,7 +273,8 @@ def _load(trunk: nn.Module, content: Any) -> list[str]:
     Heads that the trunk lacks are left out: its last layer, and auxiliary ones.
     """
     content = content if isinstance(content, Mapping) else {}
-    content = content["state_dict"] if isinstance(content.get("state_dict"), Mapping) else content
+    for key in ("state_dict", "model"):  # Ours, and what torchvision's own training scripts save.
+        content = content[key] if isinstance(content.get(key), Mapping) else content
     given = {k: v for k, v in content.items() if isinstance(k, str) and isinstance(v, Tensor)}
     prefixes = ("trunk.", "module.")  # Ours, and nn.DataParallel's.
     prefix = next((p for p in prefixes if any(k.startswith(p) for k in given)), "")

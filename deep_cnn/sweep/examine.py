@@ -45,6 +45,7 @@ _MACROS = {
 _NOT_SEARCHED = {
     "out_dir": "is one for the whole sweep; remove it, sweep --out_dir=FOLDER sets it",
     "resume": "is not for a sweep, which resumes its own runs; remove it",
+    "dry_run": "is not for a sweep, which trains; remove it",
     "test_net": "is not for a sweep, which never opens the test split; remove it",
 }
 # How many configurations are looked at as a whole.
@@ -493,7 +494,11 @@ class _Examination:
                 continue
             except DeepCnnError as error:
                 shown = ", ".join(f"{k}={v}" for k, v in spec.leaves(point).items())
-                self._wrong(("command",), f"the configuration {shown} cannot run: {error}")
+                # The flag that is wrong is what the error begins with, if it is in the file.
+                flag = str(error).removeprefix("--").split("=")[0].split()[0]
+                where = next((w for n, w in self.where.items() if _flag_name(n) == flag), None)
+                text = f"the configuration {shown} cannot run: {error}"
+                self._wrong(where or ("command",), text)
                 return
         if spec.metric:
             self._metric_is_logged(spec.metric, tasks or set(names.TASKS))

@@ -103,9 +103,7 @@ def _keep_file(config: TrainConfig) -> Path | None:
 def _kept(keep: Path, classes: _Classes) -> _Classes:
     """The classes that the file `keep` names, one a line; DataError for a line that names none."""
     kept = set()
-    for line, text in _lines(keep):
-        text = text.split(" #")[0].strip()
-        names = [plain(text), plain(_unnumbered(text))]
+    for line, text, names in named_classes(keep):
         known = [name for name in names if name in classes]
         if not known:
             near = get_close_matches(names[1], classes, n=3)
@@ -115,6 +113,13 @@ def _kept(keep: Path, classes: _Classes) -> _Classes:
     if len(kept) < 2:
         raise DataError(f"{keep} keeps {len(kept)} classes; name two at least, one a line")
     return {name: classes[name] for name in classes if name in kept}
+
+
+def named_classes(keep: Path) -> Iterator[tuple[int, str, list[str]]]:
+    """(line, text, its readings) of a file of classes: a number at the end belongs to a list."""
+    for line, whole in _lines(keep):
+        text = whole.split(" #")[0].strip()
+        yield line, text, [plain(text), plain(_unnumbered(text))]
 
 
 def _pictures(config: TrainConfig, part: str, classes: list[str]) -> Iterator[list[str]]:

@@ -52,8 +52,8 @@ def read_place_pulse(root: Path, options: Mapping[str, Any]) -> Examples:
     scores, pictures = _read_scores(root / "qscores.tsv", options), _find_pictures(root)
     both = sorted(scores.keys() & pictures.keys())
     paths = {i: root / pictures[i] for i in both}
-    few = {i for i in both if scores[i].votes < options["min_votes"]}
     tiles = _tiles(paths) if options["no_imagery"] == "drop" else set()
+    few = {i for i in both if scores[i].votes < options["min_votes"]} - tiles
     left_out = few | tiles
     ids = [i for i in both if i not in left_out]
     text = (
@@ -62,7 +62,8 @@ def read_place_pulse(root: Path, options: Mapping[str, Any]) -> Examples:
         f" imagery', {len(few)} with too few votes"
     )
     if not ids:
-        raise DataError(f"{root}: {text}; the location id belongs in the name of a picture")
+        way = "lower --min_votes" if few else "the location id belongs in the name of a picture"
+        raise DataError(f"{root}: {text}; {way}")
     _LOGGER.info("Place Pulse, %s: %s", options["study"], text)
     names = tuple(pictures[i] for i in ids)
     keys = _cities(names, [scores[i].place for i in ids]) if options["group"] == "city" else ids

@@ -1,9 +1,9 @@
 """A sweep over the last layer: one warm sweep against a process for each trial.
 
-    python -m tests.benchmarks.head_sweep [--trials 30] [--epochs 5] [--pictures 1000]
+    python -m tests.benchmarks.head_sweep [--trials 30] [--epochs 5] [--pictures 1000] [--sampled 3]
 
 All train the last layer of efficientnet_lite0 (bundled weights) on the same pictures. Of the
-processes three are run, and their median stands for each. They are of two kinds: ours without a
+processes some are sampled, and their median stands for each. They are of two kinds: ours without a
 store (--cache=off), which computes the features once in each process, and the loop that everybody
 writes first, which decodes and runs the frozen trunk in each epoch (float32, four loader workers).
 """
@@ -20,7 +20,6 @@ from tests.benchmarks.common import make_pictures, spread, timed
 from tests.benchmarks.loops import apart, head_reference
 
 FLAGS = {"freeze": "trunk", "batch_size": 32, "wandb": False}
-SAMPLED = 3
 
 
 def main() -> None:
@@ -29,6 +28,7 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=30)
     parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--pictures", type=int, default=1000)
+    parser.add_argument("--sampled", type=int, default=3)
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
@@ -41,8 +41,8 @@ def main() -> None:
             "command": ["python", "-m", "deep_cnn", "${args}"],
         }
         words = [f"--{name}={value}" for name, value in flags.items()]
-        off = [timed(folder, *words, "--cache=off", f"--lr={lr}") for lr in rates[:SAMPLED]]
-        plain = [apart(head_reference, folder, given.epochs).whole for _ in range(SAMPLED)]
+        off = [timed(folder, *words, "--cache=off", f"--lr={lr}") for lr in rates[: given.sampled]]
+        plain = [apart(head_reference, folder, given.epochs).whole for _ in range(given.sampled)]
         for workers in (1, 2):
             for kept in ("nothing kept yet", "all kept"):
                 name = f"{workers} {kept}".replace(" ", "-")

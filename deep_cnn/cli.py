@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import TextIO
 
 from deep_cnn import names
-from deep_cnn.config import TrainConfig, config_from, flags, is_arguments, split_argv
+from deep_cnn.config import TrainConfig, config_from, flags
 from deep_cnn.errors import ConfigError, DeepCnnError, choose_from
 from deep_cnn.flag import Flag
 from deep_cnn.runs import RunResult, served_sweep
 from deep_cnn.signals import Signals, exit_status
+from deep_cnn.words import is_arguments, split_argv
 
 _LOGGER = logging.getLogger("deep_cnn")
 _CHOICES_BESIDE = 20
@@ -111,7 +112,7 @@ def _train(words: list[str]) -> int:
     sweep = served_sweep()
     if sweep:
         return _end(_train_served(words, sweep))
-    given = split_argv(words)
+    given = split_argv(words, flags())
     if "resume" in given and "test_net" in given:
         raise ConfigError("--resume and --test_net are two commands; give one of them")
     if "test_net" in given:
@@ -137,7 +138,7 @@ def _train_served(words: list[str], sweep: Mapping[str, str]) -> RunResult:
         with _log_on(sys.stderr):
             given: Mapping[str, str] = {"words": shlex.join(words)}
             try:
-                given = split_argv(words, sweep=True)
+                given = split_argv(words, flags(), sweep=True)
                 config = config_from(given)
             except DeepCnnError as error:
                 served.report_failure(given, sweep, str(error))

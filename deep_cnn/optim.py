@@ -81,6 +81,7 @@ class Stepper:
         self.learning, self.kept = (
             [p for p in some.parameters() if p.requires_grad] for some in (network, self.averaged)
         )
+        self._average = get_ema_multi_avg_fn(config.ema)  # type: ignore[no-untyped-call]
         self.optimizer = OPTIMIZERS[config.optimizer](self._groups(), config)
         # The gradient of a small loss is 0 in float16.
         self._new_scaler = partial(
@@ -117,8 +118,7 @@ class Stepper:
         self.scaler.step(self.optimizer)
         self.scaler.update()
         if self.config.ema:
-            average = get_ema_multi_avg_fn(self.config.ema)  # type: ignore[no-untyped-call]
-            average(self.kept, self.learning, 0)
+            self._average(self.kept, self.learning, 0)
 
     def forget_step(self) -> None:
         """Be ready for a first step, or for another after one that has failed half way."""
@@ -126,8 +126,9 @@ class Stepper:
 
     def end(self) -> None:
         """End an epoch: what is not learned, as a batch norm's mean, is not averaged but copied."""
-        for ours, kept in zip(self.network.buffers(), self.averaged.buffers(), strict=True):
-            kept.copy_(ours)
+        if self.config.ema:
+            for ours, kept in zip(self.network.buffers(), self.averaged.buffers(), strict=True):
+                kept.copy_(ours)
 
     def state(self, *, copied: bool = False) -> dict[str, Any]:
         """What a checkpoint keeps: `state_dict` is what is evaluated, `learning` what goes on.

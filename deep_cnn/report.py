@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from deep_cnn.config import flags, split_argv
+from deep_cnn.config import flags
 from deep_cnn.errors import ConfigError, DataError, choose_from
 from deep_cnn.flag import Flag
 from deep_cnn.names import TASKS
 from deep_cnn.runs import RunFiles, RunResult
+from deep_cnn.words import split_argv
 
 FLAGS: Mapping[str, Mapping[str, Flag]] = {
     "report": {

@@ -17,7 +17,7 @@ from deep_cnn.config import TrainConfig
 from deep_cnn.data.cache import Store, open_features
 from deep_cnn.data.images import AUGMENTS, UNSHAPED
 from deep_cnn.data.splits import Examples, epoch_order, find_bad, load_batches
-from deep_cnn.devices import choose_dtype, choose_workers, every_core
+from deep_cnn.devices import choose_dtype, choose_workers, every_core, survives
 from deep_cnn.errors import DataError
 from deep_cnn.loop import (
     Batch,
@@ -258,6 +258,10 @@ class Session:
 
     def fits(self, count: int, *, cached: bool) -> bool:
         """Whether a step with `count` pictures (or cached features) fits into memory; it learns."""
+        attempt = partial(self._attempt, count, cached=cached)
+        return survives(attempt) if self.device.type == "cpu" else attempt()
+
+    def _attempt(self, count: int, *, cached: bool) -> bool:
         form, width = self.network.form, self.network.width
         learner = self._learner(cached=cached, learn=True)
         # What a failed step left: autograd's queue holds its tensors until the next backward pass.

@@ -26,7 +26,7 @@ from deep_cnn.config import SAMPLE_DATA, TrainConfig
 from deep_cnn.data.cache import open_pictures
 from deep_cnn.data.images import thumbnail
 from deep_cnn.data.splits import joined, subset
-from deep_cnn.devices import choose_device, seed_everything, survives
+from deep_cnn.devices import choose_device, seed_everything
 from deep_cnn.errors import ConfigError
 from deep_cnn.loop import Interrupted, LossNotFinite, Pass, is_out_of_memory, largest
 from deep_cnn.names import TASKS
@@ -425,12 +425,7 @@ class _Run:
             return f"out of memory at --batch_size={size}; lower it ({error})"
         cached = self.train.features is not None
         tried = min(size, len(self.train.examples))
-
-        def fits(count: int) -> bool:
-            return self.session.fits(count, cached=cached)
-
-        on_cpu = self.session.device.type == "cpu"
-        found = largest(tried, lambda n: survives(lambda: fits(n)) if on_cpu else fits(n))
+        found = largest(tried, lambda count: self.session.fits(count, cached=cached))
         way = f"--batch_size={found} fits" if found else "not even 1 fits, take a smaller --model"
         return f"out of memory at --batch_size={size}; {way} ({error})"
 

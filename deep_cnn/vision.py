@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import library
 
 # Keeps the schemas below declared for as long as the process lives.
-_declared: list[torch.library.Library] = []
+_declared: list[library.Library] = []
 
 
 def torchvision() -> Any:
@@ -19,11 +20,11 @@ def torchvision() -> Any:
     of them, so their schemas are declared first.
     """
     if not _declared and not _operators_load():
-        library = torch.library.Library("torchvision", "DEF")  # type: ignore[no-untyped-call]
+        schemas = library.Library("torchvision", "DEF")  # type: ignore[no-untyped-call]
         for name in ("nms", "qnms"):
             schema = f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
-            library.define(schema)  # type: ignore[no-untyped-call]
-        _declared.append(library)
+            schemas.define(schema)  # type: ignore[no-untyped-call]
+        _declared.append(schemas)
     return importlib.import_module("torchvision")
 
 
@@ -32,8 +33,8 @@ def _operators_load() -> bool:
     folders = (spec and spec.submodule_search_locations) or []
     libraries = [file for folder in folders for file in Path(folder).glob("_C.*")]
     try:
-        for library in libraries:
-            torch.ops.load_library(str(library))  # type: ignore[no-untyped-call]
+        for file in libraries:
+            torch.ops.load_library(str(file))  # type: ignore[no-untyped-call]
     except OSError:
         return False
     return bool(libraries)

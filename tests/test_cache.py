@@ -179,8 +179,11 @@ def test_who_waits_for_another_process_says_so(
     shutil.rmtree(store / f"pictures-{first.fingerprint}")
     lock = FileLock(store / f"pictures-{first.fingerprint}.lock", thread_local=False)
     lock.acquire()
+    asked = []
 
     def release() -> None:
+        asked.append(0)
+        assert len(asked) < 100, "it never said so"
         if "--cache=off does not wait" in caplog.text:
             lock.release()
 

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from deep_cnn.config import TrainConfig, config_from, flags, parse_config, split_argv
+from deep_cnn.config import TrainConfig, config_from, flags, parse_config
 from deep_cnn.errors import ConfigError, DataError
 from deep_cnn.flag import Flag
+from deep_cnn.words import split_argv
 from tests.conftest import ROOT, Command, environment, make_classes
 
 
@@ -158,7 +159,7 @@ def test_words_that_wandb_makes_of_nested_parameters(word: str, tmp_path: Path) 
     path = tmp_path / "config.json"
     path.write_text(word)
     words = ["lr=0.5", "+batch_size=8", "++patience=None", "wandb=False"]
-    plain = split_argv(words, sweep=True)
+    plain = split_argv(words, flags(), sweep=True)
     assert plain == {"lr": "0.5", "batch_size": "8", "patience": "None", "wandb": "False"}
     for argv in ([word], [str(path)], [f"--all={word}"], [f"--all-of-it={word}"]):
         config = parse_config(["--task=digits", *argv])

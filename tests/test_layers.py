@@ -11,6 +11,7 @@ LAYERS = [
     ["errors"],
     ["names"],
     ["flag"],
+    ["words"],
     ["config"],
     ["runs", "signals"],
     ["data", "models", "metrics", "tracking", "checkpoint", "vision", "devices", "progress"],
@@ -32,7 +33,17 @@ HOMES = {
 }
 # Its client is slow to import, and changes: two files know it.
 KNOW_WANDB = {"wandb_tracker.py", "agent.py"}
-STANDARD_LIBRARY_ONLY = {"flag", "errors", "names", "config", "runs", "cli", "signals", "fetch"}
+STANDARD_LIBRARY_ONLY = {
+    "flag",
+    "words",
+    "errors",
+    "names",
+    "config",
+    "runs",
+    "cli",
+    "signals",
+    "fetch",
+}
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from deep_cnn.config import split_argv
+from deep_cnn.config import flags
 from deep_cnn.errors import ConfigError, SpecError
 from deep_cnn.flag import Flag
 from deep_cnn.runs import RunFiles, safe_name
@@ -23,6 +23,7 @@ from deep_cnn.sweep.search import first_points
 from deep_cnn.sweep.space import Point, identity, plain
 from deep_cnn.sweep.spec import SweepSpec
 from deep_cnn.tracking.access import Access, access_of
+from deep_cnn.words import split_argv
 
 _SYNC = re.compile(r"with: (wandb sync(?: --include-online)?) (.+)$", re.MULTILINE)
 _SEED = Flag("seed", int, 0, "", "seed of the search", low=0)
@@ -266,7 +267,7 @@ def _say_left(swept: Swept, command: str) -> int:
 
 
 def _base_out(spec: SweepSpec) -> Path:
-    given = split_argv(spec.argv({})) if spec.ours else {}
+    given = split_argv(spec.argv({}), flags()) if spec.ours else {}
     return Path(given.get("root_dir", ".")) / given.get("out_dir", "outputs")
 
 

@@ -22,6 +22,7 @@ from deep_cnn.sweep.spec import (
     bands,
     program_end,
 )
+from deep_cnn.words import flag_name
 
 _TOP = {
     "method", "parameters", "metric", "metrics", "early_terminate", "scheduler", "run_cap",
@@ -495,10 +496,10 @@ class _Examination:
             except DeepCnnError as error:
                 shown = ", ".join(f"{k}={v}" for k, v in spec.leaves(point).items())
                 # The flag that is wrong is what the error begins with, if it is in the file.
-                flag = str(error).removeprefix("--").split("=")[0].split()[0]
-                where = next((w for n, w in self.where.items() if _flag_name(n) == flag), None)
-                text = f"the configuration {shown} cannot run: {error}"
-                self._wrong(where or ("command",), text)
+                begin = re.match(r"--(\w+)", str(error))
+                named = {_flag_name(name): where for name, where in self.where.items()}
+                where = named.get(begin[1] if begin else "", ("command",))
+                self._wrong(where, f"the configuration {shown} cannot run: {error}")
                 return
         if spec.metric:
             self._metric_is_logged(spec.metric, tasks or set(names.TASKS))
@@ -553,8 +554,7 @@ class _Examination:
 
 
 def _flag_name(name: str) -> str:
-    leaf = name.rpartition("/")[2].replace("-", "_")
-    return {"data": "data_dir"}.get(leaf, leaf)
+    return flag_name(name.rpartition("/")[2])
 
 
 def _keys_of(distribution: str) -> Mapping[str, Any]:

@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from deep_cnn.config import TrainConfig, config_from, split_argv
+from deep_cnn.config import TrainConfig, config_from, flags
 from deep_cnn.sweep.space import Domain, Point, plain
+from deep_cnn.words import split_argv
 
 # No run logs as many values.
 _MOST_VALUES = 1e9
@@ -80,7 +81,7 @@ class SweepSpec:
 
     def config(self, point: Point) -> TrainConfig:
         """The run that this configuration is; ConfigError for what its flags refuse."""
-        return config_from(split_argv(self.argv(point), sweep=True))
+        return config_from(split_argv(self.argv(point), flags(), sweep=True))
 
     def _words(self, point: Point) -> list[str]:
         return expand(self.command, str(self.content.get("program", "")), self.arguments(point))

@@ -38,3 +38,9 @@ def choose_from(value: object, legal: Iterable[str]) -> str:
     near = get_close_matches(str(value), names, n=1)
     guess = f"did you mean {near[0]}? " if near else ""
     return f"{guess}choose from {', '.join(names)}"
+
+
+def nearest(name: object, legal: Iterable[str]) -> str:
+    """As `choose_from`, but of many names the nearest one alone, where one is near."""
+    said = choose_from(name, legal)
+    return f"{said.partition('?')[0]}?" if said.startswith("did you mean") else said

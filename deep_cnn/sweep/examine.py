@@ -2,16 +2,14 @@
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from deep_cnn import names
-from deep_cnn.config import flags
-from deep_cnn.errors import DataError, DeepCnnError, SpecError, choose_from
+from deep_cnn.errors import SpecError, nearest
 from deep_cnn.sweep import space
+from deep_cnn.sweep.flag_faults import leaf_flag, run_faults, value_faults
 from deep_cnn.sweep.reading import Document, Finding, Unreadable, Where
-from deep_cnn.sweep.search import first_points
 from deep_cnn.sweep.space import Domain
 from deep_cnn.sweep.spec import (
     DEFAULT_COMMAND,
@@ -22,7 +20,6 @@ from deep_cnn.sweep.spec import (
     bands,
     program_end,
 )
-from deep_cnn.words import flag_name
 
 _TOP = {
     "method", "parameters", "metric", "metrics", "early_terminate", "scheduler", "run_cap",
@@ -43,14 +40,6 @@ _MACROS = {
     "args_no_equals", "args_json", "args_json_file", "args_dict", "args_append_hydra",
     "args_override_hydra",
 }  # fmt: skip
-_NOT_SEARCHED = {
-    "out_dir": "is one for the whole sweep; remove it, sweep --out_dir=FOLDER sets it",
-    "resume": "is not for a sweep, which resumes its own runs; remove it",
-    "dry_run": "is not for a sweep, which trains; remove it",
-    "test_net": "is not for a sweep, which never opens the test split; remove it",
-}
-# How many configurations are looked at as a whole.
-_TRIED = 50
 # Beyond it the width of a range is no float any more.
 _LARGEST = 1e300
 _ARGUMENTS = "${args"
@@ -124,7 +113,7 @@ class _Examination:
             )
         for key in self.content:
             if key not in _TOP:
-                self._wrong((str(key),), f"unknown key {key!r}; {_nearest(key, _TOP)}")
+                self._wrong((str(key),), f"unknown key {key!r}; {nearest(key, _TOP)}")
             elif key in _UNUSED:
                 self._note((key,), f"{key} changes nothing in a local sweep")
         for key in ("program", "project", "entity", "name", "description", "job", "image_uri"):
@@ -196,7 +185,7 @@ class _Examination:
         for i, word in enumerate(words):
             macro = re.fullmatch(r"\$\{([^}:]*)\}", word)
             if macro and macro[1] not in _MACROS:
-                near = _nearest(macro[1], _MACROS)
+                near = nearest(macro[1], _MACROS)
                 self._wrong(("command", i), f"macro {word} is unknown, W&B drops it; {near}", ours)
         return words, ours
 
@@ -239,7 +228,7 @@ class _Examination:
     def _known_keys(self, description: dict[Any, Any], where: Where, name: str) -> bool:
         unknown = [key for key in description if key not in _PARAMETER_KEYS]
         for key in unknown:
-            near = _nearest(key, _PARAMETER_KEYS)
+            near = nearest(key, _PARAMETER_KEYS)
             self._wrong((*where, str(key)), f"{name}: unknown key {key!r}; {near}")
         return not unknown
 
@@ -252,7 +241,7 @@ class _Examination:
             )
             return None
         if distribution not in space.DISTRIBUTIONS:
-            near = _nearest(distribution, space.DISTRIBUTIONS)
+            near = nearest(distribution, space.DISTRIBUTIONS)
             self._wrong((*where, "distribution"), f"{name}: unknown distribution; {near}")
             return None
         legal = _keys_of(distribution)
@@ -394,7 +383,7 @@ class _Examination:
     def _same_leaf(self) -> None:
         seen: dict[str, str] = {}
         for name in sorted(self.space):
-            leaf = _flag_name(name)
+            leaf = leaf_flag(name)
             if leaf in seen:
                 self._wrong(
                     self.where[name],
@@ -415,7 +404,7 @@ class _Examination:
             self._wrong(("metric",), f"metric is {metric!r}; write name: and goal: below it")
             return None
         for key in metric.keys() - _METRIC_KEYS:
-            near = _nearest(key, _METRIC_KEYS)
+            near = nearest(key, _METRIC_KEYS)
             self._wrong(("metric", str(key)), f"metric: unknown key {key!r}; {near}")
         name, goal = metric.get("name"), metric.get("goal", "minimize")
         if not isinstance(name, str) or not name:
@@ -424,7 +413,7 @@ class _Examination:
             )
             return None
         if goal not in ("minimize", "maximize"):
-            near = _nearest(goal, ("minimize", "maximize"))
+            near = nearest(goal, ("minimize", "maximize"))
             self._wrong(("metric", "goal"), f"metric goal {goal!r} is unknown; {near}")
         target = metric.get("target")
         if target is not None and not is_number(target):
@@ -446,7 +435,7 @@ class _Examination:
             self._wrong((here,), "early_terminate needs type: hyperband, the only one that W&B has")
             return None
         for key in given.keys() - _HYPERBAND_KEYS:
-            near = _nearest(key, _HYPERBAND_KEYS)
+            near = nearest(key, _HYPERBAND_KEYS)
             self._wrong((here, str(key)), f"early_terminate: unknown key {key!r}; {near}")
         for key in ("min_iter", "max_iter", "s"):
             value = given.get(key)
@@ -478,83 +467,15 @@ class _Examination:
         return Hyperband(found, eta, strict)
 
     def _flags(self, spec: SweepSpec) -> None:
-        """What only deep_cnn can know: its flags, their values, its metrics."""
-        words = self.command
-        if not any(word.startswith(_ARGUMENTS) for word in words):
+        """What only deep_cnn can know."""
+        if not any(word.startswith(_ARGUMENTS) for word in self.command):
             self._wrong(("command",), "command has no ${args}: every run would be the same; add it")
-        known = flags()
-        for name, domain in spec.space.items():
-            self._parameter_is_flag(name, domain, known)
-        if any(finding.fault for finding in self.findings):
-            return
-        tasks = set()
-        for point in first_points(spec, 0, _TRIED):
-            try:
-                tasks.add(spec.config(point).task)
-            except DataError:  # The data may be on another machine.
-                continue
-            except DeepCnnError as error:
-                shown = ", ".join(f"{k}={v}" for k, v in spec.leaves(point).items())
-                # The flag that is wrong is what the error begins with, if it is in the file.
-                begin = re.match(r"--(\w+)", str(error))
-                named = {_flag_name(name): where for name, where in self.where.items()}
-                where = named.get(begin[1] if begin else "", ("command",))
-                self._wrong(where, f"the configuration {shown} cannot run: {error}")
+        # The second one's are looked for only where the first has none.
+        for faults in (value_faults(spec, self.content, self.where), run_faults(spec, self.where)):
+            for where, text in faults:
+                self._wrong(where, text)
+            if any(finding.fault for finding in self.findings):
                 return
-        if spec.metric:
-            self._metric_is_logged(spec.metric, tasks or set(names.TASKS))
-
-    def _parameter_is_flag(self, name: str, domain: Domain, known: Mapping[str, Any]) -> None:
-        where, leaf = self.where[name], _flag_name(name)
-        flag = known.get(leaf)
-        if flag is None:
-            self._wrong(where, f"parameter {leaf} is no flag of deep_cnn; {_nearest(leaf, known)}")
-            return
-        if leaf in _NOT_SEARCHED:
-            self._wrong(where, f"{leaf} {_NOT_SEARCHED[leaf]}")
-            return
-        if domain.distribution.startswith(("constant", "categorical")):
-            listed = domain.grid
-            given = self._at(where)
-            values = list(listed) if listed is not None else list(given.get("values", []))
-        else:
-            values = [domain.at(u) for u in (1e-12, 0.25, 0.5, 0.75, 1 - 1e-12)]
-            values += list(domain.grid[:3]) if domain.grid is not None else []
-            if domain.distribution in ("normal", "log_normal"):
-                values = [domain.at(u) for u in (0.01, 0.5, 0.99)]
-        quantised = domain.distribution.startswith("q_") and self.method != "grid"
-        if flag.kind is int and quantised and isinstance(values[0], float):
-            text = f"{name}: q is not written as a whole number, so values are floats such as"
-            self._wrong(where, f"{text} {values[1]}; write q: 1 or the like")
-            return
-        for value in values:
-            try:
-                flag.check(flag.parse(str(value)))
-            except DeepCnnError as error:
-                self._wrong(where, str(error))
-                return
-
-    def _at(self, where: Where) -> dict[str, Any]:
-        found: Any = self.content
-        for key in where:
-            found = found[key]
-        assert isinstance(found, dict)
-        return found
-
-    def _metric_is_logged(self, metric: Metric, tasks: set[str]) -> None:
-        legal = {
-            f"{logged}_{split}"
-            for task in tasks
-            for logged in ("loss", *names.TASKS[task].metrics)
-            for split in ("train", "val")
-        } | {f"best_{names.TASKS[task].watch}" for task in tasks}
-        if metric.name not in legal:
-            text = f"metric {metric.name} is never logged by {'/'.join(sorted(tasks))}"
-            self._wrong(("metric", "name"), f"{text}; {_nearest(metric.name, legal)}")
-
-
-def _flag_name(name: str) -> str:
-    return flag_name(name.rpartition("/")[2])
 
 
 def _keys_of(distribution: str) -> Mapping[str, Any]:
@@ -576,8 +497,3 @@ def _as_text(value: str) -> str:
     mantissa = mantissa if "." in mantissa else f"{mantissa}.0"
     sign = "" if exponent[0] in "+-" else "+"
     return f"{value} is a string to YAML, not a number; write {mantissa}e{sign}{exponent}"
-
-
-def _nearest(name: object, legal: Iterable[str]) -> str:
-    said = choose_from(name, legal)
-    return f"{said.partition('?')[0]}?" if said.startswith("did you mean") else said

@@ -1,0 +1,109 @@
+"""Faults of a sweep file that only deep_cnn can know: its flags, their values, its metrics."""
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from deep_cnn import names
+from deep_cnn.config import flags
+from deep_cnn.errors import DataError, DeepCnnError, nearest
+from deep_cnn.flag import Flag
+from deep_cnn.sweep.reading import Where
+from deep_cnn.sweep.search import first_points
+from deep_cnn.sweep.space import Domain
+from deep_cnn.sweep.spec import SweepSpec
+from deep_cnn.words import flag_name
+
+_NOT_SEARCHED = {
+    "out_dir": "is one for the whole sweep; remove it, sweep --out_dir=FOLDER sets it",
+    "resume": "is not for a sweep, which resumes its own runs; remove it",
+    "dry_run": "is not for a sweep, which trains; remove it",
+    "test_net": "is not for a sweep, which never opens the test split; remove it",
+}
+# How many configurations are looked at as a whole.
+_TRIED = 50
+# Where a parameter is, by its name; and what is there.
+Places = Mapping[str, Where]
+Content = Mapping[str, Any]
+Faults = Iterator[tuple[Where, str]]
+
+
+def value_faults(spec: SweepSpec, content: Content, places: Places) -> Faults:
+    """Parameters that are no flags, and values that their flags refuse."""
+    known = flags()
+    for name, domain in spec.space.items():
+        leaf = leaf_flag(name)
+        text: str | None
+        if leaf not in known:
+            text = f"parameter {leaf} is no flag of deep_cnn; {nearest(leaf, known)}"
+        elif leaf in _NOT_SEARCHED:
+            text = f"{leaf} {_NOT_SEARCHED[leaf]}"
+        else:
+            values = _some_values(domain, _at(content, places[name]))
+            text = _refused(name, known[leaf], domain, values, spec.method)
+        if text:
+            yield places[name], text
+
+
+def run_faults(spec: SweepSpec, places: Places) -> Faults:
+    """A configuration that cannot run, and a metric that is never logged."""
+    tasks = set()
+    for point in first_points(spec, 0, _TRIED):
+        try:
+            tasks.add(spec.config(point).task)
+        except DataError:  # The data may be on another machine.
+            continue
+        except DeepCnnError as error:
+            shown = ", ".join(f"{k}={v}" for k, v in spec.leaves(point).items())
+            # The flag that is wrong is what the error begins with, if it is in the file.
+            begin = re.match(r"--(\w+)", str(error))
+            named = {leaf_flag(name): where for name, where in places.items()}
+            where = named.get(begin[1] if begin else "", ("command",))
+            yield where, f"the configuration {shown} cannot run: {error}"
+            return
+    tasks = tasks or set(names.TASKS)
+    legal = {
+        f"{logged}_{split}"
+        for task in tasks
+        for logged in ("loss", *names.TASKS[task].metrics)
+        for split in ("train", "val")
+    } | {f"best_{names.TASKS[task].watch}" for task in tasks}
+    if spec.metric and spec.metric.name not in legal:
+        text = f"metric {spec.metric.name} is never logged by {'/'.join(sorted(tasks))}"
+        yield ("metric", "name"), f"{text}; {nearest(spec.metric.name, legal)}"
+
+
+def leaf_flag(name: str) -> str:
+    """The flag that a parameter sets, whatever groups it is in."""
+    return flag_name(name.rpartition("/")[2])
+
+
+def _at(content: Content, where: Where) -> Content:
+    found: Any = content
+    for key in where:
+        found = found[key]
+    assert isinstance(found, Mapping)
+    return found
+
+
+def _some_values(domain: Domain, given: Content) -> list[Any]:
+    """All values of a list, or some from the whole of a range."""
+    if domain.distribution.startswith(("constant", "categorical")):
+        return list(domain.grid if domain.grid is not None else given.get("values", []))
+    if domain.distribution in ("normal", "log_normal"):
+        return [domain.at(u) for u in (0.01, 0.5, 0.99)]
+    values = [domain.at(u) for u in (1e-12, 0.25, 0.5, 0.75, 1 - 1e-12)]
+    return values + (list(domain.grid[:3]) if domain.grid is not None else [])
+
+
+def _refused(name: str, flag: Flag, domain: Domain, values: list[Any], method: str) -> str | None:
+    quantised = domain.distribution.startswith("q_") and method != "grid"
+    if flag.kind is int and quantised and isinstance(values[0], float):
+        text = f"{name}: q is not written as a whole number, so values are floats such as"
+        return f"{text} {values[1]}; write q: 1 or the like"
+    for value in values:
+        try:
+            flag.check(flag.parse(str(value)))
+        except DeepCnnError as error:
+            return str(error)
+    return None

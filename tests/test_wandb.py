@@ -21,7 +21,15 @@ from deep_cnn.config import TrainConfig
 from deep_cnn.errors import ConfigError
 from deep_cnn.tracking import wandb_tracker
 from deep_cnn.tracking.access import access_of
-from tests.conftest import PATIENCE, SHOWS_PROCESSES, Command, environment, until, workers
+from tests.conftest import (
+    PATIENCE,
+    SHOWS_PROCESSES,
+    Command,
+    environment,
+    make_classes,
+    until,
+    workers,
+)
 from tests.wandb_server import Run, WandbServer
 
 KEY = "k" * 40
@@ -206,10 +214,15 @@ def test_what_goes_on_and_what_is_tested_stays_one_run(
 
 
 def test_what_a_run_does_not_need_is_not_even_imported(client: Client, server: WandbServer) -> None:
-    """Without W&B its client; and what makes a run begin late, or a worker large."""
+    """Without W&B its client; and what makes a run begin late, or a worker large.
+
+    Digits come with scikit-learn, and torchvision imports torch._dynamo: neither is used here.
+    """
+    make_classes(client.folder / "classes")
+    words = ("--data_dir=classes", "--model=efficientnet_lite0", "--epochs=1")
     code = (
         "import sys; from deep_cnn.cli import main;"
-        f" status = main([*{DIGITS}, '--wandb=False']);"
+        f" status = main([*{words}, '--wandb=False']);"
         " heavy = {'wandb', 'sklearn', 'scipy.stats', 'torch._dynamo'} & set(sys.modules);"
         " assert not heavy, heavy; sys.exit(status)"
     )

@@ -226,13 +226,20 @@ def test_weights_from_a_checkpoint_with_another_head(name: str, tmp_path: Path) 
     assert all(torch.equal(v, state[k]) for k, v in two.trunk.state_dict().items())
 
 
-def test_weights_of_another_model_are_refused(tmp_path: Path) -> None:
+def test_weights_that_cannot_be_right_are_refused(tmp_path: Path) -> None:
     torch.save(efficientnet_lite.bundled_state(), tmp_path / "lite.pth")
     with pytest.raises(WeightsError, match="does not fit --model=resnet18"):
         build_backbone("resnet18", str(tmp_path / "lite.pth"))
     torch.save(theirs_of("resnet34").state_dict(), tmp_path / "r34.pth")  # It has all of resnet18.
     with pytest.raises(WeightsError, match=r"left over .* the first is layer1.2.conv1.weight"):
         build_backbone("resnet18", str(tmp_path / "r34.pth"))
+    diverged = theirs_of("resnet18").state_dict()
+    diverged["layer1.0.bn1.running_var"][3] = float("inf")
+    torch.save(diverged, tmp_path / "inf.pth")
+    with pytest.raises(
+        WeightsError, match=r"an infinity in layer1\.0\.bn1\.running_var; replace it"
+    ):
+        build_backbone("resnet18", str(tmp_path / "inf.pth"))
     (tmp_path / "noise.pth").write_bytes(b"\x00\x01" * 400)
     with pytest.raises(WeightsError, match="is not a file of weights"):
         build_backbone("resnet18", str(tmp_path / "noise.pth"))

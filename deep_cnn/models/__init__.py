@@ -247,7 +247,7 @@ def hash_in(url: str) -> str | None:
 
 
 def load_weights(trunk: nn.Module, name: str, file: Path) -> None:
-    """Put a file's weights into the trunk of the network `name`; WeightsError unless all fit."""
+    """Put a file's weights into the trunk of `name`; WeightsError unless all fit and are finite."""
     try:
         content = torch.load(file, map_location="cpu", weights_only=True)
     except FileNotFoundError:
@@ -265,6 +265,9 @@ def load_weights(trunk: nn.Module, name: str, file: Path) -> None:
             f"--weights={file} does not fit --model={name}: {len(wrong)} tensors are missing, left"
             f" over or of another shape, the first is {wrong[0]}; choose the right --model"
         )
+    broken = next((k for k, v in trunk.state_dict().items() if not v.isfinite().all()), None)
+    if broken:  # Else the first step would fail, and --lr be blamed.
+        raise WeightsError(f"--weights={file} has a nan or an infinity in {broken}; replace it")
 
 
 def _load(trunk: nn.Module, content: Any) -> list[str]:

@@ -19,7 +19,7 @@ from deep_cnn.words import split_argv
 FLAGS: Mapping[str, Mapping[str, Flag]] = {
     "report": {
         "sort": Flag("sort", str, "best", "", "column to sort by"),
-        "top": Flag("top", int, None, "", "how many runs, else 20 on a terminal and all", low=1),
+        "top": Flag("top", int, None, "", "how many runs, else 20, or all as CSV or JSON", low=1),
         "csv": Flag("csv", bool, False, "", "every column as CSV"),
         "json": Flag("json", bool, False, "", "everything as JSON"),
     }
@@ -81,7 +81,8 @@ def report(words: list[str]) -> int:
     runs = list({run.path.resolve(): run for run in runs}.values())
     if not runs:
         raise DataError(f"no run is over in {', '.join(paths) or 'outputs'}; name other folders")
-    _print_leaderboard(_sorted(runs, values["sort"]), values)
+    column = _sort_column(values["sort"], runs)
+    _print_leaderboard(_sorted(runs, column), column, values)
     return 0
 
 
@@ -138,11 +139,25 @@ def _less_is_better(column: str, runs: Sequence[Run]) -> bool:
     return column.rpartition("_")[0] not in _MORE_IS_BETTER
 
 
-def _sorted(runs: Sequence[Run], column: str) -> list[Run]:
-    column = column.replace("-", "_")
+def _sort_column(text: str, runs: Sequence[Run]) -> str:
+    """The column of `Run.row` that --sort names, as there or in the titles of the table."""
+    column = text.replace("-", "_")
     columns = {name for run in runs for name in run.row()}
-    if column not in columns:
-        raise ConfigError(f"--sort={column} is no column; {choose_from(column, columns)}")
+    titles = {title: name for name, title in _titles(runs).items()}
+    found = titles.get(column, column)
+    if found not in columns:
+        raise ConfigError(f"--sort={text} is no column; {choose_from(column, columns)}")
+    return found
+
+
+def _titles(runs: Sequence[Run]) -> dict[str, str]:
+    """W&B's names of what is the best epoch's, beside metrics that are the last epoch's."""
+    metrics = {run.result.best.metric for run in runs if run.result.best}
+    one = {"best": f"best_{metrics.pop()}"} if len(metrics) == 1 else {}
+    return {**one, "epoch": "best_epoch"}
+
+
+def _sorted(runs: Sequence[Run], column: str) -> list[Run]:
     sign = 1 if _less_is_better(column, runs) else -1
 
     def key(run: Run) -> tuple[int, float, str]:
@@ -154,7 +169,7 @@ def _sorted(runs: Sequence[Run], column: str) -> list[Run]:
     return sorted(runs, key=key)
 
 
-def _print_leaderboard(runs: Sequence[Run], values: Mapping[str, Any]) -> None:
+def _print_leaderboard(runs: Sequence[Run], column: str, values: Mapping[str, Any]) -> None:
     whole = values["csv"] or values["json"]
     top = values["top"] or (len(runs) if whole else _SHOWN)
     shown = runs[:top]
@@ -168,14 +183,15 @@ def _print_leaderboard(runs: Sequence[Run], values: Mapping[str, Any]) -> None:
         return
     varied = _varied([run.result for run in runs])[:_FLAGS_SHOWN]
     tests = [name for name in columns if name.endswith("_test")][:2]
-    metrics = {row["metric"] for row in rows}
-    head = ["run_name", "state", *(["metric"] if len(metrics) > 1 else []), "best", "epoch"]
-    if values["sort"] not in ("best", *head, *varied, *tests):
-        head.append(values["sort"].replace("-", "_"))
+    titles = _titles(runs)
+    head = ["run_name", "state", *([] if "best" in titles else ["metric"]), "best", "epoch"]
+    if column not in (*head, *varied, *tests, "seconds"):
+        head.append(column)
     names = [*head, *tests, *varied, "seconds"]
-    titles = [(next(iter(metrics)) or name) if name == "best" and len(metrics) == 1 else name
-              for name in names]  # fmt: skip
-    _print_table(titles, [[_cell(row.get(name)) for name in names] for row in rows])
+    _print_table(
+        [titles.get(name, name) for name in names],
+        [[_cell(row.get(name)) for name in names] for row in rows],
+    )
     if len(runs) > len(shown):
         print(f"and {len(runs) - len(shown)} more; --top={len(runs)} lists them all")
 
@@ -263,7 +279,12 @@ def _wrong(truth: str, prediction: str) -> float:
 
 
 def _predictions(run: Run) -> dict[str, tuple[str, str]]:
-    """Truth and prediction by picture, from the one look at the test split."""
+    """Truth and prediction by picture, from the one look at the test split.
+
+    None of a run that went on after it: they are of a checkpoint that it has no more.
+    """
+    if run.result.test is None:
+        return {}
     path = run.path.with_name(f"{run.path.name.removesuffix('.json')}.test.csv")
     try:
         with path.open(encoding="utf-8", newline="") as file:

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,10 @@ def test_the_best_comes_first(out: Path, capsys: pytest.CaptureFixture[str]) -> 
     text = capsys.readouterr().out
     assert names(text)[:2] == ["best", "middle"]
     assert "and 2 more" in text
+    assert text.splitlines()[0].split()[2:5] == ["best_loss_val", "best_epoch", "precision@1_val"]
+    for column in ("best_loss_val", "loss_val", "best-loss-val"):
+        report([f"--sort={column}"])
+        assert names(capsys.readouterr().out) == ["best", "middle", "worst", "broken"]
     report(["--sort=run_name"])
     assert names(capsys.readouterr().out) == ["best", "broken", "middle", "worst"]
 
@@ -83,8 +88,14 @@ def test_any_mixture_of_places_and_damaged_files(
 
 
 def predict(files: RunFiles, errors: Any) -> None:
-    rows = [(f"p{i}", i / 10, i / 10 + error) for i, error in enumerate(errors)]
+    open_test(files, [(f"p{i}", i / 10, i / 10 + error) for i, error in enumerate(errors)])
+
+
+def open_test(files: RunFiles, rows: Any) -> None:
+    """As --test_net leaves it."""
     write_csv(files.predictions, ("image", "truth", "prediction"), rows)
+    result = RunResult.from_json(files.result.read_text())
+    write_text(files.result, replace(result, test={"loss_test": 0.5}).to_json())
 
 
 def test_two_runs_side_by_side(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -116,12 +127,16 @@ def test_two_runs_side_by_side(out: Path, capsys: pytest.CaptureFixture[str]) ->
     predict(two, errors)
     report(["one", "two"])
     assert "A and B are not distinguishable." in capsys.readouterr().out
+    result = RunResult.from_json(two.result.read_text())
+    write_text(two.result, replace(result, test=None).to_json())  # As a run that went on has it.
+    report(["one", "two"])
+    assert "No predictions of two: --test_net=CHECKPOINT" in capsys.readouterr().out
 
 
 def test_classes_are_right_or_wrong(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name, wrong in (("best", 5), ("worst", 20)):
         rows = [(f"p{i}", "cat", "dog" if i < wrong else "cat") for i in range(40)]
-        write_csv(RunFiles(out, name).predictions, ("image", "truth", "prediction"), rows)
+        open_test(RunFiles(out, name), rows)
     report(["best", "worst", "--json"])
     paired = json.loads(capsys.readouterr().out)["paired"]
     assert (paired["error"], paired["a"], paired["b"]) == ("error rate", 0.125, 0.5)
@@ -133,6 +148,7 @@ def test_classes_are_right_or_wrong(out: Path, capsys: pytest.CaptureFixture[str
     [
         (["nowhere"], "nowhere is no folder"),
         (["--sort=los_val"], "did you mean loss_val"),
+        (["--sort=-loss_val"], "--sort=-loss_val is no column"),
         (["--csv", "--json"], "two formats"),
         (["empty"], "no run is over in empty"),
         (["--top=0"], "--top=0 is out of range"),

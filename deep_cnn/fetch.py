@@ -8,7 +8,7 @@ from functools import partial
 from http.client import HTTPException
 from pathlib import Path, PurePosixPath
 
-from deep_cnn.errors import ConfigError, DataError, OutputError, choose_from
+from deep_cnn.errors import ConfigError, DataError, OutputError, WeightsError, choose_from
 from deep_cnn.flag import Flag
 from deep_cnn.names import MODELS, NOT_PRETRAINED
 from deep_cnn.runs import write_whole
@@ -68,7 +68,13 @@ def fetch_weights(name: str, url: str | None = None) -> str:
     digest = hash_in(url or usual) or hash_in(usual)
     there = file.exists() and _begins(file, digest or "")
     if not there:
-        download_weights(name, url or usual, file, digest)
+        try:
+            download_weights(name, url or usual, file, digest)
+        except WeightsError as error:
+            if url is None:
+                raise
+            reason = " ".join(str(error.__cause__).split())
+            raise WeightsError(f"{url} cannot be fetched ({reason}); correct --url") from error
     done = "was there already" if there else "downloaded"
     return f"{file}, {file.stat().st_size / 2**20:.1f} MiB, {done}"
 

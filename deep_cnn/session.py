@@ -34,7 +34,7 @@ from deep_cnn.progress import Progress
 from deep_cnn.tasks import Labels, Task
 
 _LOGGER = logging.getLogger("deep_cnn")
-MOST_BAD = 0.05
+_MOST_BAD = 0.05
 # Without gradients memory is no limit; a CPU is quickest with what its caches hold (measured).
 _EVALUATION_BATCHES = {"cpu": 32}
 _EVALUATION_BATCH = 128
@@ -56,8 +56,8 @@ def usable(
         return examples
     first = next(iter(bad))
     text = f"{len(bad)} of {len(examples)} pictures are bad, the first is {examples.names[first]}"
-    if config.strict_data or len(bad) > MOST_BAD * len(examples):
-        rule = "--strict_data allows none" if config.strict_data else "at most 5 % may be"
+    rule = broken_rule(len(bad), len(examples), config)
+    if rule:
         raise DataError(
             f"--data_dir={config.data_path}: {text} ({bad[first]}); {rule}, mend or remove them"
         )
@@ -67,6 +67,13 @@ def usable(
     if len(bad) > _MOST_NAMED:
         _LOGGER.warning("  and %d more", len(bad) - _MOST_NAMED)
     return examples.take([i for i in range(len(examples)) if i not in bad])
+
+
+def broken_rule(bad: int, count: int, config: TrainConfig) -> str | None:
+    """What forbids so many bad pictures among the `count` of a split."""
+    if bad and config.strict_data:
+        return "--strict_data allows none"
+    return "at most 5 % may be" if bad > _MOST_BAD * count else None
 
 
 @dataclass(slots=True)

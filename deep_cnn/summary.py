@@ -8,8 +8,9 @@ import numpy as np
 
 from deep_cnn.config import TrainConfig
 from deep_cnn.data.splits import SPLITS, Examples, find_bad, joined
-from deep_cnn.session import MOST_BAD
+from deep_cnn.session import broken_rule
 from deep_cnn.tasks import get_task
+from deep_cnn.tasks.base import Classification
 
 _BINS, _WIDTH = 10, 40
 _NAMED, _CLASSES_NAMED = 20, 5
@@ -18,20 +19,24 @@ _NAMED, _CLASSES_NAMED = 20, 5
 def describe(config: TrainConfig) -> Iterator[str]:
     """Lines on the splits, the scores or classes, and the pictures that cannot be decoded.
 
-    Decodes every picture, those of test included, and writes nothing. DataError as a run's.
+    Decodes every picture, those of test included, and writes nothing. DataError as a run's, after
+    what can be told all the same.
     """
     config = replace(config, cache="off")
     task = get_task(config.task)
     yield f"task {config.task}, data {config.data_path}"
     found = task.all_splits(config)
-    task.check_splits(found, config, ("train", "val"))
-    labels = task.labels(found["train"], config)
     yield _row("", SPLITS)
     yield _row("pictures", [str(len(found[split])) for split in SPLITS])
     if config.options.get("group", "none") != "none":
         yield _row("groups", [str(len(set(found[split].keys))) for split in SPLITS])
-    yield from _classes(found, labels["classes"]) if "classes" in labels else _scores(found)
-    yield from _bad(reduce(joined, found.values()), config.crop_bottom)
+    if isinstance(task, Classification):
+        yield from _classes(found, task.classes(config))
+    else:
+        yield from _scores(found)
+    yield from _bad(found, config)
+    task.check_splits(found, config, ("train", "val"))
+    task.labels(found["train"], config)
 
 
 def _row(title: str, cells: Sequence[str]) -> str:
@@ -62,12 +67,19 @@ def _classes(found: Mapping[str, Examples], classes: Sequence[str]) -> Iterator[
             yield f"and {left_out} classes between them"
 
 
-def _bad(examples: Examples, crop_bottom: int) -> Iterator[str]:
-    bad = find_bad(examples, crop_bottom=crop_bottom)
+def _bad(found: Mapping[str, Examples], config: TrainConfig) -> Iterator[str]:
+    """Which pictures cannot be decoded, and the splits in which they are too many for a run."""
+    examples = reduce(joined, found.values())
+    bad = find_bad(examples, crop_bottom=config.crop_bottom)
     yield f"{len(bad)} of {len(examples)} pictures cannot be decoded"
     for i in list(bad)[:_NAMED]:
         yield f"  {examples.names[i]}: {bad[i]}"
     if len(bad) > _NAMED:
         yield f"  and {len(bad) - _NAMED} more"
-    if len(bad) > MOST_BAD * len(examples):
-        yield f"a run stops where more than {MOST_BAD:.0%} are bad; mend or remove them"
+    begin = 0
+    for split, part in found.items():
+        count = sum(begin <= i < begin + len(part) for i in bad)
+        rule = broken_rule(count, len(part), config)
+        if rule:
+            yield f"a run stops: {count} of {len(part)} in {split} are bad; {rule}"
+        begin += len(part)

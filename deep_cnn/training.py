@@ -454,8 +454,10 @@ class _Run:
             way = resume if last.exists() else "the same command"
             _LOGGER.warning("Interrupted; go on with: %s", way)
         if result.stop_reason:
-            reason = {k: v for k, v in asdict(result.stop_reason).items() if v is not None}
-            _LOGGER.info("Stopped early: %s", reason)
+            told = asdict(result.stop_reason)
+            rule = told.pop("rule")
+            numbers = " ".join(f"{name}={v:g}" for name, v in told.items() if v is not None)
+            _LOGGER.info("Stopped early by %s %s", rule, numbers)
 
 
 def shown(metrics: Mapping[str, float]) -> str:

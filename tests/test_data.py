@@ -12,6 +12,7 @@ from PIL import Image
 from deep_cnn.data.images import (
     AUGMENTS,
     SHAPES,
+    UNSHAPED,
     centre,
     decode,
     random_crop,
@@ -234,7 +235,7 @@ def test_what_is_random_belongs_to_seed_epoch_and_name(pre: str, channels: int) 
     assert torch.equal(one, loaded([[6, 1], [2, 3, 4], [5, 0, 7]], workers=2))
     assert not torch.equal(one, loaded([list(range(8))], epoch=2))
     assert one.shape == (8, channels, 28, 28)
-    if pre != "augment":
-        kept = [to_array(centre(decode(picture), form), channels) for picture in pictures]
+    if pre not in UNSHAPED:
+        kept = [to_array(SHAPES[pre](decode(picture), form), channels) for picture in pictures]
         shaped = np.stack(kept)[::-1], np.arange(8)[::-1]
         assert torch.equal(one, loaded([list(range(8))], shaped=shaped))

@@ -256,6 +256,9 @@ def test_votes_between_test_pictures_are_judged(
     (folder / "votes.tsv").write_text((folder / "votes.tsv").read_text().replace("equal", "both"))
     assert main(["--test_net=outputs/models/r.pt"]) == 2
     assert "votes.tsv line 6: choice 'both' is unknown" in capsys.readouterr().err
+    (folder / "votes.tsv").write_text((folder / "votes.tsv").read_text().replace("left", "l", 1))
+    assert main([f"--data_dir={folder}", "--dry_run"]) == 0
+    assert "votes.tsv line 1: no column left (it has _id, choice, l," in capsys.readouterr().out
 
 
 def text(change: Callable[[str], str]) -> Callable[[Path], None]:

@@ -47,7 +47,7 @@ def test_scores(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert [int(count) for count in bars] == [6] * 10
     bad = re.findall(r"(?m)^  (p\d+).png: (empty file|missing)$", out)
     assert "26 of 60 pictures cannot be decoded" in out
-    assert "a run stops where more than 5% are bad" in out
+    assert re.search(r"a run stops: \d+ of \d+ in train are bad; at most 5 % may be\n", out)
     assert len(bad) == 20
     assert "  and 6 more\n" in out
     short = described(capsys, f"--data_dir={folder}", "--crop_bottom=40")
@@ -87,3 +87,10 @@ def test_who_would_train_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[s
     (folder / "scores.csv").write_text("\n".join(["image,score", *lines]))
     assert main([f"--data_dir={folder}", "--dry_run"]) == 2
     assert "there is nothing to learn" in capsys.readouterr().err
+    (folder / "scores.csv").write_text("image,score\np000.png,1\np001.png,2\np002.png,4\n")
+    (folder / "p002.png").write_bytes(b"")
+    assert main([f"--data_dir={folder}", "--dry_run", "--test_split=0.9", "--strict_data"]) == 2
+    out, err = capsys.readouterr()
+    assert sum(numbers(out, "pictures")) == 3
+    assert "are bad; --strict_data allows none" in out
+    assert "the train split has " in err

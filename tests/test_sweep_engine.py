@@ -269,7 +269,7 @@ def test_damaged_state_files_cost_at_most_their_trial(
 @pytest.mark.parametrize(
     ("text", "words", "message"),
     [
-        (GRID.replace("deep_cnn", "train"), (), "foreign programs are not run yet"),
+        (GRID.replace("deep_cnn", "train"), (), "the command does not run deep_cnn"),
         (GRID.replace("grid", "custom"), (), "method custom runs on W&B's scheduler only"),
         (
             GRID.replace("grid", "random").replace("[0.1, 0.01]", "[0.1]").replace(
@@ -393,4 +393,6 @@ def test_bayes_learns_repeats_and_stops_at_its_target(tmp_path: Path, here: Comm
     assert rows[0] == rows[1]
     assert len(rows[0]) == 13
     write(tmp_path, text.replace("minimize", "minimize, target: 100.0"), "t.yaml")
-    assert "1 of 1 trials are over" in here("sweep", "t.yaml").stdout
+    said = here("sweep", "t.yaml").stdout
+    assert "1 of 1 trials are over" in said
+    assert "the target 100 is reached: no new trial is begun" in said

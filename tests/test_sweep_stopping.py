@@ -84,4 +84,4 @@ def test_a_sweep_stops_hopeless_runs_and_says_why(tmp_path: Path, here: Command)
     result = json.loads((tmp_path / f"outputs/results/{run}.json").read_text())
     assert (result["state"], result["stop_reason"]) == ("stopped", reason)
     log = (tmp_path / f"outputs/logger/{run}.log").read_text()
-    assert "Stopped early: {'rule': 'hyperband'" in log
+    assert "Stopped early by hyperband band=3 value=" in log

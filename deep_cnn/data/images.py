@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -113,15 +114,17 @@ def random_crop(image: Image.Image, form: InputFormat, random: np.random.Generat
     return image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if flip else image
 
 
+# torchvision's transforms, made of its module, which is imported when the first one is used.
+_CHANGES: Mapping[str, Callable[[Any], Callable[[Image.Image], Image.Image]]] = {
+    "trivial": lambda t: t.TrivialAugmentWide(interpolation=t.InterpolationMode.BILINEAR),
+    "randaug": lambda t: t.RandAugment(interpolation=t.InterpolationMode.BILINEAR),
+    "colour": lambda t: t.ColorJitter(0.4, 0.4, 0.4, 0.1),
+}
+
+
 @cache
-def _changes() -> Mapping[str, Callable[[Image.Image], Image.Image]]:
-    transforms = torchvision().transforms
-    bilinear = transforms.InterpolationMode.BILINEAR
-    return {
-        "trivial": transforms.TrivialAugmentWide(interpolation=bilinear),
-        "randaug": transforms.RandAugment(interpolation=bilinear),
-        "colour": transforms.ColorJitter(0.4, 0.4, 0.4, 0.1),
-    }
+def _change_called(name: str) -> Callable[[Image.Image], Image.Image]:
+    return _CHANGES[name](torchvision().transforms)
 
 
 def _change(
@@ -131,7 +134,7 @@ def _change(
     # torchvision draws from torch's global generator, which is the dropout's.
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(int(random.integers(2**63)))
-        image = _changes()[name](image)
+        image = _change_called(name)(image)
     flip = random.random() < 0.5
     return image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if flip else image
 
@@ -150,7 +153,7 @@ SHAPES: dict[str, Shape] = {
 }
 AUGMENTS: dict[str, Augment] = {
     "augment": random_crop,
-    **{name: partial(_change, name) for name in ("trivial", "randaug", "colour")},
+    **{name: partial(_change, name) for name in _CHANGES},
 }
 # These take the whole picture, which is decoded each time; the others one that has its shape.
 UNSHAPED = ("augment",)

@@ -179,7 +179,7 @@ def _torchvision_backbone(name: str, weights: str) -> Backbone:
     network = models.get_model(name, weights=None, **_arguments(name, form))
     features = _cut(network)
     if weights == "imagenet":
-        load_weights(network, name, file)
+        load_weights(network, name, file, fetched=True)
     return Backbone(network, features, form)
 
 
@@ -246,8 +246,11 @@ def hash_in(url: str) -> str | None:
     return found[1] if found else None
 
 
-def load_weights(trunk: nn.Module, name: str, file: Path) -> None:
-    """Put a file's weights into the trunk of `name`; WeightsError unless all fit and are finite."""
+def load_weights(trunk: nn.Module, name: str, file: Path, *, fetched: bool = False) -> None:
+    """Put a file's weights into the trunk of `name`; WeightsError unless all fit and are finite.
+
+    `fetched` says that they are torchvision's, which can be had again.
+    """
     try:
         content = torch.load(file, map_location="cpu", weights_only=True)
     except FileNotFoundError:
@@ -255,9 +258,10 @@ def load_weights(trunk: nn.Module, name: str, file: Path) -> None:
             f"--weights={file} does not exist; use imagenet, none or a file"
         ) from None
     except Exception as error:  # Damaged bytes make the reader fail in a dozen ways.
+        way = f"python -m deep_cnn fetch --model={name} replaces it"
         raise WeightsError(
-            f"--weights={file} is not a file of weights that torch saved, or damaged; replace it"
-            f" (python -m deep_cnn fetch --model={name} does so with torchvision's)"
+            f"--weights={file} is not a file of weights that torch saved, or damaged;"
+            f" {way if fetched else 'name another, or use imagenet or none'}"
         ) from error
     wrong = _load(trunk, content)
     if wrong:

@@ -78,7 +78,7 @@ class SweepServer:
         except (CommError, AuthenticationError, ValueError, OSError) as error:
             raise ConfigError(
                 f"the sweep {self.path} cannot be had ({redacted(str(error), access)}); check"
-                " ENTITY/PROJECT/SWEEP_ID and WB_KEY"
+                " ENTITY/PROJECT/SWEEP_ID, WB_KEY and the network"
             ) from None
         self.entity: str | None = self.api.settings["entity"]
         self.content: Mapping[str, Any] = yaml.safe_load(found["config"]) or {}

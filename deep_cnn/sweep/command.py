@@ -23,7 +23,7 @@ from deep_cnn.sweep.search import first_points
 from deep_cnn.sweep.space import Point, identity, plain
 from deep_cnn.sweep.spec import SweepSpec
 from deep_cnn.tracking.access import Access, access_of
-from deep_cnn.words import split_argv
+from deep_cnn.words import flag_name, split_argv
 
 _SYNC = re.compile(r"with: (wandb sync(?: --include-online)?) (.+)$", re.MULTILINE)
 _SEED = Flag("seed", int, 0, "", "seed of the search", low=0)
@@ -236,7 +236,8 @@ def _agent_access(path: str) -> Access:
             f"WANDB_MODE={mode}: an agent asks its server what to run; unset it, or run the file"
             " here: python -m deep_cnn sweep FILE"
         )
-    access = access_of(True, {**os.environ, **dict(zip(names, place, strict=True))})
+    environ = {**os.environ, **dict(zip(names, place, strict=True))}
+    access = access_of(True, environ, needed_by="an agent")
     assert access is not None, "it is an error where W&B was asked for"
     return access
 
@@ -245,12 +246,17 @@ def _say(swept: Swept, spec: SweepSpec, command: str) -> int:
     over = sum(trial.over for trial in swept.trials)
     name = spec.metric.name if spec.metric else "loss"
     print(f"{spec.name}: {over} of {len(swept.trials)} trials are over")
-    best = best_trials(spec, swept.trials)[:_BEST_SHOWN]
+    valued = best_trials(spec, swept.trials)
+    best = valued[:_BEST_SHOWN]
     if best:
         print(f"{'trial':>6}  {name:<12}  run")
     for trial in best:
         value = float((trial.outcome or {})["value"])
         print(f"{trial.number:>6}  {value:<12.6g}  {trial.run_name}")
+    if len(valued) > len(best):
+        print(f"and {len(valued) - len(best)} more, in sweeps/{safe_name(spec.name)}/trials.csv")
+    if best and spec.metric and spec.metric.reached((best[0].outcome or {})["value"]):
+        print(f"the target {spec.metric.target:g} is reached: no new trial is begun")
     return _say_left(swept, command)
 
 
@@ -277,6 +283,10 @@ def _parse(verb: str, words: list[str]) -> tuple[str, dict[str, Any]]:
     # -n 50, -n50 and -n=50 are what people type for --n=50.
     words = [re.sub(r"^-n=?(\d+)$", r"--n=\1", word) for word in words]
     words = ["--n" if word == "-n" else word for word in words]
+    for flag in (flag_name(word[2:].partition("=")[0]) for word in words if word[:2] == "--"):
+        if flag in flags().keys() - known.keys():
+            way = f"in the file it is {flag}: {{value: ...}} under parameters"
+            raise ConfigError(f"--{flag} is a flag of a run, not of {verb}; {way}")
     given = split_argv(words, known, files)
     if len(files) != 1:
         example = "ENTITY/PROJECT/SWEEP_ID" if verb == "agent" else "sweeps/lr.yaml"

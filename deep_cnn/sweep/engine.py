@@ -21,7 +21,7 @@ from deep_cnn.sweep.job import NO_ROOM, Job
 from deep_cnn.sweep.process import default_workers, threads_each, warm_context
 from deep_cnn.sweep.search import first_points
 from deep_cnn.sweep.space import Point, identity, plain
-from deep_cnn.sweep.spec import SweepSpec
+from deep_cnn.sweep.spec import OUR_COMMAND, SweepSpec
 from deep_cnn.sweep.store import LEASE, FolderStore, Trial
 
 _PAUSE = 0.2
@@ -117,8 +117,8 @@ def _store(out: Path, name: str, retries: int) -> FolderStore:
 def _check_runnable(spec: SweepSpec, file: Path, count: int | None) -> None:
     if not spec.ours:
         raise SpecError(
-            f"{file}: the command does not run deep_cnn, and foreign programs are not run yet;"
-            " check and sample plan the search of any sweep file"
+            f"{file}: the command does not run deep_cnn; write {OUR_COMMAND} (the search of other"
+            " programs is planned by check and sample, but not run)"
         )
     if spec.method == "custom":
         raise SpecError(

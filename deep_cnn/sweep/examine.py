@@ -8,12 +8,13 @@ from typing import Any
 
 from deep_cnn.errors import SpecError, nearest
 from deep_cnn.sweep import space
-from deep_cnn.sweep.flag_faults import leaf_flag, run_faults, value_faults
+from deep_cnn.sweep.flag_faults import leaf_flag, metric_faults, run_faults, value_faults
 from deep_cnn.sweep.reading import Document, Finding, Unreadable, Where
 from deep_cnn.sweep.space import Domain
 from deep_cnn.sweep.spec import (
     DEFAULT_COMMAND,
     METHODS,
+    OUR_COMMAND,
     Hyperband,
     Metric,
     SweepSpec,
@@ -181,7 +182,7 @@ class _Examination:
             words = tuple(program if word == "${program}" else word for word in words)
         ours = program_end(words) > 0
         if "${program}" in words and not program:
-            self._note(("command",), "no program: the command needs one to run")
+            self._note(("command",), f"no program to run; for deep_cnn write {OUR_COMMAND}")
         for i, word in enumerate(words):
             macro = re.fullmatch(r"\$\{([^}:]*)\}", word)
             if macro and macro[1] not in _MACROS:
@@ -470,12 +471,12 @@ class _Examination:
         """What only deep_cnn can know."""
         if not any(word.startswith(_ARGUMENTS) for word in self.command):
             self._wrong(("command",), "command has no ${args}: every run would be the same; add it")
-        # The second one's are looked for only where the first has none.
-        for faults in (value_faults(spec, self.content, self.where), run_faults(spec, self.where)):
-            for where, text in faults:
-                self._wrong(where, text)
-            if any(finding.fault for finding in self.findings):
-                return
+        faults = list(value_faults(spec, self.content, self.where))
+        # Only legal values make configurations.
+        legal = not faults and not any(finding.fault for finding in self.findings)
+        faults += run_faults(spec, self.where) if legal else metric_faults(spec)
+        for where, text in faults:
+            self._wrong(where, text)
 
 
 def _keys_of(distribution: str) -> Mapping[str, Any]:

@@ -1,7 +1,7 @@
 """Faults of a sweep file that only deep_cnn can know: its flags, their values, its metrics."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from deep_cnn import names
@@ -33,24 +33,24 @@ def value_faults(spec: SweepSpec, content: Content, places: Places) -> Faults:
     known = flags()
     for name, domain in spec.space.items():
         leaf = leaf_flag(name)
-        text: str | None
         if leaf not in known:
-            text = f"parameter {leaf} is no flag of deep_cnn; {nearest(leaf, known)}"
+            texts = [f"parameter {leaf} is no flag of deep_cnn; {nearest(leaf, known)}"]
         elif leaf in _NOT_SEARCHED:
-            text = f"{leaf} {_NOT_SEARCHED[leaf]}"
+            texts = [f"{leaf} {_NOT_SEARCHED[leaf]}"]
         else:
             values = _some_values(domain, _at(content, places[name]))
-            text = _refused(name, known[leaf], domain, values, spec.method)
-        if text:
+            texts = _refused(name, known[leaf], domain, values, spec.method)
+        for text in texts:
             yield places[name], text
 
 
 def run_faults(spec: SweepSpec, places: Places) -> Faults:
-    """A configuration that cannot run, and a metric that is never logged."""
-    tasks = set()
+    """A configuration that cannot run, or that never logs the metric."""
+    logged = set()
     for point in first_points(spec, 0, _TRIED):
         try:
-            tasks.add(spec.config(point).task)
+            config = spec.config(point)
+            logged.add((config.task, config.train_on))
         except DataError:  # The data may be on another machine.
             continue
         except DeepCnnError as error:
@@ -60,16 +60,23 @@ def run_faults(spec: SweepSpec, places: Places) -> Faults:
             named = {leaf_flag(name): where for name, where in places.items()}
             where = named.get(begin[1] if begin else "", ("command",))
             yield where, f"the configuration {shown} cannot run: {error}"
-            return
-    tasks = tasks or set(names.TASKS)
-    legal = {
-        f"{logged}_{split}"
-        for task in tasks
-        for logged in ("loss", *names.TASKS[task].metrics)
-        for split in ("train", "val")
-    } | {f"best_{names.TASKS[task].watch}" for task in tasks}
+            logged = set()
+            break
+    yield from metric_faults(spec, logged)
+
+
+def metric_faults(spec: SweepSpec, runs: Iterable[tuple[str, str]] = ()) -> Faults:
+    """A metric that none of `runs`, (task, train_on) each, logs; without them, no run."""
+    runs = set(runs) or {(task, "train") for task in names.TASKS}
+    legal: set[str] = set()
+    for task, train_on in runs:
+        splits = ("train", "val") if train_on == "train" else ("train",)
+        legal |= {f"{m}_{s}" for m in ("loss", *names.TASKS[task].metrics) for s in splits}
+        legal |= {f"best_{names.TASKS[task].watch}"} if "val" in splits else set()
     if spec.metric and spec.metric.name not in legal:
-        text = f"metric {spec.metric.name} is never logged by {'/'.join(sorted(tasks))}"
+        who = "/".join(sorted({task for task, _ in runs}))
+        who += "" if any(train_on == "train" for _, train_on in runs) else " on train+val"
+        text = f"metric {spec.metric.name} is never logged by {who}"
         yield ("metric", "name"), f"{text}; {nearest(spec.metric.name, legal)}"
 
 
@@ -96,14 +103,16 @@ def _some_values(domain: Domain, given: Content) -> list[Any]:
     return values + (list(domain.grid[:3]) if domain.grid is not None else [])
 
 
-def _refused(name: str, flag: Flag, domain: Domain, values: list[Any], method: str) -> str | None:
+def _refused(name: str, flag: Flag, domain: Domain, values: list[Any], method: str) -> list[str]:
+    """Every value of a list that the flag refuses, or the first one in a range."""
     quantised = domain.distribution.startswith("q_") and method != "grid"
     if flag.kind is int and quantised and isinstance(values[0], float):
         text = f"{name}: q is not written as a whole number, so values are floats such as"
-        return f"{text} {values[1]}; write q: 1 or the like"
+        return [f"{text} {values[1]}; write q: 1 or the like"]
+    found = []
     for value in values:
         try:
             flag.check(flag.parse(str(value)))
         except DeepCnnError as error:
-            return str(error)
-    return None
+            found.append(str(error))
+    return found if domain.distribution.startswith("categorical") else found[:1]

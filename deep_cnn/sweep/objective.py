@@ -150,11 +150,8 @@ def watched_metric(spec: SweepSpec, task: str) -> Metric:
 
 def target_reached(spec: SweepSpec, trials: Sequence[Trial]) -> bool:
     """Whether a trial is as good as the metric's target, so that no new one is begun."""
-    if spec.metric is None or spec.metric.target is None:
-        return False
-    sign = -1 if spec.metric.goal == "maximize" else 1
     values = [t.outcome["value"] for t in trials if t.outcome and t.outcome["value"] is not None]
-    return any(sign * value <= sign * spec.metric.target for value in values)
+    return spec.metric is not None and any(map(spec.metric.reached, values))
 
 
 def outcome(result: RunResult, spec: SweepSpec) -> Mapping[str, Any]:

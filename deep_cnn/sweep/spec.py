@@ -14,6 +14,8 @@ from deep_cnn.words import split_argv
 # No run logs as many values.
 _MOST_VALUES = 1e9
 DEFAULT_COMMAND = ("${env}", "${interpreter}", "${program}", "${args}")
+# What a file says to run deep_cnn.
+OUR_COMMAND = 'command: ["${env}", python, -m, deep_cnn, "${args}"]'
 METHODS = ("grid", "random", "bayes", "custom")
 
 
@@ -25,6 +27,12 @@ class Metric:
     goal: str = "minimize"
     target: float | None = None
     impute: str = "worst"
+
+    def reached(self, value: float) -> bool:
+        """Whether a value is as good as the target; where there is none it never is."""
+        if self.target is None:
+            return False
+        return value >= self.target if self.goal == "maximize" else value <= self.target
 
 
 @dataclass(frozen=True, slots=True)

@@ -105,14 +105,14 @@ class FolderStore(TrialStore):
             known = _read(path) or wanted
         if known["seed"] != seed:
             raise SpecError(
-                f"{path}: this sweep has --seed={known['seed']}, not {seed}; keep it, or give the"
-                " file another name:"
+                f"{path}: this sweep has --seed={known['seed']}, not {seed}; keep it, or begin a"
+                " new one: another name: in the file"
             )
         changed = _changes(known["content"], wanted["content"])
         if changed:
             raise SpecError(
                 f"{path}: the sweep file has changed since the sweep began ({', '.join(changed)});"
-                " change it back, or give the file another name:"
+                " change it back, or begin a new one: another name: in the file"
             )
         write_text(path, json.dumps(wanted, indent=2, sort_keys=True))
 

@@ -29,6 +29,7 @@ _STUDIES = {
 _SIGMA = "trueskill.stds.-1"
 # The location id in the name of a picture, and the place that may follow.
 _ID = re.compile(r"(?<![0-9a-f])([0-9a-f]{24})(?![0-9a-f])_*(.*)", re.IGNORECASE)
+_OF_A_VOTE = ("choice", "left", "right")
 _CHOICES = {"left": 1, "right": -1, "equal": 0}
 # Streets of 400 x 300 pixels have 20 kB and more, Google's grey tile with a line of text has a
 # few. Copies of another size have other sizes, so half of what is usual counts, too.
@@ -65,6 +66,7 @@ def read_place_pulse(root: Path, options: Mapping[str, Any]) -> Examples:
         way = "lower --min_votes" if few else "the location id belongs in the name of a picture"
         raise DataError(f"{root}: {text}; {way}")
     _LOGGER.info("Place Pulse, %s: %s", options["study"], text)
+    _check_votes(root / "votes.tsv")
     names = tuple(pictures[i] for i in ids)
     keys = _cities(names, [scores[i].place for i in ids]) if options["group"] == "city" else ids
     return Examples(
@@ -88,7 +90,7 @@ def judge_votes(
     """
     places = {_location(name)[0]: i for i, name in enumerate(examples.names)}
     votes = []
-    for line, row in _rows(path, study, ("choice", "left", "right")):
+    for line, row in _rows(path, study, _OF_A_VOTE):
         if row["choice"] not in _CHOICES:
             known = "left, right and equal are known"
             raise DataError(f"{path} line {line}: choice {row['choice']!r} is unknown; {known}")
@@ -106,6 +108,15 @@ def judge_votes(
         "votes_test": float(len(votes) - ties),
         "ties_test": float(ties),
     }
+
+
+def _check_votes(path: Path) -> None:
+    """Say before training what else would be said when --test_net reads the votes."""
+    if path.is_file():
+        try:
+            _header(path, read_rows(path, "\t"), _OF_A_VOTE)
+        except DataError as error:
+            _LOGGER.warning("%s; as it is --test_net will fail", error)
 
 
 @read_once
@@ -141,15 +152,20 @@ def _rows(path: Path, study: str, needed: Sequence[str]) -> Iterator[tuple[int, 
     """(line, {column: text}) of the rows of a study."""
     wanted = _study_id(study)
     rows = read_rows(path, "\t")
+    columns = _header(path, rows, needed)
+    at = columns.index("study_id")
+    for line, cells in rows:
+        if cells[at] == wanted:
+            yield line, dict(zip(columns, cells, strict=True))
+
+
+def _header(path: Path, rows: Iterator[tuple[int, list[str]]], needed: Sequence[str]) -> list[str]:
     _, columns = next(rows)
     for name in ("study_id", *needed):
         if name not in columns:
             way = "separate them by tabs" if len(columns) == 1 else "take the file as released"
             raise DataError(f"{path} line 1: no column {name} (it has {listed(columns)}); {way}")
-    at = columns.index("study_id")
-    for line, cells in rows:
-        if cells[at] == wanted:
-            yield line, dict(zip(columns, cells, strict=True))
+    return columns
 
 
 def _study_id(study: str) -> str:

@@ -25,7 +25,8 @@ _DEFAULT_PROJECT = "deep_cnn"
 # What `wandb login` writes where no server of one's own is named.
 _DEFAULT_HOSTS = ("api.wandb.ai", "api.forge.coreweave.com")
 _SHORTEST_KEY = 40
-_HOW = "set WB_KEY, WB_PROJECT and WB_USER, or use --wandb=False"
+_HOW = "set WB_KEY, WB_PROJECT and WB_USER"
+_OR_WITHOUT = ", or use --wandb=False"
 # What W&B refuses in a project's name, and spaces, which its sweep commands cannot pass on.
 _BAD_PROJECT = re.compile(r"[/\\#?%:\s]")
 
@@ -49,8 +50,14 @@ def find_access(config: TrainConfig) -> Access | None:
     return access_of(config.wandb, os.environ)
 
 
-def access_of(wanted: bool | None, environ: Mapping[str, str]) -> Access | None:
-    """As `find_access`, for the value of --wandb and an environment."""
+def access_of(
+    wanted: bool | None, environ: Mapping[str, str], *, needed_by: str | None = None
+) -> Access | None:
+    """As `find_access`, for the value of --wandb and an environment.
+
+    `needed_by` is what insists on W&B in the place of a flag that could be left out.
+    """
+    without = "" if needed_by else _OR_WITHOUT
     if wanted is False:
         return None
     mode = environ.get("WANDB_MODE", "").lower()
@@ -60,7 +67,7 @@ def access_of(wanted: bool | None, environ: Mapping[str, str]) -> Access | None:
     found = {name: _first(environ, *names) for name, names in _NAMES.items()}
     if mode in ("offline", "dryrun"):
         project = found["project"] or _DEFAULT_PROJECT
-        return _sound(Access(project, found["entity"], offline=True, insist=bool(wanted)))
+        return _sound(Access(project, found["entity"], offline=True, insist=bool(wanted)), without)
     given = [name for name in _OURS if environ.get(name)]
     missing = [ours for ours, standard in _NAMES.values() if not _first(environ, ours, standard)]
     if "WB_KEY" in missing and _in_netrc(environ):
@@ -71,12 +78,13 @@ def access_of(wanted: bool | None, environ: Mapping[str, str]) -> Access | None:
         missing = []  # W&B's own login: it knows the user, and a project has a default.
     if not missing:
         project = found["project"] or _DEFAULT_PROJECT
-        return _sound(Access(project, found["entity"], found["key"], insist=bool(wanted)))
+        return _sound(Access(project, found["entity"], found["key"], insist=bool(wanted)), without)
     if wanted:
-        raise ConfigError(f"--wandb=True, but {_listed(missing)} not set; {_HOW}")
+        who = f"{needed_by} needs W&B" if needed_by else "--wandb=True"
+        raise ConfigError(f"{who}, but {_listed(missing)} not set; {_HOW}{without}")
     if given or asked:
         text = "W&B: %s not set, the numbers go to files; %s"
-        _LOGGER.warning(text, _listed(missing), _HOW)
+        _LOGGER.warning(text, _listed(missing), f"{_HOW}{_OR_WITHOUT}")
     else:
         _LOGGER.info("W&B: WB_KEY, WB_PROJECT and WB_USER are not set, the numbers go to files")
     return None
@@ -90,13 +98,13 @@ def _listed(missing: list[str]) -> str:
     return f"{' and '.join(missing)} {'are' if len(missing) > 1 else 'is'}"
 
 
-def _sound(access: Access) -> Access | None:
+def _sound(access: Access, without: str) -> Access | None:
     """`access`, unless W&B would refuse what it says."""
     fault = _fault(access)
     if fault is None:
         return access
     if access.insist:
-        raise ConfigError(f"{fault}; mend it, or use --wandb=False")
+        raise ConfigError(f"{fault}; mend it{without}")
     _LOGGER.warning("W&B: %s; the numbers go to files", fault)
     return None
 

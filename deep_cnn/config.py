@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -167,6 +168,8 @@ class TrainConfig:
             known[name].check(value)
         defaults = _defaults(self.task, self.data_path)
         self._set("options", {k: self.options.get(k, defaults[k]) for k in task.options})
+        if self.task == "perception" and is_place_pulse(self.data_path):
+            study_id(self.options["study"])
         if self.weights == "imagenet" and self.model in names.NOT_PRETRAINED:
             raise ConfigError(f"--model={self.model} has no ImageNet weights; add --weights=none")
         if self.model == "lenet" and self.batch_size == 1:
@@ -335,6 +338,19 @@ def is_place_pulse(folder: Path) -> bool:
     # Path's own fails for a name that is too long.
     there = [os.path.isfile(folder / name) for name in ("scores.csv", "qscores.tsv")]  # noqa: PTH113
     return there == [False, True]
+
+
+def study_id(study: str) -> str:
+    """The id of a study of Place Pulse 2.0, by a name or itself; ConfigError."""
+    plain = study.lower().replace("_", " ").replace("-", " ")
+    for known, called in names.STUDIES.items():
+        if plain in called:
+            return known
+    if re.fullmatch("[0-9a-f]{24}", plain):
+        return plain
+    known_names = [called[0] for called in names.STUDIES.values()]
+    text = f"--study={study} is no study of Place Pulse"
+    raise ConfigError(f"{text}; {choose_from(study, known_names)}")
 
 
 def _defaults(task: str, folder: Path) -> dict[str, Any]:

@@ -30,6 +30,15 @@ class TaskNames:
     defaults: Mapping[str, Any] = field(default_factory=dict)
 
 
+# The studies of Place Pulse 2.0: what people call them, the released name first.
+STUDIES: Mapping[str, tuple[str, ...]] = {
+    "50a68a51fdc9f05596000002": ("safer", "safe", "safety"),
+    "50f62c41a84ea7c5fdd2e454": ("livelier", "lively"),
+    "50f62c68a84ea7c5fdd2e456": ("more boring", "boring"),
+    "50f62cb7a84ea7c5fdd2e458": ("wealthier", "wealthy", "wealth"),
+    "50f62ccfa84ea7c5fdd2e459": ("more depressing", "depressing"),
+    "5217c351ad93a7d3e7b07a64": ("more beautiful", "beautiful", "beauty"),
+}
 REGRESSION_METRICS = ("mae", "rmse", "r2", "pearson", "spearman", "kendall")
 CLASSIFICATION_METRICS = ("precision@1", "precision@5")
 REGRESSION_OPTIONS = {

@@ -137,7 +137,9 @@ class _Run:
         self.unsaved: dict[str, Any] | None = None
         self.unsaved_best: dict[str, Any] | None = None
         self.saved = -math.inf
-        self.history = [EpochRecord(**row) for row in content["history"]] if content else []
+        # As a checkpoint has it: of a thousand epochs each is put into words once.
+        self.rows: list[dict[str, Any]] = list(content["history"]) if content else []
+        self.history = [EpochRecord(**row) for row in self.rows]
         self.best = Best(**content["best"]) if content and content["best"] else None
         self.epoch: int = content["epoch"] if content else config.initial_epoch
         self.started = time.monotonic() - (content["seconds"] if content else 0.0)
@@ -339,6 +341,7 @@ class _Run:
         """Trackers first, then the checkpoint: what a kill in between loses is done again."""
         known = TASKS[self.config.task]
         self.history.append(record)
+        self.rows.append(asdict(record))
         self.epoch += 1
         value = record.metrics.get(known.watch, math.nan)
         sign = 1 if known.goal == "minimize" else -1
@@ -386,7 +389,7 @@ class _Run:
             "epoch": self.epoch,
             "random": random_states(),
             "data": self.digest,
-            "history": [asdict(record) for record in self.history],
+            "history": list(self.rows),
             "best": asdict(self.best) if self.best else None,
             "seconds": time.monotonic() - self.started,
             "tracking": dict(self.tracker.kept),

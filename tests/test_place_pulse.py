@@ -134,7 +134,7 @@ def test_a_picture_is_found_by_the_id_in_its_name(tmp_path: Path, name: str) -> 
 @pytest.mark.parametrize(
     ("study", "value"),
     [("safer", score(5)), ("safety", score(5)), ("Safe", score(5)), (SAFER, score(5)),
-     ("more boring", 35), ("more_boring", 35), ("boring", 35), (BORING, 35)],
+     ("more boring", 35), ("more_boring", 35), ("more-boring", 35), ("boring", 35), (BORING, 35)],
 )  # fmt: skip
 def test_a_study_has_many_names(tmp_path: Path, study: str, value: float) -> None:
     found = read(make_place_pulse(tmp_path, 12), study=study)
@@ -157,6 +157,19 @@ def test_what_has_no_partner_or_no_imagery_is_left_out_and_counted(
     assert len(found) == 40 - 1 - 8
     assert not [name for name in found if location(7) in name or location(5) in name]
     assert len(read(folder, no_imagery="keep")) == 40
+    kept = [location(i) for i in (7, 8, 9)]
+    for path in (folder / "images").iterdir():  # What follows a JPEG is no part of it.
+        size = 11_500 if any(i in path.name for i in kept) else 20_000
+        path.write_bytes(path.read_bytes().ljust(size, b"\0"))
+    assert len(read(folder)) == 40 - 3
+
+
+def test_a_row_without_a_score_has_none(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = make_place_pulse(tmp_path / "data")
+    text(lambda t: t.replace("\t17.0\t", "\t\t"))(folder)
+    caplog.set_level(logging.INFO)
+    assert len(read(folder)) == 39
+    assert "1 pictures without a score, 0 scores" in caplog.text
 
 
 def test_weights_are_one_over_the_variance(tmp_path: Path) -> None:
@@ -238,6 +251,7 @@ def test_votes_between_test_pictures_are_judged(
     votes = [("left", ids[1], ids[0], SAFER), ("right", ids[0], ids[2], SAFER),
              ("left", ids[0], ids[2], SAFER), ("left", ids[0], ids[2], SAFER),
              ("equal", ids[3], ids[4], SAFER), ("left", ids[0], train, SAFER),
+             ("left", ids[3], ids[3], SAFER),
              ("left", ids[0], location(999), SAFER), ("left", ids[0], ids[1], BORING)]  # fmt: skip
     rows = [[f"{n:024x}", *vote, "2013-01-01 00:00:00", "v"] for n, vote in enumerate(votes)]
     columns = ("_id", "choice", "left", "right", "study_id", "timestamp", "voter_uniqueid")
@@ -259,6 +273,17 @@ def test_votes_between_test_pictures_are_judged(
     (folder / "votes.tsv").write_text((folder / "votes.tsv").read_text().replace("left", "l", 1))
     assert main([f"--data_dir={folder}", "--dry_run"]) == 0
     assert "votes.tsv line 1: no column left (it has _id, choice, l," in capsys.readouterr().out
+
+
+def test_check_knows_the_studies(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = make_place_pulse(tmp_path / "data")
+    lines = ["method: grid", "parameters:", f"  data_dir: {{value: {folder}}}",
+             "  study: {values: [safer, clean]}",
+             'command: [python, -m, deep_cnn, "${args}"]']  # fmt: skip
+    (tmp_path / "s.yaml").write_text("\n".join(lines))
+    assert main(["check", str(tmp_path / "s.yaml")]) == 2
+    assert "line 4: " in (err := capsys.readouterr().err)
+    assert "--study=clean is no study of Place Pulse" in err
 
 
 def text(change: Callable[[str], str]) -> Callable[[Path], None]:

@@ -6,6 +6,7 @@ import socket
 import sys
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
@@ -63,9 +64,16 @@ class Network(nn.Module):
 
     def train(self, mode: bool = True) -> "Network":
         """Set training mode; what is frozen stays in evaluation mode."""
-        super().train(mode)
-        for part in self._resting:
-            part.eval()
+        if not self.frozen:
+            super().train(mode)
+            for part in self._resting:
+                part.eval()
+            return self
+        # A trunk has hundreds of modules, and a frozen one an epoch of milliseconds.
+        self.training = mode
+        self.head.train(mode)
+        if self.trunk.training:
+            self.trunk.eval()
         return self
 
     def features(self, pictures: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -74,7 +82,8 @@ class Network(nn.Module):
         lower = dtype != torch.float32
         if lower:
             x = x.contiguous(memory_format=torch.channels_last)
-        with torch.autocast(x.device.type, dtype if lower else torch.bfloat16, enabled=lower):
+        # Where nothing is lowered no device needs to know of autocast: meta does not.
+        with torch.autocast(x.device.type, dtype) if lower else nullcontext():
             found: Tensor = self.trunk(x)
         return found.float()
 

@@ -11,29 +11,23 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from deep_cnn.config import study_id
 from deep_cnn.data.listing import SUFFIXES
 from deep_cnn.data.splits import Examples
-from deep_cnn.errors import ConfigError, DataError, choose_from
+from deep_cnn.errors import DataError
 from deep_cnn.metrics import pairwise_accuracy
+from deep_cnn.names import STUDIES
 from deep_cnn.tasks.tables import listed, number, read_once, read_rows
 
 _LOGGER = logging.getLogger("deep_cnn")
-_STUDIES = {
-    "50a68a51fdc9f05596000002": ("safer", "safe", "safety"),
-    "50f62c41a84ea7c5fdd2e454": ("livelier", "lively"),
-    "50f62c68a84ea7c5fdd2e456": ("more boring", "boring"),
-    "50f62cb7a84ea7c5fdd2e458": ("wealthier", "wealthy", "wealth"),
-    "50f62ccfa84ea7c5fdd2e459": ("more depressing", "depressing"),
-    "5217c351ad93a7d3e7b07a64": ("more beautiful", "beautiful", "beauty"),
-}
 _SIGMA = "trueskill.stds.-1"
 # The location id in the name of a picture, and the place that may follow.
 _ID = re.compile(r"(?<![0-9a-f])([0-9a-f]{24})(?![0-9a-f])_*(.*)", re.IGNORECASE)
 _OF_A_VOTE = ("choice", "left", "right")
 _CHOICES = {"left": 1, "right": -1, "equal": 0}
 # Streets of 400 x 300 pixels have 20 kB and more, Google's grey tile with a line of text has a
-# few. Copies of another size have other sizes, so half of what is usual counts, too.
-_TILE, _TILE_PART = 12 * 1024, 0.5
+# few. Where the pictures are smaller copies it is half of what is usual.
+_STREET, _TILE, _TILE_PART = 18 * 1024, 12 * 1024, 0.5
 
 
 class _Score(NamedTuple):
@@ -95,7 +89,7 @@ def judge_votes(
             known = "left, right and equal are known"
             raise DataError(f"{path} line {line}: choice {row['choice']!r} is unknown; {known}")
         pair = [places.get(row[side].lower()) for side in ("left", "right")]
-        if None not in pair:
+        if None not in pair and pair[0] != pair[1]:
             votes.append((*pair, _CHOICES[row["choice"]]))
     left, right, choices = np.array(votes, dtype=np.int64).reshape(-1, 3).T
     ties = int((choices == 0).sum())
@@ -133,6 +127,8 @@ def _read_scores(path: Path, options: Mapping[str, Any]) -> dict[str, _Score]:
             first = lines[location]
             raise DataError(f"{where} {location} is there already, in line {first}; remove one")
         lines[location] = line
+        if not row["trueskill.score"].strip():
+            continue  # A picture without a score.
         sigma = number(row[_SIGMA], where, _SIGMA) if weighted else 1.0
         if sigma <= 0:
             raise DataError(f"{where} {_SIGMA} {sigma:g} is not above 0; correct or remove it")
@@ -150,7 +146,7 @@ def _read_scores(path: Path, options: Mapping[str, Any]) -> dict[str, _Score]:
 
 def _rows(path: Path, study: str, needed: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
     """(line, {column: text}) of the rows of a study."""
-    wanted = _study_id(study)
+    wanted = study_id(study)
     rows = read_rows(path, "\t")
     columns = _header(path, rows, needed)
     at = columns.index("study_id")
@@ -168,22 +164,11 @@ def _header(path: Path, rows: Iterator[tuple[int, list[str]]], needed: Sequence[
     return columns
 
 
-def _study_id(study: str) -> str:
-    plain = study.lower().replace("_", " ")
-    for study_id, words in _STUDIES.items():
-        if plain in words:
-            return study_id
-    if re.fullmatch("[0-9a-f]{24}", plain):
-        return plain
-    known = [words[0] for words in _STUDIES.values()]
-    raise ConfigError(f"--study={study} is no study of Place Pulse; {choose_from(study, known)}")
-
-
 def _studies_in(path: Path) -> list[str]:
     rows = read_rows(path, "\t")
     at = next(rows)[1].index("study_id")
     found = {cells[at] for _, cells in rows}
-    return sorted(_STUDIES.get(study_id, (study_id,))[0] for study_id in found)
+    return sorted(STUDIES.get(study, (study,))[0] for study in found)
 
 
 def _location(name: str) -> tuple[str, str]:
@@ -215,7 +200,8 @@ def _tiles(pictures: Mapping[str, Path]) -> set[str]:
     for location, path in pictures.items():
         with suppress(OSError):  # It will be a bad picture.
             sizes[location] = path.stat().st_size
-    most = min(_TILE, _TILE_PART * float(np.median(list(sizes.values())))) if sizes else 0
+    usual = float(np.median(list(sizes.values()))) if sizes else 0.0
+    most = _TILE if usual >= _STREET else _TILE_PART * usual
     return {location for location, size in sizes.items() if 0 < size <= most}
 
 

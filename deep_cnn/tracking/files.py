@@ -5,11 +5,12 @@ import json
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from io import StringIO
 from logging.handlers import MemoryHandler
 from pathlib import Path
 from typing import Any
 
-from deep_cnn.runs import EpochRecord, RunFiles, RunResult, unwritable, write_csv, write_text
+from deep_cnn.runs import EpochRecord, RunFiles, RunResult, unwritable, write_text
 from deep_cnn.tracking.base import Start, Tracker
 
 _LOGGER = logging.getLogger("deep_cnn")
@@ -50,6 +51,25 @@ def log_to(path: Path) -> Iterator[None]:
         _detach(handler)
 
 
+class _Table:
+    """A CSV file that grows: a whole file at each time, and every row put into words once."""
+
+    def __init__(self, path: Path, columns: Sequence[str]) -> None:
+        self.path, self.columns, self.rows = path, columns, 0
+        self.text = StringIO()
+        self.writer = csv.writer(self.text, lineterminator="\n")
+        self.writer.writerow(columns)
+
+    def add(self, rows: Sequence[Sequence[Any]]) -> None:
+        """Add rows, which the file has after the next `write`."""
+        self.writer.writerows(rows)
+        self.rows += len(rows)
+
+    def write(self) -> None:
+        """Write the file; OutputError."""
+        write_text(self.path, self.text.getvalue())
+
+
 class FileTracker(Tracker):
     """The file logger; `<out_dir>/logger`, `<out_dir>/results`, see the README's list of files."""
 
@@ -61,15 +81,17 @@ class FileTracker(Tracker):
         _LOGGER.addHandler(self.early)
         if _LOGGER.level == logging.NOTSET:
             _LOGGER.setLevel(logging.INFO)
-        self.records: list[EpochRecord] = []
-        self.steps: dict[str, list[tuple[Any, ...]]] = {}
+        self.table: _Table | None = None
+        self.steps: dict[str, _Table] = {}
         self.handler: logging.Handler | None = None
 
     def start(self, start: Start) -> None:
         """Open the log, beginning with every argument; bring the tables to where `history` ends."""
-        self.files, self.records = start.files, list(start.history)
-        files, epochs = start.files, {record.epoch for record in start.history}
-        self.steps = {split: _read_steps(files.steps(split), epochs) for split in _STEP_SPLITS}
+        self.files, files = start.files, start.files
+        epochs = {record.epoch for record in start.history}
+        for split in _STEP_SPLITS:
+            self.steps[split] = _Table(files.steps(split), ("step", "epoch", "loss"))
+            self.steps[split].add(_read_steps(files.steps(split), epochs))
         self.handler = _attach(files.log)
         for name, value in start.flags.items():
             self.handler.emit(_line(f"--{name}={value}"))
@@ -78,19 +100,18 @@ class FileTracker(Tracker):
         self.early.close()
         write_text(files.arguments, json.dumps(dict(start.flags), indent=2) + "\n")
         files.result.unlink(missing_ok=True)  # It means that the run is over, and it is not.
-        if self.records:
-            self._write_table()
+        self.table = None
+        self._tabulate(start.history)
 
     def log(self, record: EpochRecord) -> None:
         """Add a row to the table."""
-        self.records.append(record)
-        self._write_table()
+        self._tabulate([record])
 
     def log_steps(self, split: str, epoch: int, losses: Sequence[float]) -> None:
         """Add a row for each step, counted from 0 over the whole run."""
-        rows = self.steps[split]
-        rows += [(len(rows) + i, epoch, loss) for i, loss in enumerate(losses)]
-        write_csv(self.files.steps(split), ("step", "epoch", "loss"), rows)
+        table = self.steps[split]
+        table.add([(table.rows + i, epoch, loss) for i, loss in enumerate(losses)])
+        table.write()
 
     def close(self, result: RunResult) -> None:
         """Write the result, last of all."""
@@ -108,10 +129,12 @@ class FileTracker(Tracker):
             with suppress(OSError):
                 path.unlink(missing_ok=True)
 
-    def _write_table(self) -> None:
-        columns = list(self.records[0].row())
-        rows = ([record.row().get(column) for column in columns] for record in self.records)
-        write_csv(self.files.table, columns, rows)
+    def _tabulate(self, records: Sequence[EpochRecord]) -> None:
+        rows = [record.row() for record in records]
+        if rows:
+            self.table = self.table or _Table(self.files.table, list(rows[0]))
+            self.table.add([[row.get(column) for column in self.table.columns] for row in rows])
+            self.table.write()
 
     def _close_log(self) -> None:
         if self.handler:

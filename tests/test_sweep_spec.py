@@ -185,6 +185,20 @@ def test_for_a_foreign_program_only_what_w_and_b_refuses_is_a_fault(tmp_path: Pa
     assert spec.early_terminate.bands == (1, 3)
 
 
+def test_what_is_not_on_this_machine_is_noted(tmp_path: Path) -> None:
+    (tmp_path / "there.pth").write_text("")
+    text = sweep(
+        f"weights: {{values: [imagenet, none, {tmp_path}/there.pth, gone.pth]}}\n"
+        f"  root_dir: {{value: {tmp_path}}}\n  data_dir: {{value: pictures}}"
+    )
+    spec, findings = look(tmp_path, text)
+    assert spec
+    assert [f.partition(";")[0] for f in findings] == [
+        "note line 4: weights: gone.pth is not on this machine",
+        "note line 6: data_dir: pictures is not on this machine",
+    ]
+
+
 def test_nested_parameters_become_flags_by_their_last_name(tmp_path: Path) -> None:
     text = sweep("opt: {parameters: {lr: {value: 0.5}, inner: {parameters: {epochs: {value: 2}}}}}")
     spec, _ = look(tmp_path, text)

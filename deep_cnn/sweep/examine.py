@@ -8,7 +8,7 @@ from typing import Any
 
 from deep_cnn.errors import SpecError, nearest
 from deep_cnn.sweep import space
-from deep_cnn.sweep.flag_faults import leaf_flag, metric_faults, run_faults, value_faults
+from deep_cnn.sweep.flag_faults import absences, leaf_flag, metric_faults, run_faults, value_faults
 from deep_cnn.sweep.reading import Document, Finding, Unreadable, Where
 from deep_cnn.sweep.space import Domain
 from deep_cnn.sweep.spec import (
@@ -477,6 +477,8 @@ class _Examination:
         faults += run_faults(spec, self.where) if legal else metric_faults(spec)
         for where, text in faults:
             self._wrong(where, text)
+        for where, text in absences(spec, self.where) if legal else ():
+            self._note(where, text)
 
 
 def _keys_of(distribution: str) -> Mapping[str, Any]:

@@ -1,11 +1,12 @@
 """Faults of a sweep file that only deep_cnn can know: its flags, their values, its metrics."""
 
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from deep_cnn import names
-from deep_cnn.config import flags
+from deep_cnn.config import SAMPLE_DATA, flags
 from deep_cnn.errors import DataError, DeepCnnError, nearest
 from deep_cnn.flag import Flag
 from deep_cnn.sweep.reading import Where
@@ -20,6 +21,9 @@ _NOT_SEARCHED = {
     "dry_run": "is not for a sweep, which trains; remove it",
     "test_net": "is not for a sweep, which never opens the test split; remove it",
 }
+# Flags that name files and folders, and values of theirs that do not.
+_PLACES = {"data_dir", "weights", "keep"}
+_NO_PLACE = {SAMPLE_DATA, "imagenet", "none", "auto"}
 # How many configurations are looked at as a whole.
 _TRIED = 50
 # Where a parameter is, by its name; and what is there.
@@ -63,6 +67,19 @@ def run_faults(spec: SweepSpec, places: Places) -> Faults:
             logged = set()
             break
     yield from metric_faults(spec, logged)
+
+
+def absences(spec: SweepSpec, places: Places) -> Faults:
+    """What is not on this machine, which is no fault: the sweep may be for another one."""
+    for point in first_points(spec, 0, _TRIED):
+        given = {leaf_flag(name): (str(value), name) for name, value in point.items()}
+        for flag in _PLACES & given.keys():
+            value, name = given[flag]
+            root = given["root_dir"][0] if flag == "data_dir" and "root_dir" in given else "."
+            # Path's own `exists` fails for a name that is too long.
+            path = os.path.join(*map(os.path.expanduser, (root, value)))  # noqa: PTH118
+            if value not in _NO_PLACE and not os.path.exists(path):  # noqa: PTH110
+                yield places[name], f"{name}: {value} is not on this machine; the sweep needs it"
 
 
 def metric_faults(spec: SweepSpec, runs: Iterable[tuple[str, str]] = ()) -> Faults:

@@ -74,7 +74,8 @@ def fetch_weights(name: str, url: str | None = None) -> str:
             if url is None:
                 raise
             reason = " ".join(str(error.__cause__).split())
-            raise WeightsError(f"{url} cannot be fetched ({reason}); correct --url") from error
+            text = f"--model={name}: {url} cannot be fetched into {file} ({reason})"
+            raise WeightsError(f"{text}; correct --url") from error
     done = "was there already" if there else "downloaded"
     return f"{file}, {file.stat().st_size / 2**20:.1f} MiB, {done}"
 

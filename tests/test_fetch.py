@@ -76,7 +76,7 @@ def test_a_fetch_that_fails_leaves_nothing(
     assert main(["fetch", "--model=resnet50", f"--url={url}/{name}"]) == 2
     said = capsys.readouterr().err
     _, place = weights_address("resnet50")
-    for what in ("--model=resnet50", str(place), f"{url}/{name}"):
+    for what in ("--model=resnet50", str(place), f"{url}/{name}", "correct --url"):
         assert what in said
     assert said.count("\n") == 1
     assert not list(place.parent.iterdir())

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from deep_cnn.errors import CheckpointError
-from deep_cnn.runs import write_whole
+from deep_cnn.writing import write_whole
 
 VERSION = 1
 _KEYS = {

@@ -11,8 +11,8 @@ from pathlib import Path, PurePosixPath
 from deep_cnn.errors import ConfigError, DataError, OutputError, WeightsError, choose_from
 from deep_cnn.flag import Flag
 from deep_cnn.names import MODELS, NOT_PRETRAINED
-from deep_cnn.runs import write_whole
 from deep_cnn.words import split_argv
+from deep_cnn.writing import write_whole
 
 # Places365-Standard, pictures of 256 x 256: http://places2.csail.mit.edu/download.html
 DATA = {"places365": "http://data.csail.mit.edu/places/places365/places365standard_easyformat.tar"}

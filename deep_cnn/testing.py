@@ -20,6 +20,7 @@ from deep_cnn.tasks import Labels, get_task
 from deep_cnn.tracking import Start, open_tracker
 from deep_cnn.tracking.files import log_to
 from deep_cnn.training import no_signal, shown
+from deep_cnn.writing import write_csv, write_text
 
 _LOGGER = logging.getLogger("deep_cnn")
 
@@ -62,11 +63,11 @@ def _test(
     truths = task.shown(examples.targets, labels)
     rows = list(zip(examples.names, truths, task.shown(predictions, labels), strict=True))
     _say_opened_before(files, set(examples.names), str(config.data_path.resolve()))
-    runs.write_csv(files.predictions, ("image", "truth", "prediction"), rows)
+    write_csv(files.predictions, ("image", "truth", "prediction"), rows)
     if "classes" in labels:
         counts = confusion(predictions, examples.targets).tolist()
         table = [(name, *row) for name, row in zip(labels["classes"], counts, strict=True)]
-        runs.write_csv(files.confusion, ("truth", *labels["classes"]), table)
+        write_csv(files.confusion, ("truth", *labels["classes"]), table)
     _add_to_result(files.result, metrics)
     _LOGGER.info("Test of %s: %s", config.test_net, shown(metrics))
     return metrics
@@ -90,4 +91,4 @@ def _add_to_result(path: Path, metrics: Mapping[str, float]) -> None:
         result = RunResult.from_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, TypeError):
         return  # The run is not over, or its result is lost: the CSV stands by itself.
-    runs.write_text(path, replace(result, test=dict(metrics)).to_json())
+    write_text(path, replace(result, test=dict(metrics)).to_json())

@@ -10,7 +10,7 @@ PACKAGE = Path(__file__).parent.parent / "deep_cnn"
 LAYERS = [
     ["errors"],
     ["names"],
-    ["flag"],
+    ["flag", "writing"],
     ["words"],
     ["config"],
     ["runs", "signals"],
@@ -40,6 +40,7 @@ STANDARD_LIBRARY_ONLY = {
     "names",
     "config",
     "runs",
+    "writing",
     "cli",
     "signals",
     "fetch",

@@ -7,7 +7,8 @@ import pytest
 
 from deep_cnn.config import TrainConfig
 from deep_cnn.errors import OutputError
-from deep_cnn.runs import Best, RunResult, State, StopReason, claim_run, safe_name, write_text
+from deep_cnn.runs import Best, RunResult, State, StopReason, claim_run, safe_name
+from deep_cnn.writing import write_text
 
 
 @pytest.mark.parametrize("name", ["first", "lr=0.00102,pre=squash", "a" * 100, "A-1_b.c", "-rf"])

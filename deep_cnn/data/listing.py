@@ -9,9 +9,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from deep_cnn import runs
 from deep_cnn.data.cache import fingerprint
 from deep_cnn.errors import DataError, OutputError
+from deep_cnn.writing import write_text
 
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 # A file system may tell times in steps of up to two seconds.
@@ -55,7 +55,7 @@ def list_pictures(root: Path, cache: Path | None) -> Mapping[str, Listing]:
             level = below
     if place and found != known:
         with suppress(OutputError):  # Then each run lists for itself.
-            runs.write_text(place, json.dumps(found))
+            write_text(place, json.dumps(found))
     _listed[where] = found
     return found
 

@@ -15,7 +15,7 @@ import yaml
 from tqdm import tqdm
 
 from deep_cnn.errors import OutputError, SpecError
-from deep_cnn.runs import safe_name, write_csv
+from deep_cnn.runs import safe_name
 from deep_cnn.sweep.examine import examine_text, read_text
 from deep_cnn.sweep.job import NO_ROOM, Job
 from deep_cnn.sweep.process import default_workers, threads_each, warm_context
@@ -23,6 +23,7 @@ from deep_cnn.sweep.search import first_points
 from deep_cnn.sweep.space import Point, identity, plain
 from deep_cnn.sweep.spec import OUR_COMMAND, SweepSpec
 from deep_cnn.sweep.store import LEASE, FolderStore, Trial
+from deep_cnn.writing import write_csv
 
 _PAUSE = 0.2
 _MOST_IN_A_ROW = 5

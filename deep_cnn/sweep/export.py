@@ -18,10 +18,10 @@ from optuna.distributions import (
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from deep_cnn.runs import write_whole
 from deep_cnn.sweep.space import Domain, plain
 from deep_cnn.sweep.spec import SweepSpec
 from deep_cnn.sweep.store import Trial
+from deep_cnn.writing import write_whole
 
 _STATES = {
     "waiting": TrialState.WAITING,

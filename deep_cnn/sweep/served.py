@@ -8,8 +8,9 @@ from typing import Any
 
 from deep_cnn.config import TrainConfig, config_from
 from deep_cnn.errors import DeepCnnError
-from deep_cnn.runs import RunFiles, RunResult, claim_run, safe_name, write_text
+from deep_cnn.runs import RunFiles, RunResult, claim_run, safe_name
 from deep_cnn.sweep.objective import record_failure, run_trial
+from deep_cnn.writing import write_text
 
 # Where results go, whatever else was given.
 _PLACE = ("root_dir", "out_dir", "wandb")

@@ -26,8 +26,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from deep_cnn.errors import SpecError
-from deep_cnn.runs import make_exclusively, unwritable, write_text
 from deep_cnn.sweep.space import Point, plain
+from deep_cnn.writing import make_exclusively, unwritable, write_text
 
 LEASE = 60.0
 # A trial whose owners vanish this often without a word takes them with it: give it up.

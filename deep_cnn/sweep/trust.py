@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from deep_cnn.errors import SpecError
-from deep_cnn.runs import write_csv
 from deep_cnn.sweep.space import Point, identity
 from deep_cnn.sweep.spec import SweepSpec
 from deep_cnn.sweep.store import Trial
+from deep_cnn.writing import write_csv
 
 _LEVEL = 0.95
 _RESAMPLES = 10_000

@@ -10,8 +10,9 @@ from logging.handlers import MemoryHandler
 from pathlib import Path
 from typing import Any
 
-from deep_cnn.runs import EpochRecord, RunFiles, RunResult, unwritable, write_text
+from deep_cnn.runs import EpochRecord, RunFiles, RunResult
 from deep_cnn.tracking.base import Start, Tracker
+from deep_cnn.writing import unwritable, write_text
 
 _LOGGER = logging.getLogger("deep_cnn")
 _STEP_SPLITS = ("train", "val")

@@ -62,7 +62,7 @@ def fetch_weights(name: str, url: str | None = None) -> str:
     """
     if name == "efficientnet_lite0":
         return "its weights come with the installation"
-    from deep_cnn.models import download_weights, hash_in, weights_address  # torch takes seconds.
+    from deep_cnn.models.weights import download_weights, hash_in, weights_address
 
     usual, file = weights_address(name)
     digest = hash_in(url or usual) or hash_in(usual)

@@ -12,7 +12,7 @@ from typing import Any
 from deep_cnn.config import flags
 from deep_cnn.errors import ConfigError, DataError, choose_from
 from deep_cnn.flag import Flag
-from deep_cnn.names import TASKS
+from deep_cnn.pairs import paired, predictions, told
 from deep_cnn.runs import RunFiles, RunResult
 from deep_cnn.words import split_argv
 
@@ -217,10 +217,11 @@ def _print_comparison(first: Run, second: Run, values: Mapping[str, Any]) -> Non
     results = {
         name: (one.get(name), two.get(name)) for name in dict.fromkeys((*measured, *metrics))
     }
-    paired = _paired(first, second)
+    tables = [predictions(run.path, run.result) for run in (first, second)]
+    compared = paired(both, tables)
     if values["json"]:
         found = {"a": first.name, "b": second.name, "config": config, "results": results}
-        print(json.dumps(_finite({**found, "paired": paired}), indent=2))
+        print(json.dumps(_finite({**found, "paired": compared}), indent=2))
         return
     rows = [(name, *pair) for name, pair in {**config, **results}.items()]
     if values["csv"]:
@@ -229,87 +230,12 @@ def _print_comparison(first: Run, second: Run, values: Mapping[str, Any]) -> Non
     print(f"A: {first.name}\nB: {second.name}\n")
     titles = ["", "A", "B", "B - A"]
     _print_table(titles, [[n, _cell(a), _cell(b), _difference(a, b)] for n, a, b in rows])
-    print(f"\n{_told(paired)}")
+    print(f"\n{told(compared)}")
 
 
 def _difference(a: Any, b: Any) -> str:
     numbers = all(isinstance(v, int | float) and not isinstance(v, bool) for v in (a, b))
     return f"{b - a:+.4g}" if numbers else ""
-
-
-def _paired(first: Run, second: Run) -> dict[str, Any]:
-    """The difference of the errors over the pictures that both have predicted, with its interval.
-
-    For classes the error of a picture is 0 or 1. ConfigError never: what is missing is said.
-    """
-    tables = [_predictions(run) for run in (first, second)]
-    missing = [run.name for run, table in zip((first, second), tables, strict=True) if not table]
-    if missing:
-        return {"pictures": 0, "missing": missing}
-    one, two = tables
-    names = sorted(n for n in one.keys() & two.keys() if one[n][0] == two[n][0])
-    if not names:
-        return {"pictures": 0, "missing": []}
-    scores = first.result.config.get("task") in TASKS and "mae" in TASKS[
-        first.result.config["task"]
-    ].metrics  # fmt: skip
-    error = _absolute if scores else _wrong
-    errors = [[error(*table[name]) for name in names] for table in (one, two)]
-    differences = [b - a for a, b in zip(*errors, strict=True)]
-    from deep_cnn.sweep.trust import bootstrap  # SciPy takes a while.
-
-    interval = bootstrap(differences)
-    return {
-        "pictures": len(names),
-        "error": "mean absolute error" if scores else "error rate",
-        "a": math.fsum(errors[0]) / len(names),
-        "b": math.fsum(errors[1]) / len(names),
-        "difference": interval.mean,
-        "interval": [interval.low, interval.high],
-        "distinguishable": interval.distinguishable,
-    }
-
-
-def _absolute(truth: str, prediction: str) -> float:
-    return abs(float(truth) - float(prediction))
-
-
-def _wrong(truth: str, prediction: str) -> float:
-    return float(truth != prediction)
-
-
-def _predictions(run: Run) -> dict[str, tuple[str, str]]:
-    """Truth and prediction by picture, from the one look at the test split.
-
-    None of a run that went on after it: they are of a checkpoint that it has no more.
-    """
-    if run.result.test is None:
-        return {}
-    path = run.path.with_name(f"{run.path.name.removesuffix('.json')}.test.csv")
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            return {r["image"]: (r["truth"], r["prediction"]) for r in csv.DictReader(file)}
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError, KeyError, csv.Error) as error:
-        raise DataError(f"{path} holds no predictions ({error}); repeat --test_net") from None
-
-
-def _told(paired: Mapping[str, Any]) -> str:
-    if not paired["pictures"]:
-        missing = " and ".join(paired["missing"])
-        return (
-            f"No predictions of {missing}: --test_net=CHECKPOINT makes them"
-            if missing
-            else "The two have no predicted picture in common."
-        )
-    low, high = paired["interval"]
-    text = (
-        f"Over {paired['pictures']} pictures of test, {paired['error']}: A {paired['a']:.4g},"
-        f" B {paired['b']:.4g}; B - A {paired['difference']:+.4g}, 95 % interval {low:.4g} to"
-        f" {high:.4g} (bootstrap over pictures)"
-    )
-    return text if paired["distinguishable"] else f"{text}\nA and B are not distinguishable."
 
 
 def _cell(value: Any) -> str:

@@ -13,7 +13,7 @@ import torch
 
 from deep_cnn.cli import main
 from deep_cnn.data.images import decode
-from deep_cnn.models import weights_address
+from deep_cnn.models.weights import weights_address
 from tests.conftest import make_classes
 
 

@@ -20,6 +20,7 @@ LAYERS = [
     ["resuming"],
     ["training"],
     ["testing", "summary", "sweep"],
+    ["pairs"],
     ["report", "fetch"],
     ["cli"],
 ]

@@ -12,14 +12,8 @@ import torch
 from deep_cnn import names
 from deep_cnn.data.images import centre, decode, to_array
 from deep_cnn.errors import WeightsError
-from deep_cnn.models import (
-    Unallocated,
-    build_backbone,
-    build_network,
-    efficientnet_lite,
-    stages,
-    weights_address,
-)
+from deep_cnn.models import Unallocated, build_backbone, build_network, efficientnet_lite, stages
+from deep_cnn.models.weights import weights_address
 from deep_cnn.vision import torchvision
 
 # Photographs that scikit-image and scikit-learn ship, and their classes in ImageNet.

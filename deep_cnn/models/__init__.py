@@ -1,14 +1,8 @@
 """Build a network by its name: a trunk that turns pictures into features, and a head on them."""
 
-import logging
-import re
-import socket
-import sys
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +10,13 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from deep_cnn.errors import WeightsError
 from deep_cnn.models import efficientnet_lite, lenet
+from deep_cnn.models.weights import download_weights, hash_in, load_weights, weights_address
 from deep_cnn.names import IMAGENET, InputFormat
 from deep_cnn.vision import torchvision
 
-_LOGGER = logging.getLogger("deep_cnn")
-_DOWNLOAD_TIMEOUT = 20.0
 # Parts of a trunk that are a sequence of stages, whatever the family calls it.
 _SEQUENCES = {"features", "layers", "blocks", "encoder", "trunk_output", "classifier"}
-# What the files of DenseNet call their layers, as in denselayer1.norm.1.weight.
-_OLD_DENSENET = re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.(?=[12]\.)")
 
 
 class Network(nn.Module):
@@ -221,95 +211,6 @@ def _cut(network: nn.Module) -> int:
     if isinstance(dropout, nn.Dropout):
         parent.register_module(before, nn.Identity())
     return layer.in_features if isinstance(layer, nn.Linear) else layer.in_channels
-
-
-def weights_address(name: str) -> tuple[str, Path]:
-    """Where torchvision has its weights of the network `name`, and their place in TORCH_HOME."""
-    url: str = torchvision().models.get_model_weights(name).DEFAULT.url
-    return url, Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
-
-
-def download_weights(name: str, url: str, file: Path, digest: str | None) -> None:
-    """Bring `file`, as a whole, whose SHA-256 begins with `digest`; WeightsError if impossible."""
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(_DOWNLOAD_TIMEOUT)
-    try:
-        _LOGGER.info("Downloading %s to %s", url, file)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        torch.hub.download_url_to_file(url, str(file), digest, progress=sys.stderr.isatty())
-    except (OSError, RuntimeError, ValueError, HTTPException) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise WeightsError(
-            f"--model={name}: the ImageNet weights {file} cannot be downloaded; fetch {url}"
-            f" elsewhere (python -m deep_cnn fetch --model={name}) and put it there (TORCH_HOME"
-            " moves the folder), or give --weights=FILE, or train from scratch with --weights=none"
-            f" ({reason})"
-        ) from error
-    finally:
-        socket.setdefaulttimeout(before)
-
-
-def hash_in(url: str) -> str | None:
-    """The first digits of the SHA-256 of a file, where its name has them as torchvision's do."""
-    found = re.search(r"-([0-9a-f]{8,})\.", url.rpartition("/")[2])
-    return found[1] if found else None
-
-
-def load_weights(trunk: nn.Module, name: str, file: Path, *, fetched: bool = False) -> None:
-    """Put a file's weights into the trunk of `name`; WeightsError unless all fit and are finite.
-
-    `fetched` says that they are torchvision's, which can be had again.
-    """
-    try:
-        content = torch.load(file, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise WeightsError(
-            f"--weights={file} does not exist; use imagenet, none or a file"
-        ) from None
-    except Exception as error:  # Damaged bytes make the reader fail in a dozen ways.
-        way = f"python -m deep_cnn fetch --model={name} replaces it"
-        raise WeightsError(
-            f"--weights={file} is not a file of weights that torch saved, or damaged;"
-            f" {way if fetched else 'name another, or use imagenet or none'}"
-        ) from error
-    wrong = _load(trunk, content)
-    if wrong:
-        raise WeightsError(
-            f"--weights={file} does not fit --model={name}: {len(wrong)} tensors are missing, left"
-            f" over or of another shape, the first is {wrong[0]}; choose the right --model"
-        )
-    broken = next((k for k, v in trunk.state_dict().items() if not v.isfinite().all()), None)
-    if broken:  # Else the first step would fail, and --lr be blamed.
-        raise WeightsError(f"--weights={file} has a nan or an infinity in {broken}; replace it")
-
-
-def _load(trunk: nn.Module, content: Any) -> list[str]:
-    """Load a state dict, or a checkpoint that holds one; the names of the tensors that misfit.
-
-    Heads that the trunk lacks are left out: its last layer, and auxiliary ones.
-    """
-    content = content if isinstance(content, Mapping) else {}
-    for key in ("state_dict", "model"):  # Ours, and what torchvision's own training scripts save.
-        content = content[key] if isinstance(content.get(key), Mapping) else content
-    given = {k: v for k, v in content.items() if isinstance(k, str) and isinstance(v, Tensor)}
-    prefixes = ("trunk.", "module.")  # Ours, and nn.DataParallel's.
-    prefix = next((p for p in prefixes if any(k.startswith(p) for k in given)), "")
-    wanted = trunk.state_dict()
-    state: OrderedDict[str, Tensor] = OrderedDict()
-    for key, value in given.items():
-        name = _OLD_DENSENET.sub(r"\1", key.removeprefix(prefix))
-        if key.startswith(prefix) and value.shape == wanted.get(name, value).shape:
-            state[name] = value
-    # Layers that have changed since tell by it how to read what was written before.
-    versions = getattr(content, "_metadata", None) or {}
-    versions = {k[len(prefix) :]: v for k, v in versions.items() if f"{k}.".startswith(prefix)}
-    state._metadata = versions or wanted._metadata  # type: ignore[attr-defined]
-    missing, left = trunk.load_state_dict(state, strict=False)
-    cut = tuple(f"{k}." for k, module in trunk.named_modules() if isinstance(module, nn.Identity))
-    parts = {k for k, _ in trunk.named_children()}
-    return [key for key in missing if not key.endswith("num_batches_tracked")] + [
-        key for key in left if key.partition(".")[0] in parts and not key.startswith(cut)
-    ]
 
 
 def preprocessing_format(pre: str, name: str) -> InputFormat | None:

@@ -8,8 +8,9 @@ from PIL import Image
 
 from deep_cnn.config import TrainConfig
 from deep_cnn.data.splits import Examples
-from deep_cnn.models import Network, load_weights
+from deep_cnn.models import Network
 from deep_cnn.models.lenet import FORMAT, lenet_trunk
+from deep_cnn.models.weights import load_weights
 from deep_cnn.tasks.base import Classification, Labels
 
 

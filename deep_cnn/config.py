@@ -3,14 +3,14 @@
 import hashlib
 import json
 import os
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from deep_cnn import names
-from deep_cnn.errors import ConfigError, DataError, choose_from
+from deep_cnn.detect import detect_task, detected, is_place_pulse, study_id
+from deep_cnn.errors import ConfigError, choose_from
 from deep_cnn.flag import Flag
 from deep_cnn.words import flag_name, split_argv
 
@@ -235,7 +235,7 @@ class TrainConfig:
         """The flags that differ from the defaults of this task."""
         defaults = _defaults(self.task, self.data_path)
         changed = {k: v for k, v in self.flags().items() if k != "task" and v != defaults[k]}
-        if _detected(self.data_path) != self.task:
+        if detected(self.data_path) != self.task:
             changed["task"] = self.task
         return changed
 
@@ -306,51 +306,6 @@ def parse_config(argv: Sequence[str]) -> TrainConfig:
 
 def _expanded(path: str) -> Path:
     return Path(os.path.expanduser(path))  # noqa: PTH111 - Path's own fails for an unknown user.
-
-
-def detect_task(folder: Path) -> str:
-    """The task of a data folder: tables of scores win over class folders; DataError for none."""
-    try:
-        there = folder.is_dir()
-    except OSError as error:
-        raise DataError(f"--data_dir is no path ({error.strerror}); name your folder") from None
-    if not there:
-        what = "is not a folder" if folder.exists() else "does not exist"
-        raise DataError(f"--data_dir={folder} {what}; name the folder with your pictures")
-    task = _detected(folder)
-    if task is None:
-        raise DataError(
-            f"--data_dir={folder} has neither scores.csv nor qscores.tsv (perception) nor"
-            " train/<class>/ folders (folders); add one of them, or use --task=digits, which needs"
-            " no folder"
-        )
-    return task
-
-
-def _detected(folder: Path) -> str | None:
-    if (folder / "scores.csv").is_file() or is_place_pulse(folder):
-        return "perception"
-    return "folders" if (folder / "train").is_dir() else None
-
-
-def is_place_pulse(folder: Path) -> bool:
-    """Whether scores are in qscores.tsv, as Place Pulse 2.0 was released; scores.csv wins."""
-    # Path's own fails for a name that is too long.
-    there = [os.path.isfile(folder / name) for name in ("scores.csv", "qscores.tsv")]  # noqa: PTH113
-    return there == [False, True]
-
-
-def study_id(study: str) -> str:
-    """The id of a study of Place Pulse 2.0, by a name or itself; ConfigError."""
-    plain = study.lower().replace("_", " ").replace("-", " ")
-    for known, called in names.STUDIES.items():
-        if plain in called:
-            return known
-    if re.fullmatch("[0-9a-f]{24}", plain):
-        return plain
-    known_names = [called[0] for called in names.STUDIES.values()]
-    text = f"--study={study} is no study of Place Pulse"
-    raise ConfigError(f"{text}; {choose_from(study, known_names)}")
 
 
 def _defaults(task: str, folder: Path) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 import gc
 import hashlib
-import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -16,9 +15,8 @@ from torch import Tensor, nn
 from deep_cnn.config import TrainConfig
 from deep_cnn.data.cache import Store, open_features
 from deep_cnn.data.images import AUGMENTS, UNSHAPED
-from deep_cnn.data.splits import Examples, epoch_order, find_bad, load_batches
+from deep_cnn.data.splits import Examples, epoch_order, load_batches
 from deep_cnn.devices import choose_dtype, choose_workers, every_core, survives
-from deep_cnn.errors import DataError
 from deep_cnn.loop import (
     Batch,
     Interrupted,
@@ -33,47 +31,9 @@ from deep_cnn.optim import Stepper
 from deep_cnn.progress import Progress
 from deep_cnn.tasks import Labels, Task
 
-_LOGGER = logging.getLogger("deep_cnn")
-_MOST_BAD = 0.05
 # Without gradients memory is no limit; a CPU is quickest with what its caches hold (measured).
 _EVALUATION_BATCHES = {"cpu": 32}
 _EVALUATION_BATCH = 128
-_MOST_NAMED = 20
-
-
-def usable(
-    examples: Examples, config: TrainConfig, check: Callable[[], None], store: Store | None = None
-) -> Examples:
-    """The pictures that can be decoded; the others are named in the log.
-
-    DataError where more than 5 % are bad, or any with --strict_data.
-    """
-    if store:
-        bad = {i: store.bad[name] for i, name in enumerate(examples.names) if name in store.bad}
-    else:
-        bad = find_bad(examples, check, config.crop_bottom)
-    if not bad:
-        return examples
-    first = next(iter(bad))
-    text = f"{len(bad)} of {len(examples)} pictures are bad, the first is {examples.names[first]}"
-    rule = broken_rule(len(bad), len(examples), config)
-    if rule:
-        raise DataError(
-            f"--data_dir={config.data_path}: {text} ({bad[first]}); {rule}, mend or remove them"
-        )
-    _LOGGER.warning("%d of %d pictures are bad and left out:", len(bad), len(examples))
-    for index in list(bad)[:_MOST_NAMED]:
-        _LOGGER.warning("  %s: %s", examples.names[index], bad[index])
-    if len(bad) > _MOST_NAMED:
-        _LOGGER.warning("  and %d more", len(bad) - _MOST_NAMED)
-    return examples.take([i for i in range(len(examples)) if i not in bad])
-
-
-def broken_rule(bad: int, count: int, config: TrainConfig) -> str | None:
-    """What forbids so many bad pictures among the `count` of a split."""
-    if bad and config.strict_data:
-        return "--strict_data allows none"
-    return "at most 5 % may be" if bad > _MOST_BAD * count else None
 
 
 @dataclass(slots=True)

@@ -7,8 +7,8 @@ from functools import reduce
 import numpy as np
 
 from deep_cnn.config import TrainConfig
-from deep_cnn.data.splits import SPLITS, Examples, find_bad, joined
-from deep_cnn.session import broken_rule
+from deep_cnn.data.splits import SPLITS, Examples, joined
+from deep_cnn.data.usable import broken_rule, find_bad
 from deep_cnn.tasks import get_task
 from deep_cnn.tasks.base import Classification
 

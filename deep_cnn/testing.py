@@ -11,11 +11,12 @@ import torch
 from deep_cnn import runs
 from deep_cnn.checkpoint import load_checkpoint
 from deep_cnn.config import TrainConfig
+from deep_cnn.data.usable import usable
 from deep_cnn.devices import choose_device
 from deep_cnn.metrics import confusion
 from deep_cnn.resuming import check_resumable, restore_into
 from deep_cnn.runs import RunFiles, RunResult
-from deep_cnn.session import Session, usable
+from deep_cnn.session import Session
 from deep_cnn.tasks import Labels, get_task
 from deep_cnn.tracking import Start, open_tracker
 from deep_cnn.tracking.files import log_to

@@ -26,13 +26,14 @@ from deep_cnn.config import SAMPLE_DATA, TrainConfig
 from deep_cnn.data.cache import open_pictures
 from deep_cnn.data.images import thumbnail
 from deep_cnn.data.splits import joined, subset
+from deep_cnn.data.usable import usable
 from deep_cnn.devices import choose_device, seed_everything
 from deep_cnn.errors import ConfigError
 from deep_cnn.loop import Interrupted, LossNotFinite, Pass, is_out_of_memory, largest
 from deep_cnn.names import TASKS
 from deep_cnn.resuming import check_resumable, restore_into, test_of
 from deep_cnn.runs import Best, EpochRecord, RunFiles, RunResult, State, StopReason
-from deep_cnn.session import Session, data_digest, usable
+from deep_cnn.session import Session, data_digest
 from deep_cnn.signals import is_agents_stop
 from deep_cnn.tasks import get_task
 from deep_cnn.tracking import Shown, Start, Tracker

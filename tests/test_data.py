@@ -20,14 +20,8 @@ from deep_cnn.data.images import (
     squash,
     to_array,
 )
-from deep_cnn.data.splits import (
-    Examples,
-    assign_splits,
-    epoch_order,
-    find_bad,
-    load_batches,
-    subset,
-)
+from deep_cnn.data.splits import Examples, assign_splits, epoch_order, load_batches, subset
+from deep_cnn.data.usable import find_bad
 from deep_cnn.names import IMAGENET, PREPROCESSING, InputFormat
 from deep_cnn.vision import torchvision
 

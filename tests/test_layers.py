@@ -11,7 +11,7 @@ LAYERS = [
     ["errors"],
     ["names"],
     ["flag", "writing"],
-    ["words"],
+    ["words", "detect"],
     ["config"],
     ["runs", "signals"],
     ["data", "models", "metrics", "tracking", "checkpoint", "vision", "devices", "progress"],
@@ -33,10 +33,11 @@ HOMES = {
     "optuna": {"sweep", "report"},
 }
 # Its client is slow to import, and changes: two files know it.
-KNOW_WANDB = {"wandb_tracker.py", "agent.py"}
+KNOW_WANDB = {"wandb_tracker.py", "remote.py"}
 STANDARD_LIBRARY_ONLY = {
     "flag",
     "words",
+    "detect",
     "errors",
     "names",
     "config",

@@ -2,14 +2,11 @@
 
 import hashlib
 import multiprocessing
-import os
 import signal
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import compress
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,7 +14,6 @@ from numpy.typing import NDArray
 from PIL.Image import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
-from tqdm import tqdm
 
 from deep_cnn.data.images import (
     AUGMENTS,
@@ -32,9 +28,6 @@ from deep_cnn.data.images import (
 from deep_cnn.errors import DataError
 from deep_cnn.names import InputFormat
 
-# Quick on a few pictures, and worth a bar on a million.
-_CHECKING: dict[str, Any] = {"desc": "Checking pictures", "unit": "", "delay": 2, "leave": False,
-                             "disable": None}  # fmt: skip
 Shaped = tuple[NDArray[np.uint8], NDArray[np.int64]]
 SPLITS = ("train", "val", "test")
 
@@ -142,31 +135,6 @@ def joined(one: Examples, other: Examples) -> Examples:
         np.concatenate([one.weights, other.weights]),
         one.keys + other.keys,
     )
-
-
-def find_bad(
-    examples: Examples, check: Callable[[], None] = lambda: None, crop_bottom: int = 0
-) -> dict[int, str]:
-    """The pictures that cannot be decoded, by index, with the reason; `check` may end it early."""
-
-    def fault(picture: Picture) -> str | None:
-        try:
-            decode(picture, crop_bottom)
-        except ValueError as error:
-            return str(error)
-        return None
-
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        bad = {}
-        try:
-            faults = pool.map(fault, examples.pictures)
-            for i, reason in enumerate(tqdm(faults, **_CHECKING, total=len(examples))):
-                check()
-                if reason is not None:
-                    bad[i] = reason
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
-        return bad
 
 
 class _PictureSet(Dataset[tuple[Tensor, int]]):

@@ -15,8 +15,8 @@ import torch
 
 from deep_cnn.config import config_from, flags
 from deep_cnn.errors import DeepCnnError
-from deep_cnn.sweep.agent import ServedJob
 from deep_cnn.sweep.process import settle
+from deep_cnn.sweep.remote import ServedJob
 from deep_cnn.sweep.served import report_death, report_failure, run_served
 from deep_cnn.sweep.spec import expand, program_end
 from deep_cnn.words import split_argv

@@ -210,7 +210,8 @@ def agent(words: list[str]) -> int:
     path, values = _parse("agent", words)
     access = _agent_access(path)
     with Signals() as signals:
-        from deep_cnn.sweep.agent import SweepServer, run_agent  # W&B's client takes a while.
+        from deep_cnn.sweep.agent import run_agent
+        from deep_cnn.sweep.remote import SweepServer  # W&B's client takes a while.
 
         server = SweepServer(access, path.rpartition("/")[2])
         left = run_agent(

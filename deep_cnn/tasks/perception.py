@@ -6,8 +6,9 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from numpy.typing import NDArray
 
-from deep_cnn.config import TrainConfig, is_place_pulse
+from deep_cnn.config import TrainConfig
 from deep_cnn.data.splits import SPLITS, Examples
+from deep_cnn.detect import is_place_pulse
 from deep_cnn.errors import ConfigError, DataError
 from deep_cnn.names import TASKS
 from deep_cnn.tasks.base import Regression

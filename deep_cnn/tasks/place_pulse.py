@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from deep_cnn.config import study_id
 from deep_cnn.data.listing import SUFFIXES
 from deep_cnn.data.splits import Examples
+from deep_cnn.detect import study_id
 from deep_cnn.errors import DataError
 from deep_cnn.metrics import pairwise_accuracy
 from deep_cnn.names import STUDIES

@@ -1,0 +1,54 @@
+"""Find out which data lie in a folder: which task is theirs, and which study is meant."""
+
+import os
+import re
+from pathlib import Path
+
+from deep_cnn.errors import ConfigError, DataError, choose_from
+from deep_cnn.names import STUDIES
+
+
+def detect_task(folder: Path) -> str:
+    """The task of a data folder: tables of scores win over class folders; DataError for none."""
+    try:
+        there = folder.is_dir()
+    except OSError as error:
+        raise DataError(f"--data_dir is no path ({error.strerror}); name your folder") from None
+    if not there:
+        what = "is not a folder" if folder.exists() else "does not exist"
+        raise DataError(f"--data_dir={folder} {what}; name the folder with your pictures")
+    task = detected(folder)
+    if task is None:
+        raise DataError(
+            f"--data_dir={folder} has neither scores.csv nor qscores.tsv (perception) nor"
+            " train/<class>/ folders (folders); add one of them, or use --task=digits, which needs"
+            " no folder"
+        )
+    return task
+
+
+def detected(folder: Path) -> str | None:
+    """The task of a data folder, or None."""
+    if (folder / "scores.csv").is_file() or is_place_pulse(folder):
+        return "perception"
+    return "folders" if (folder / "train").is_dir() else None
+
+
+def is_place_pulse(folder: Path) -> bool:
+    """Whether scores are in qscores.tsv, as Place Pulse 2.0 was released; scores.csv wins."""
+    # Path's own fails for a name that is too long.
+    there = [os.path.isfile(folder / name) for name in ("scores.csv", "qscores.tsv")]  # noqa: PTH113
+    return there == [False, True]
+
+
+def study_id(study: str) -> str:
+    """The id of a study of Place Pulse 2.0, by a name or itself; ConfigError."""
+    plain = study.lower().replace("_", " ").replace("-", " ")
+    for known, called in STUDIES.items():
+        if plain in called:
+            return known
+    if re.fullmatch("[0-9a-f]{24}", plain):
+        return plain
+    known_names = [called[0] for called in STUDIES.values()]
+    text = f"--study={study} is no study of Place Pulse"
+    raise ConfigError(f"{text}; {choose_from(study, known_names)}")

@@ -99,3 +99,23 @@ class Document:
         while path not in self.lines and path:
             path = path[:-1]
         return self.lines.get(path, 1)
+
+
+class Findings:
+    """What was found in a document, each at a place in it."""
+
+    def __init__(self, document: Document) -> None:
+        self.document = document
+        self.found: list[Finding] = []
+
+    def add(self, line: int, text: str, fault: bool = True) -> None:
+        """Add what is in a line."""
+        self.found.append(Finding(line, text, fault))
+
+    def wrong(self, where: Where, text: str, fault: bool = True) -> None:
+        """Add a fault, or a note, at a key or value."""
+        self.add(self.document.line(where), text, fault)
+
+    def note(self, where: Where, text: str) -> None:
+        """Add a note at a key or value."""
+        self.wrong(where, text, False)

@@ -1,8 +1,10 @@
 """Save and load all that a run needs to go on: whole files, loaded as data, never as code."""
 
+import math
 import os
 import random
 import shutil
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,8 @@ from deep_cnn.errors import CheckpointError
 from deep_cnn.writing import write_whole
 
 VERSION = 1
+# A checkpoint costs some 30 ms; epochs that are as short share one.
+_EVERY = 1.0
 _KEYS = {
     "version",
     "run_name",
@@ -57,6 +61,39 @@ def copy_checkpoint(source: Path, target: Path) -> None:
             shutil.copyfile(source, temporary)
 
     write_whole(target, duplicate)
+
+
+class Checkpoints:
+    """The last and the best checkpoint of a run: kept after each epoch, written when it is due."""
+
+    def __init__(self, last: Path, best: Path) -> None:
+        self.last, self.best = last, best
+        self._last: Mapping[str, Any] | None = None
+        self._best: Mapping[str, Any] | None = None
+        self._written = -math.inf
+
+    @property
+    def due(self) -> bool:
+        """Whether the last `write` is long enough ago."""
+        return time.monotonic() - self._written >= _EVERY
+
+    def keep(self, content: Mapping[str, Any], *, best: bool) -> None:
+        """Let `content`, which nobody may change before `write`, be the last one."""
+        self._last = content
+        if best:
+            self._best = content
+
+    def write(self) -> None:
+        """Write what is not yet on disk; OutputError."""
+        if self._last is None:
+            return
+        if self._best is not None and self._best is not self._last:
+            save_checkpoint(self.best, self._best)  # First: a kill in between only repeats epochs.
+        save_checkpoint(self.last, self._last)
+        if self._best is self._last:
+            copy_checkpoint(self.last, self.best)
+        self._last = self._best = None
+        self._written = time.monotonic()
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:

@@ -1,8 +1,11 @@
 """Whether and how a run goes on from a checkpoint."""
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from deep_cnn.checkpoint import load_checkpoint
 from deep_cnn.config import TrainConfig, config_from, flags
@@ -10,6 +13,7 @@ from deep_cnn.errors import CheckpointError
 from deep_cnn.runs import RunFiles, RunResult
 from deep_cnn.session import Session
 
+_LOGGER = logging.getLogger("deep_cnn")
 # What may differ between a checkpoint and the run that goes on from it; classes are compared.
 _FREE_ON_RESUME = ("epochs", "patience", "data_dir", "keep", "strict_data")
 
@@ -62,3 +66,18 @@ def restore_into(session: Session, content: Mapping[str, Any], path: object) -> 
             f"{path} does not fit --model={session.config.model} ({reason}); it is damaged or was"
             " changed, take another checkpoint"
         ) from error
+
+
+def say_changes(content: Mapping[str, Any], digest: str) -> None:
+    """Warn where the threads or the data are not those that the checkpoint was computed with."""
+    had, has = content["threads"], torch.get_num_threads()
+    if had != has:
+        _LOGGER.warning(
+            "The checkpoint was computed with %d threads, this is with %d: numbers may differ"
+            " in the last digits (OMP_NUM_THREADS=%d repeats them)",
+            had,
+            has,
+            had,
+        )
+    if content["data"] != digest:
+        _LOGGER.warning("The pictures or scores have changed since the checkpoint")

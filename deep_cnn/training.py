@@ -16,26 +16,22 @@ import torch
 
 from deep_cnn import runs
 from deep_cnn.checkpoint import (
+    Checkpoints,
     copy_checkpoint,
     load_checkpoint,
     random_states,
     restore_random_states,
-    save_checkpoint,
 )
 from deep_cnn.config import SAMPLE_DATA, TrainConfig
-from deep_cnn.data.cache import open_pictures
 from deep_cnn.data.images import thumbnail
-from deep_cnn.data.splits import joined, subset
-from deep_cnn.data.usable import usable
-from deep_cnn.devices import choose_device, seed_everything
+from deep_cnn.devices import choose_device
 from deep_cnn.errors import ConfigError
 from deep_cnn.loop import Interrupted, LossNotFinite, Pass, is_out_of_memory, largest
 from deep_cnn.names import TASKS
-from deep_cnn.resuming import check_resumable, restore_into, test_of
+from deep_cnn.preparing import prepare
+from deep_cnn.resuming import check_resumable, restore_into, say_changes, test_of
 from deep_cnn.runs import Best, EpochRecord, RunFiles, RunResult, State, StopReason
-from deep_cnn.session import Session, data_digest
 from deep_cnn.signals import is_agents_stop
-from deep_cnn.tasks import get_task
 from deep_cnn.tracking import Shown, Start, Tracker
 
 _LOGGER = logging.getLogger("deep_cnn")
@@ -43,8 +39,6 @@ History = Sequence[EpochRecord]
 ShouldStop = Callable[[History], StopReason | None]
 Signal = Callable[[], int | None]
 _PICTURES_SHOWN = 8
-# A checkpoint costs some 30 ms; epochs that are as short share one.
-_SAVE_EVERY = 1.0
 
 
 def never(history: History) -> StopReason | None:
@@ -135,9 +129,7 @@ class _Run:
         self.content, self.sweep, self.sigterm_stops = content, sweep, sigterm_stops
         self.begun = self.closed = False
         self.checked: Pass | None = None
-        self.unsaved: dict[str, Any] | None = None
-        self.unsaved_best: dict[str, Any] | None = None
-        self.saved = -math.inf
+        self.checkpoints = Checkpoints(files.last, files.best)
         # As a checkpoint has it: of a thousand epochs each is put into words once.
         self.rows: list[dict[str, Any]] = list(content["history"]) if content else []
         self.history = [EpochRecord(**row) for row in self.rows]
@@ -153,8 +145,8 @@ class _Run:
             tested = test_of(self.files) if self.content else None
             self._begin()
             if not self.content:
-                self.unsaved = self._state()
-                self._save()
+                self.checkpoints.keep(self._state(), best=False)
+                self.checkpoints.write()
             reason = self._train()
             if self.checked is not None and self.epoch < self.config.epochs:
                 self.tracker.images(self.epoch - 1, self._shown)
@@ -182,7 +174,7 @@ class _Run:
             result = self._stopped()
         if too_large:  # Only now the error is gone, and what it held of the memory.
             result = self._result(State.FAILED, error=self._advice(too_large))
-        self._save()
+        self.checkpoints.write()
         self._say_end(result)
         if self.sweep and not self.begun:  # Whoever searches must learn how every trial ended.
             self._begin()
@@ -234,61 +226,15 @@ class _Run:
         return shown
 
     def _prepare(self, device: torch.device) -> None:
-        config, content = self.config, self.content
-        seed_everything(config.seed)
-        if config.data_dir == SAMPLE_DATA and config.task != "digits":
-            _LOGGER.info("Data: the bundled sample %s; --data_dir=FOLDER takes yours", SAMPLE_DATA)
-        task = get_task(config.task)
-        found = task.splits(config, ("train", "val"))
-        everything = joined(found["train"], found["val"])
-        if config.train_samples is not None:
-            found["train"] = subset(found["train"], config.train_samples, config.seed)
-        if config.train_on == "train+val":
-            found = {"train": joined(found["train"], found["val"])}
-        if content:
-            task.check_labels(content["labels"], config)
-        labels = content["labels"] if content else task.labels(found["train"], config)
-        network = task.network(config, labels, weights="none" if content else None)
-        place = config.cache_path
-        store = open_pictures(
-            everything, config.pre, network.form, place, self._check, config.crop_bottom
-        )
-        found = {k: usable(some, config, self._check, store) for k, some in found.items()}
-        if not content:  # Again, without the pictures that turned out to be bad.
-            labels = task.labels(found["train"], config)
-        self.session = Session(config, task, labels, network, device, self.signalled, store)
-        self.train = self.session.split(found["train"])
-        self.val = self.session.split(found["val"]) if "val" in found else None
-        self.digest = data_digest(*found.values())
-        _LOGGER.info(
-            "Run %s: task %s, model %s, %d pictures for training, %d for validation",
-            self.files.name,
-            config.task,
-            config.model,
-            len(found["train"]),
-            len(found.get("val", ())),
-        )
-        if content:
-            self._restore(content)
-
-    def _check(self) -> None:
-        signum = self.signalled()
-        if signum is not None:
-            raise Interrupted(signum)
+        ready = prepare(self.config, self.content, device, self.signalled)
+        self.session, self.train, self.val, self.digest = ready
+        if self.content:
+            self._restore(self.content)
 
     def _restore(self, content: Mapping[str, Any]) -> None:
         restore_into(self.session, content, self.config.resume)
         restore_random_states(content["random"])
-        if content["threads"] != torch.get_num_threads():
-            _LOGGER.warning(
-                "The checkpoint was computed with %d threads, this is with %d: numbers may differ"
-                " in the last digits (OMP_NUM_THREADS=%d repeats them)",
-                content["threads"],
-                torch.get_num_threads(),
-                content["threads"],
-            )
-        if content["data"] != self.digest:
-            _LOGGER.warning("The pictures or scores have changed since the checkpoint")
+        say_changes(content, self.digest)
         source = Path(str(self.config.resume))
         beside = source.with_name(source.name.removesuffix(".pt") + ".best.pt")
         if self.best and self.best.epoch == self.epoch - 1:
@@ -361,25 +307,11 @@ class _Run:
         if self.checked is not None and self.epoch == self.config.epochs:
             self.tracker.images(record.epoch, self._shown)
         self.tracker.log(record)
-        due = self.epoch == self.config.epochs or time.monotonic() - self.saved >= _SAVE_EVERY
-        self.unsaved = self._state(copied=not due)
-        if better or not self.val:  # Without a validation the last one is as good as any.
-            self.unsaved_best = self.unsaved
+        due = self.epoch == self.config.epochs or self.checkpoints.due
+        # Without a validation the last one is as good as any.
+        self.checkpoints.keep(self._state(copied=not due), best=better or not self.val)
         if due:
-            self._save()
-
-    def _save(self) -> None:
-        """Write what is not yet on disk."""
-        last, best = self.unsaved, self.unsaved_best
-        if last is None:
-            return
-        if best is not None and best is not last:  # First: a kill in between only repeats epochs.
-            save_checkpoint(self.files.best, best)
-        save_checkpoint(self.files.last, last)
-        if best is last:
-            copy_checkpoint(self.files.last, self.files.best)
-        self.unsaved = self.unsaved_best = None
-        self.saved = time.monotonic()
+            self.checkpoints.write()
 
     def _state(self, *, copied: bool = False) -> dict[str, Any]:
         return {

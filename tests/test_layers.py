@@ -17,7 +17,7 @@ LAYERS = [
     ["data", "models", "metrics", "tracking", "checkpoint", "vision", "devices", "progress"],
     ["tasks", "optim", "loop"],
     ["session"],
-    ["resuming"],
+    ["resuming", "preparing"],
     ["training"],
     ["testing", "summary", "sweep"],
     ["pairs"],

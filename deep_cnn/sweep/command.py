@@ -17,11 +17,12 @@ from deep_cnn.flag import Flag
 from deep_cnn.runs import RunFiles, safe_name
 from deep_cnn.signals import Signals, exit_status
 from deep_cnn.sweep import trust
-from deep_cnn.sweep.engine import Swept, best_trials, run_points, run_sweep
+from deep_cnn.sweep.engine import Swept, run_points, run_sweep
 from deep_cnn.sweep.examine import examine, read_spec
 from deep_cnn.sweep.search import first_points
 from deep_cnn.sweep.space import Point, identity, plain
 from deep_cnn.sweep.spec import SweepSpec
+from deep_cnn.sweep.table import best_trials
 from deep_cnn.tracking.access import Access, access_of
 from deep_cnn.words import flag_name, split_argv
 

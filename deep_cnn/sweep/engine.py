@@ -1,6 +1,5 @@
 """Run a sweep with local workers: start them, watch over them, show how far they are."""
 
-import json
 import os
 import sys
 import time
@@ -23,7 +22,7 @@ from deep_cnn.sweep.search import first_points
 from deep_cnn.sweep.space import Point, identity, plain
 from deep_cnn.sweep.spec import OUR_COMMAND, SweepSpec
 from deep_cnn.sweep.store import LEASE, FolderStore, Trial
-from deep_cnn.writing import write_csv
+from deep_cnn.sweep.table import best_trials, write_table
 
 _PAUSE = 0.2
 _MOST_IN_A_ROW = 5
@@ -287,40 +286,12 @@ class _Engine:
 
     def _write(self, trials: Sequence[Trial]) -> None:
         """Keep trials.csv current."""
-        if list(trials) == list(self.written):
-            return
-        self.written = list(trials)
-        points = [dict.fromkeys(self.spec.space), *(t.point for t in trials if t.point)]
-        names = sorted({name for point in points for name in self.spec.leaves(point)})
-        ends = ("value", "epochs", "stop_reason", "seconds")
-        columns = ["trial", "state", "run_name", *names, *ends]
-        rows = []
-        for trial in trials:
-            found = trial.outcome or {}
-            point = self.spec.leaves(trial.point or {})
-            reason = found.get("stop_reason")
-            rows.append(
-                [trial.number, trial.state, trial.run_name or ""]
-                + [point.get(name, "") for name in names]
-                + [_empty(found.get(key)) for key in ("value", "epochs")]
-                + [json.dumps(reason) if reason else "", _empty(found.get("seconds"))]
-            )
-        write_csv(self.store.folder / "trials.csv", columns, rows)
-
-
-def _empty(value: object) -> object:
-    return "" if value is None else value
+        if list(trials) != list(self.written):
+            self.written = list(trials)
+            write_table(self.store.folder / "trials.csv", self.spec, trials)
 
 
 def _work(job: Job, slot: int) -> None:
     from deep_cnn.sweep.worker import work
 
     work(job, slot)
-
-
-def best_trials(spec: SweepSpec, trials: Sequence[Trial]) -> list[Trial]:
-    """The trials that have a value, best first."""
-    goal = spec.metric.goal if spec.metric else "minimize"
-    valued = [t for t in trials if t.outcome and t.outcome["value"] is not None]
-    sign = -1 if goal == "maximize" else 1
-    return sorted(valued, key=lambda t: sign * float((t.outcome or {})["value"]))

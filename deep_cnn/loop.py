@@ -20,6 +20,13 @@ class Interrupted(Exception):
         self.signum, self.steps = signum, steps
 
 
+def heed(signalled: Callable[[], int | None], steps: int = 0) -> None:
+    """Raise Interrupted where a signal has asked the run to end."""
+    signum = signalled()
+    if signum is not None:
+        raise Interrupted(signum, steps)
+
+
 class LossNotFinite(Exception):
     """The loss of step `step` is not a finite number."""
 
@@ -74,9 +81,7 @@ def run_pass(
     mode = torch.enable_grad() if step else torch.inference_mode()
     with mode, Progress(title, count) as progress:
         for x, indices in batches:
-            signum = learner.check()
-            if signum is not None:
-                raise Interrupted(signum, len(steps))
+            heed(learner.check, len(steps))
             there = moved(indices, learner.device)
             answers = learner.answer(moved(x, learner.device))
             each = learner.loss(answers, targets[there])

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -11,7 +12,7 @@ from deep_cnn.data.cache import open_pictures
 from deep_cnn.data.splits import joined, subset
 from deep_cnn.data.usable import usable
 from deep_cnn.devices import seed_everything
-from deep_cnn.loop import Interrupted
+from deep_cnn.loop import heed
 from deep_cnn.session import Session, Split, data_digest
 from deep_cnn.tasks import get_task
 
@@ -38,12 +39,7 @@ def prepare(
     With the `content` of a checkpoint the network waits for its weights, and the labels are its.
     Interrupted where `signalled()` asks for it; a DeepCnnError for what the user can mend.
     """
-
-    def check() -> None:
-        signum = signalled()
-        if signum is not None:
-            raise Interrupted(signum)
-
+    check = partial(heed, signalled)
     seed_everything(config.seed)
     if config.data_dir == SAMPLE_DATA and config.task != "digits":
         _LOGGER.info("Data: the bundled sample %s; --data_dir=FOLDER takes yours", SAMPLE_DATA)

@@ -19,9 +19,9 @@ from deep_cnn.data.splits import Examples, epoch_order, load_batches
 from deep_cnn.devices import choose_dtype, choose_workers, every_core, survives
 from deep_cnn.loop import (
     Batch,
-    Interrupted,
     Learner,
     Pass,
+    heed,
     moved,
     run_pass,
     weighted_mean,
@@ -114,7 +114,7 @@ class Session:
         found = []
         with torch.inference_mode(), Progress(title, len(order)) as progress:
             for x, _ in self._batches(split, order):
-                self._check()
+                heed(self.check)
                 found.append(self.network.features(x.to(self.device), self.dtype))
                 progress.step()
         split.features = torch.cat(found).clone()
@@ -132,17 +132,12 @@ class Session:
             found = []
             with torch.inference_mode(), every_core():
                 for part in torch.split(x, self.evaluation_batch):
-                    self._check()
+                    heed(self.check)
                     found.append(self.network.features(part, self.dtype))
             return torch.cat(found).cpu().numpy()
 
         folder, count = self.config.cache_path, self.network.width
-        return open_features(store, key, count, folder, compute, self._check)
-
-    def _check(self) -> None:
-        signum = self.check()
-        if signum is not None:
-            raise Interrupted(signum)
+        return open_features(store, key, count, folder, compute, partial(heed, self.check))
 
     def score(self, split: Split, answers: Pass, name: str) -> dict[str, float]:
         """`{metric_name: value}`, over the whole split, on the original scale but for the loss."""

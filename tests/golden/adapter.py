@@ -1,0 +1,57 @@
+"""Call what is inside of deep_cnn: the only place to mend when that is rebuilt."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from deep_cnn import fetch, names, report
+from deep_cnn.config import config_from, flags
+from deep_cnn.data.cache import fingerprint
+from deep_cnn.errors import DeepCnnError
+from deep_cnn.sweep import command
+from deep_cnn.sweep.examine import read_spec
+from deep_cnn.sweep.search import propose
+from deep_cnn.sweep.space import Seen, identity
+from deep_cnn.sweep.store import FolderStore
+from deep_cnn.words import split_argv
+
+# Raised for every mistake of a user; its text begins with the option where one is at fault.
+Refused = DeepCnnError
+
+
+def option_tables() -> dict[str, dict[str, tuple[type, Any, tuple[str, ...]]]]:
+    """Tell type, default and choices of each option, by verb; training is `train TASK`."""
+    tables: dict[str, Mapping[str, Any]] = {f"train {task}": flags(task) for task in names.TASKS}
+    tables |= {**command.FLAGS, **report.FLAGS, **fetch.FLAGS}
+    return {
+        verb: {name: (flag.kind, flag.default, flag.choices) for name, flag in table.items()}
+        for verb, table in tables.items()
+    }
+
+
+def given_options(argv: Sequence[str], *, sweep: bool = False) -> dict[str, Any]:
+    """Tell the options that a training command line changes from the task's defaults."""
+    return dict(config_from(split_argv(argv, flags(), sweep=sweep)).delta())
+
+
+def next_point(file: Path, seed: int, seen: Sequence[tuple[Mapping[str, Any], Any, bool]]) -> Any:
+    """Tell what the search of a sweep file tries after (point, value or None, failed) trials."""
+    return propose(read_spec(file), seed, [Seen(*one) for one in seen])
+
+
+def stored_trials(folder: Path) -> list[tuple[Mapping[str, Any], str, Any]]:
+    """Tell (point, state, value or None) of each trial in the folder of a sweep, by number."""
+    return [
+        (trial.point or {}, trial.state, trial.outcome["value"] if trial.outcome else None)
+        for trial in FolderStore(folder).trials()
+    ]
+
+
+def canonical_key(point: Mapping[str, Any]) -> str:
+    """Tell the text that is the same for two points when they are the same configuration."""
+    return identity(point)
+
+
+def cache_key(parts: Sequence[Any]) -> str:
+    """Tell the fingerprint under which the cache keeps what is made of these parts."""
+    return fingerprint(parts)

@@ -1,16 +1,22 @@
 """Read, write and compare golden files, and run the program in a clean environment."""
 
+import contextlib
+import io
 import json
 import math
 import os
 import platform
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from deep_cnn.cli import main
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
@@ -63,6 +69,27 @@ def run_well(folder: Path, *words: str, **extra: str) -> "subprocess.CompletedPr
     done = run(folder, *words, **extra)
     assert done.returncode == 0, f"{words}: {done.returncode}\n{done.stdout}\n{done.stderr}"
     return done
+
+
+def called(folder: Path, *words: str, **extra: str) -> tuple[int, str, str]:
+    """Run it in this very process: its status, stdout and stderr."""
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+    handlers = {number: signal.getsignal(number) for number in numbers}
+    before, place = dict(os.environ), Path.cwd()
+    out, err = io.StringIO(), io.StringIO()
+    try:
+        os.environ.clear()
+        os.environ.update(environment(folder, **extra))
+        os.chdir(folder)
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            status = main([*words])
+    finally:
+        os.chdir(place)
+        os.environ.clear()
+        os.environ.update(before)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    return status, out.getvalue(), err.getvalue()
 
 
 def dumps(value: Any, depth: int = 2) -> str:
@@ -139,8 +166,6 @@ def _number(value: Any) -> bool:
 
 def until(condition: Callable[[], bool], process: "subprocess.Popen[Any]") -> None:
     """Wait for a condition while a process lives."""
-    import time
-
     end = time.monotonic() + PATIENCE
     while not condition():
         assert time.monotonic() < end, "it did not come to that"

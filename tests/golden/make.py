@@ -6,12 +6,19 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from tests.golden import histories, parts
+from tests.golden import command_lines, histories, parts
 from tests.golden.common import HERE, machine, write
 
 
 def _options() -> None:
     write("options.json", parts.options())
+
+
+def _command_lines() -> None:
+    with _folder() as folder:
+        command_lines.prepare(folder)
+        cases = command_lines.all_cases()
+        write("command_lines.json", [[c, command_lines.outcome(c, folder)] for c in cases], depth=1)
 
 
 def _samples() -> None:
@@ -60,6 +67,7 @@ class _Folder(tempfile.TemporaryDirectory):  # type: ignore[type-arg]
 
 PARTS: Mapping[str, Callable[[], None]] = {
     "options": _options,
+    "command_lines": _command_lines,
     "samples": _samples,
     "bayes": _bayes,
     "histories": _histories,

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from tests.golden import command_lines, histories, parts
+from tests.golden import command_lines, folders, histories, parts
 from tests.golden.common import HERE, machine, write
 
 
@@ -45,6 +45,19 @@ def _histories() -> None:
     write("histories.json", {"machine": machine(), "runs": found}, depth=3)
 
 
+def _folders() -> None:
+    found: dict[str, dict[str, object]] = {}
+    for name in folders.TEXTS:
+        folders.make(name)
+        with _folder() as folder:
+            found[name] = folders.expected(name, folders.copied(name, folder))
+    with _folder() as folder:
+        found["half"] |= {"finished": folders.finished_half(folders.copied("half", folder))}
+    with _folder() as folder:
+        found["checkpoint"] = folders.gone_on(folders.copied("finished", folder))
+    write("folders.json", {"machine": machine(), "folders": found}, depth=4)
+
+
 def _wandb() -> None:
     with _folder() as folder:
         write("wandb_offline.json", parts.offline(folder))
@@ -71,6 +84,7 @@ PARTS: Mapping[str, Callable[[], None]] = {
     "samples": _samples,
     "bayes": _bayes,
     "histories": _histories,
+    "folders": _folders,
     "wandb": _wandb,
     "cache": _cache,
 }

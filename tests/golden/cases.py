@@ -290,9 +290,9 @@ VERBS: tuple[tuple[str, ...], ...] = (
     ("sweep", "good.yaml", "--seed=x"),
     ("sweep", "good.yaml", "--lr=0.1"),
     ("sweep", "good.yaml", "--dry_run"),
+    ("sweep", "seeded.yaml", "--repeats=2"),
     ("sweep", "good.yaml", "--out_dir="),
     ("sweep", "nodata.yaml"),
-    ("sweep", "trainval.yaml", "--repeats=3"),
     ("sweep", "trainval.yaml", "--refit"),
     ("agent",),
     ("agent", "a/b/c"),
@@ -355,6 +355,11 @@ METRIC = "metric: {name: loss_val}\n"
 def sweep(parameters: str, more: str = "", method: str = "random", command: str = OURS) -> str:
     """Write a sweep file: line 1 is the method, 2 the command, 4 the first parameter."""
     return f"method: {method}\n{command}parameters:\n  {parameters}\n{more}"
+
+
+def fixed(word: str) -> str:
+    """Write a command with a word that wins over the arguments."""
+    return f'command: ["${{env}}", python, -m, deep_cnn, "${{args}}", {word}]\nrun_cap: 2\n'
 
 
 _BOMB = "x0: &x0 [1,1]\n" + "".join(
@@ -581,7 +586,7 @@ _WHOLE = (
     f"method: custom\n{OURS}parameters:\n  {LR}\n",
     f"method: custom\nscheduler: {{job: x}}\n{OURS}",
     f"{OURS}method: grid\nparameters: &p\n  lr: {{values: [0.1, 1]}}\nmetric: {{name: loss_val}}\n",
-    f"method: random\n{OURS}x: &x {{min: 0.1, max: 1.0}}\nparameters:\n  lr: {{<<: *x, max: 2.0}}\n",
+    f"method: random\n{OURS}x: &x {{min: 0.1, max: 1.0}}\nparameters:\n  lr: {{<<: *x, max: 2}}\n",
 )
 
 

@@ -42,7 +42,8 @@ def prepare(folder: Path) -> None:
         "foreign.yaml": cases.sweep("lr: {values: [1, 2]}", method="grid", command=cases.FOREIGN),
         "custom.yaml": cases.sweep("lr: {values: [1, 2]}", method="custom"),
         "nodata.yaml": cases.sweep("data_dir: {value: missing}", method="grid"),
-        "trainval.yaml": cases.sweep("train_on: {value: train+val}", method="grid"),
+        "trainval.yaml": cases.sweep(cases.LR, command=cases.fixed("--train_on=train")),
+        "seeded.yaml": cases.sweep(cases.LR, command=cases.fixed("--seed=1")),
     }
     for name, text in texts.items():
         (folder / name).write_text(text, encoding="utf-8")

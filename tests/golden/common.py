@@ -127,9 +127,7 @@ def as_json(value: Any) -> Any:
     return json.loads(json.dumps(value))
 
 
-def differences(
-    found: Any, expected: Any, tolerance: float = 0.0, where: str = ""
-) -> list[str]:
+def differences(found: Any, expected: Any, tolerance: float = 0.0, where: str = "") -> list[str]:
     """List where two values differ, numbers by more than the tolerance (relative or absolute)."""
     if isinstance(found, Mapping) and isinstance(expected, Mapping):
         lines = [f"{where}/{k}: is missing" for k in expected.keys() - found.keys()]

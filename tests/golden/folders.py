@@ -38,7 +38,7 @@ method: grid
 metric: {name: loss_val, goal: minimize}
 parameters:
   lr: {values: [0.1, 0.01, 0.001]}
-  epochs: {value: 400}
+  epochs: {value: 100}
 """
 _BAYES = """\
 method: bayes

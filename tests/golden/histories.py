@@ -47,14 +47,15 @@ RUNS: dict[str, list[tuple[str, ...]]] = {
         )
     ],
 }
+# What holds a path once a run has gone on.
+_PLACES = ("resume", "test_net", "out_dir")
 _TIMES = ("seconds", "images_per_second")
 
 
 def trained(name: str, folder: Path) -> Any:
     """Train the run of this name, and describe its history, result and checkpoint."""
     for words in RUNS[name]:
-        known = SHORT if words[0].startswith(("--test_net", "--resume")) else (*SHORT,)
-        run_well(folder, *words, "--wandb=False", *known)
+        run_well(folder, *words, "--wandb=False", *SHORT)
     out = folder / "outputs"
     text = (out / "results" / "r.csv").read_text(encoding="utf-8")
     columns = next(csv.reader(text.splitlines()))
@@ -70,7 +71,7 @@ def trained(name: str, folder: Path) -> Any:
         "best": result["best"],
         "test": result["test"],
         "result_keys": list(result),
-        "config": {k: v for k, v in result["config"].items() if k not in ("resume", "test_net")},
+        "config": {k: v for k, v in result["config"].items() if k not in _PLACES},
         "files": sorted(
             str(path.relative_to(out))
             for part in ("results", "models", "logger")

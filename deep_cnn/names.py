@@ -25,7 +25,6 @@ class TaskNames:
     summary: str
     metrics: tuple[str, ...]
     watch: str = "loss_val"
-    goal: str = "minimize"
     options: Mapping[str, Option] = field(default_factory=dict)
     defaults: Mapping[str, Any] = field(default_factory=dict)
 
@@ -41,6 +40,8 @@ STUDIES: Mapping[str, tuple[str, ...]] = {
 }
 REGRESSION_METRICS = ("mae", "rmse", "r2", "pearson", "spearman", "kendall")
 CLASSIFICATION_METRICS = ("precision@1", "precision@5")
+# Of these metrics higher values are better; of all others, lower ones.
+MORE_IS_BETTER = ("r2", "pearson", "spearman", "kendall", *CLASSIFICATION_METRICS, "pairwise")
 REGRESSION_OPTIONS = {
     "loss": Option(
         "mse",

@@ -13,7 +13,7 @@ from deep_cnn.config import flags
 from deep_cnn.errors import ConfigError, DataError, choose_from
 from deep_cnn.flag import Flag
 from deep_cnn.pairs import paired, predictions, told
-from deep_cnn.runs import RunFiles, RunResult
+from deep_cnn.runs import Metric, RunFiles, RunResult
 from deep_cnn.words import split_argv
 
 FLAGS: Mapping[str, Mapping[str, Flag]] = {
@@ -27,8 +27,6 @@ FLAGS: Mapping[str, Mapping[str, Flag]] = {
 _SHOWN = 20
 _WIDEST = 44
 _FLAGS_SHOWN = 6
-# Metrics of which more is better; of all others, less.
-_MORE_IS_BETTER = ("r2", "pearson", "spearman", "kendall", "precision@1", "precision@5", "pairwise")
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,13 +130,6 @@ def _read(path: Path) -> Run:
         raise DataError(f"{path} is no result of a run ({text}); leave it out") from None
 
 
-def _less_is_better(column: str, runs: Sequence[Run]) -> bool:
-    if column == "best":
-        metric = next((run.result.best.metric for run in runs if run.result.best), "loss_val")
-        return _less_is_better(metric, runs)
-    return column.rpartition("_")[0] not in _MORE_IS_BETTER
-
-
 def _sort_column(text: str, runs: Sequence[Run]) -> str:
     """The column of `Run.row` that --sort names, as there or in the titles of the table."""
     column = text.replace("-", "_")
@@ -158,7 +149,10 @@ def _titles(runs: Sequence[Run]) -> dict[str, str]:
 
 
 def _sorted(runs: Sequence[Run], column: str) -> list[Run]:
-    sign = 1 if _less_is_better(column, runs) else -1
+    metric = column
+    if column == "best":
+        metric = next((run.result.best.metric for run in runs if run.result.best), "loss_val")
+    sign = Metric.named(metric).sign
 
     def key(run: Run) -> tuple[int, float, str]:
         value = run.row().get(column)

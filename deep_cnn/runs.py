@@ -6,14 +6,17 @@ import json
 import math
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
 
 from deep_cnn.config import TrainConfig
+from deep_cnn.names import MORE_IS_BETTER
 from deep_cnn.writing import unwritable
 
 RESULT_VERSION = 1
@@ -21,6 +24,39 @@ _LONGEST_NAME = 100
 _UNSAFE = re.compile(r"[^A-Za-z0-9._=,-]")
 # Runs of these names would own files of other runs: first.best.pt is the best of `first`.
 _OTHERS_FILES = re.compile(r"\.(best|test|confusion|args|steps_train|steps_val)$", re.IGNORECASE)
+
+
+class Metric(BaseModel):
+    """A number that runs log, and the direction in which it gets better."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    goal: Literal["minimize", "maximize"] = "minimize"
+
+    @classmethod
+    def named(cls, name: str) -> "Metric":
+        """Return the metric of a column such as `loss_val` or `pearson_test`."""
+        more = name.rpartition("_")[0].removeprefix("best_") in MORE_IS_BETTER
+        return cls(name=name, goal="maximize" if more else "minimize")
+
+    @property
+    def sign(self) -> float:
+        """The factor that turns values of this metric into costs: less is better."""
+        return -1.0 if self.goal == "maximize" else 1.0
+
+    def is_better(self, value: float, than: float) -> bool:
+        """Return whether `value` is strictly better than another one."""
+        return self.sign * value < self.sign * than
+
+    def best(self, values: Iterable[float]) -> float | None:
+        """Return the best of the finite `values`, or None if there is none."""
+        finite = (value for value in values if math.isfinite(value))
+        return min(finite, key=lambda value: self.sign * value, default=None)
+
+
+# What a sweep whose file has no `metric`, and a task without one of its own, compare runs by.
+DEFAULT_METRIC = Metric(name="loss_val")
 
 
 class State(StrEnum):

@@ -30,7 +30,7 @@ from deep_cnn.loop import Interrupted, LossNotFinite, Pass, is_out_of_memory, la
 from deep_cnn.names import TASKS
 from deep_cnn.preparing import prepare
 from deep_cnn.resuming import check_resumable, restore_into, say_changes, test_of
-from deep_cnn.runs import Best, EpochRecord, RunFiles, RunResult, State, StopReason
+from deep_cnn.runs import Best, EpochRecord, Metric, RunFiles, RunResult, State, StopReason
 from deep_cnn.signals import is_agents_stop
 from deep_cnn.tracking import Shown, Start, Tracker
 
@@ -286,17 +286,16 @@ class _Run:
 
     def _keep(self, record: EpochRecord) -> None:
         """Trackers first, then the checkpoint: what a kill in between loses is done again."""
-        known = TASKS[self.config.task]
+        watched = Metric.named(TASKS[self.config.task].watch)
         self.history.append(record)
         self.rows.append(asdict(record))
         self.epoch += 1
-        value = record.metrics.get(known.watch, math.nan)
-        sign = 1 if known.goal == "minimize" else -1
+        value = record.metrics.get(watched.name, math.nan)
         better = math.isfinite(value) and (
-            self.best is None or sign * value < sign * self.best.value
+            self.best is None or watched.is_better(value, self.best.value)
         )
         if better:
-            self.best = Best(record.epoch, known.watch, value)
+            self.best = Best(record.epoch, watched.name, value)
         _LOGGER.info(
             "Epoch %d: lr=%.4g %s%s",
             record.epoch,

@@ -145,7 +145,7 @@ def logged_values(table: Path, metric: Metric) -> list[float]:
 
 def watched_metric(spec: SweepSpec, task: str) -> Metric:
     """What the sweep optimises; what the task watches where the file does not say."""
-    return spec.metric or Metric(TASKS[task].watch, TASKS[task].goal)
+    return spec.metric or Metric(TASKS[task].watch)
 
 
 def target_reached(spec: SweepSpec, trials: Sequence[Trial]) -> bool:

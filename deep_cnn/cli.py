@@ -5,24 +5,22 @@ import logging
 import os
 import shlex
 import sys
-import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import TextIO
 
-from deep_cnn import names
-from deep_cnn.config import TrainConfig, config_from, flags
+from deep_cnn.argv import is_arguments, parse_run
+from deep_cnn.config import TrainConfig
 from deep_cnn.errors import ConfigError, DeepCnnError, choose_from
-from deep_cnn.flag import Flag
+from deep_cnn.help import run_help, verb_help
+from deep_cnn.resolve import resolve
 from deep_cnn.runs import RunResult, served_sweep
 from deep_cnn.signals import Signals, exit_status
-from deep_cnn.words import is_arguments, split_argv
 
 _LOGGER = logging.getLogger("deep_cnn")
-_CHOICES_BESIDE = 20
-_USAGE = """usage: python -m deep_cnn [--flag=value ...]
+_USAGE = """usage: python -m deep_cnn [--option=value ...]
 
 Fine-tune a pretrained network to predict how people perceive pictures.
 
@@ -42,11 +40,11 @@ Fine-tune a pretrained network to predict how people perceive pictures.
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status."""
-    words = list(sys.argv[1:] if argv is None else argv)
+    argv = list(sys.argv[1:] if argv is None else argv)
     if isinstance(sys.stdout, io.TextIOWrapper):  # A name may hold what the terminal cannot show.
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        return _dispatch(words)
+        return _dispatch(argv)
     except DeepCnnError as error:
         print(f"deep_cnn: {error}", file=sys.stderr)
         return 2
@@ -67,8 +65,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
 
 
-def _dispatch(words: list[str]) -> int:
-    first = words[0] if words else "-"
+def _dispatch(argv: list[str]) -> int:
+    first = argv[0] if argv else "-"
     verb = None if first.startswith("-") or is_arguments(first) else first
     if served_sweep() and verb not in VERBS:
         verb = None  # Whatever W&B's agent makes of the sweep, its server must learn how it ends.
@@ -77,14 +75,14 @@ def _dispatch(words: list[str]) -> int:
             f"{verb!r} is neither a verb nor a flag; {choose_from(verb, VERBS)}; without one, flags"
             " such as --epochs=3 train"
         )
-    if {"-h", "--help"} & set(words):
-        print(verb_help(verb) if verb else help_text())
+    if {"-h", "--help"} & set(argv):
+        print(help_of(verb) if verb else run_help(_USAGE))
         return 0
     if verb is not None:
         module, function = VERBS[verb].split(":")
-        status: int = getattr(import_module(module), function)(words[1:])
+        status: int = getattr(import_module(module), function)(argv[1:])
         return status
-    return _train(words)
+    return _train(argv)
 
 
 VERBS: Mapping[str, str] = {
@@ -95,31 +93,30 @@ VERBS: Mapping[str, str] = {
     "report": "deep_cnn.report:report",
     "fetch": "deep_cnn.fetch:fetch",
 }
+_POSITIONALS = {"agent": "ENTITY/PROJECT/SWEEP_ID", "report": "[PATH ...]", "fetch": ""}
 
 
-def verb_help(verb: str) -> str:
-    """What `VERB -h` prints."""
+def help_of(verb: str) -> str:
+    """Return what `VERB -h` prints."""
     module = import_module(VERBS[verb].split(":")[0])
-    known = {"agent": "ENTITY/PROJECT/SWEEP_ID", "report": "[PATH ...]", "fetch": ""}
-    what = f"{known.get(verb, 'FILE')} [--flag=value ...]".strip()
-    lines = [f"usage: python -m deep_cnn {verb} {what}", ""]
-    lines += [str(getattr(module, verb).__doc__), ""]
-    return "\n".join(lines + [_help_line(flag) for flag in module.FLAGS[verb].values()])
+    usage = f"{_POSITIONALS.get(verb, 'FILE')} [--option=value ...]".strip()
+    text = f"usage: python -m deep_cnn {verb} {usage}\n\n{getattr(module, verb).__doc__}\n"
+    return verb_help(text, module.OPTIONS[verb].table())
 
 
-def _train(words: list[str]) -> int:
-    """Train, resume or test, as the flags say."""
+def _train(argv: list[str]) -> int:
+    """Train, resume or test, as the options say."""
     sweep = served_sweep()
     if sweep:
-        return _end(_train_served(words, sweep))
-    given = split_argv(words, flags())
+        return _end(_train_served(argv, sweep))
+    given = parse_run(argv)
     if "resume" in given and "test_net" in given:
         raise ConfigError("--resume and --test_net are two commands; give one of them")
     if "test_net" in given:
         return _test(given)
-    config = None if "resume" in given else config_from(given)
+    config = None if "resume" in given else resolve(TrainConfig.parse(given))
     with Signals() as signals:
-        # torch takes seconds, which a wrong flag should not cost, and Ctrl-C should not tear.
+        # torch takes seconds, which a wrong option should not cost, and Ctrl-C should not tear.
         from deep_cnn import resuming, training
         from deep_cnn.tracking import open_tracker
 
@@ -130,16 +127,16 @@ def _train(words: list[str]) -> int:
             return _end(training.fit(config, open_tracker(config), signalled=signals))
 
 
-def _train_served(words: list[str], sweep: Mapping[str, str]) -> RunResult:
+def _train_served(argv: list[str], sweep: Mapping[str, str]) -> RunResult:
     """Run what W&B's agent asks for; what fails is told to its server, too."""
     with Signals() as signals:
         from deep_cnn.sweep import served
 
         with _log_on(sys.stderr):
-            given: Mapping[str, str] = {"words": shlex.join(words)}
+            given: Mapping[str, str] = {"words": shlex.join(argv)}
             try:
-                given = split_argv(words, flags(), sweep=True)
-                config = config_from(given)
+                given = parse_run(argv, from_agent=True)
+                config = resolve(TrainConfig.parse(given))
             except DeepCnnError as error:
                 served.report_failure(given, sweep, str(error))
                 raise
@@ -188,34 +185,3 @@ def _log_on(stream: TextIO) -> Iterator[None]:
         yield
     finally:
         _LOGGER.removeHandler(handler)
-
-
-def help_text() -> str:
-    """What -h prints: every flag in its group, with its default and its legal values."""
-    lines = [_USAGE]
-    groups: dict[str, dict[str, Flag]] = {}
-    for task in names.TASKS:
-        for flag in flags(task).values():
-            groups.setdefault(flag.group, {})[flag.name] = flag
-    for group, members in groups.items():
-        title = f"task {group}: {names.TASKS[group].summary}" if group in names.TASKS else group
-        lines.append(f"{title}:")
-        lines += [_help_line(flag) for flag in members.values()]
-        lines.append("")
-    return "\n".join(lines)
-
-
-def _help_line(flag: Flag) -> str:
-    defaults = [str(flag.default)]
-    defaults += [
-        f"{task}: {known.defaults[flag.name]}"
-        for task, known in names.TASKS.items()
-        if flag.group and flag.name in known.defaults
-    ]
-    choices = f" {{{','.join(flag.choices)}}}" if flag.choices else ""
-    text = f"  --{flag.name:<16}{flag.help}"
-    default = f" (default: {'; '.join(defaults)})"
-    if len(flag.choices) <= _CHOICES_BESIDE:
-        return f"{text}{choices}{default}"
-    listed = textwrap.indent(textwrap.fill(", ".join(flag.choices), 80), " " * 20)
-    return f"{text}{default}, one of\n{listed}"

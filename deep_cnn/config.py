@@ -1,189 +1,176 @@
-"""Hold the configuration of a run: one field = one flag = one name that a sweep may set."""
+"""Hold the configuration of a run: one field = one option = one name that a sweep may set."""
 
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, Self
+
+from pydantic import Field, PrivateAttr, model_validator
 
 from deep_cnn import names
-from deep_cnn.detect import detect_task, detected, is_place_pulse, study_id
-from deep_cnn.errors import ConfigError, choose_from
-from deep_cnn.flag import Flag
-from deep_cnn.words import flag_name, split_argv
+from deep_cnn.errors import ConfigError
+from deep_cnn.options import Number, Option, OptionModel, Switch, Text, WholeNumber, option
 
 SAMPLE_DATA = "tests/places_test_input"
 
-# Stands for "the task's own default, else the general one", until __post_init__ puts that in.
-_UNSET: Any = None
 
+class TrainConfig(OptionModel):
+    """The configuration of one run; every field is the option of the same name.
 
-def _flag(default: Any, group: str, text: str, kind: type | None = None, **known: Any) -> Any:
-    details = {"group": group, "help": text, "kind": kind or type(default), "default": default}
-    return field(default=_UNSET, metadata={**details, **known})
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrainConfig:
-    """The configuration of one run; every field is the flag of the same name.
-
-    A field that is not given takes the task's own default, else the general one; a task that is
-    not given is found from what lies in `data_dir`. ConfigError for a value that is not legal,
-    DataError where the task cannot be told from the folder.
+    A pure value: it never looks at the disk. An option that is not given takes the task's own
+    default, else the general one. With `task="auto"` the task is unknown, and neither its defaults
+    nor what its options have to do with each other is; `deep_cnn.resolve.resolve` finds the task
+    from what lies in the data folder. A task's own options are given like all others, or as the
+    mapping `options`. Raises ConfigError for a value that is not legal.
     """
 
-    task: str = _flag("auto", "data", "what is learned", choices=("auto", *names.TASKS))
-    data_dir: str = _flag(SAMPLE_DATA, "data", "folder with the pictures")
-    train_samples: int | None = _flag(None, "data", "train on this many pictures only", int, low=2)
-    val_split: float = _flag(
-        0.2, "data", "part of train for validation", low=0, high=1, open_low=True, open_high=True
+    task: Text = option("auto", "what is learned", group="data", choices=("auto", *names.TASKS))
+    data_dir: Text = option(SAMPLE_DATA, "folder with the pictures", group="data")
+    train_samples: WholeNumber | None = option(
+        None, "train on this many pictures only", group="data", low=2
     )
-    test_split: float = _flag(
-        0.15,
-        "data",
-        "part set aside as test where nothing marks one",
-        low=0,
-        high=1,
+    val_split: Number = option(
+        0.2, "part of train for validation", group="data", low=0, high=1, open_low=True,
         open_high=True,
-    )
-    crop_bottom: int = _flag(
-        0, "data", "rows of pixels to cut off below, 25 for Google's logo in Place Pulse", low=0
-    )
-    strict_data: bool = _flag(False, "data", "stop at the first bad picture")
-    num_workers: int | str = _flag(
-        "auto",
-        "data",
-        "processes that decode pictures",
-        int,
+    )  # fmt: skip
+    test_split: Number = option(
+        0.15, "part set aside as test where nothing marks one", group="data", low=0, high=1,
+        open_high=True,
+    )  # fmt: skip
+    crop_bottom: WholeNumber = option(
+        0, "rows of pixels to cut off below, 25 for Google's logo in Place Pulse", group="data",
         low=0,
-        also=("auto",),
-        bookkeeping=True,
+    )  # fmt: skip
+    strict_data: Switch = option(False, "stop at the first bad picture", group="data")
+    num_workers: WholeNumber | Literal["auto"] = option(
+        "auto", "processes that decode pictures", group="data", low=0, affects_result=False
     )
-    cache: str = _flag(
-        "auto", "data", "keep decoded pictures and features", choices=names.CACHE, bookkeeping=True
+    cache: Text = option(
+        "auto", "keep decoded pictures and features", group="data", choices=names.CACHE,
+        affects_result=False,
+    )  # fmt: skip
+    cache_dir: Text | None = option(
+        None, "folder to keep them in, else OUT_DIR/cache", group="data", affects_result=False
     )
-    cache_dir: str | None = _flag(
-        None, "data", "folder to keep them in, else OUT_DIR/cache", str, bookkeeping=True
+    pre: Text = option("default", "preprocessing", group="data", choices=names.PREPROCESSING)
+    model: Text = option(
+        "efficientnet_lite0", "network", group="model", choices=tuple(names.MODELS)
     )
-    pre: str = _flag("default", "data", "preprocessing", choices=names.PREPROCESSING)
-    model: str = _flag("efficientnet_lite0", "model", "network", choices=tuple(names.MODELS))
-    weights: str = _flag("imagenet", "model", "imagenet, none, or a file of weights")
-    freeze: int | str = _flag(
-        "none",
-        "model",
-        "what does not train: none, trunk, or this many stages from the input",
-        int,
-        low=0,
-        also=names.FREEZE,
+    weights: Text = option("imagenet", "imagenet, none, or a file of weights", group="model")
+    freeze: WholeNumber | Literal["none", "trunk"] = option(
+        "none", "what does not train: none, trunk, or this many stages from the input",
+        group="model", low=0,
+    )  # fmt: skip
+    dropout: Number = option(
+        0.2, "dropout before the last layer", group="model", low=0, high=1, open_high=True
     )
-    dropout: float = _flag(
-        0.2, "model", "dropout before the last layer", low=0, high=1, open_high=True
+    epochs: WholeNumber = option(20, "number of epochs", group="training", low=1)
+    initial_epoch: WholeNumber = option(0, "number of the first epoch", group="training", low=0)
+    batch_size: WholeNumber = option(32, "pictures in a step", group="training", low=1)
+    lr: Number = option(1e-3, "learning rate", group="training", low=0, high=1e30, open_low=True)
+    optimizer: Text = option("adam", "optimizer", group="training", choices=names.OPTIMIZERS)
+    momentum: Number = option(
+        0.9, "momentum, for sgd", group="training", low=0, high=1, open_high=True
     )
-    epochs: int = _flag(20, "training", "number of epochs", low=1)
-    initial_epoch: int = _flag(0, "training", "number of the first epoch", low=0)
-    batch_size: int = _flag(32, "training", "pictures in a step", low=1)
-    lr: float = _flag(1e-3, "training", "learning rate", low=0, high=1e30, open_low=True)
-    optimizer: str = _flag("adam", "training", "optimizer", choices=names.OPTIMIZERS)
-    momentum: float = _flag(0.9, "training", "momentum, for sgd", low=0, high=1, open_high=True)
-    weight_decay: float = _flag(0.0, "training", "weight decay", low=0)
-    schedule: str = _flag(
-        "constant", "training", "learning rate over the epochs", choices=names.SCHEDULES
+    weight_decay: Number = option(0.0, "weight decay", group="training", low=0)
+    schedule: Text = option(
+        "constant", "learning rate over the epochs", group="training", choices=names.SCHEDULES
     )
-    decay: float = _flag(
-        0.1,
-        "training",
-        "hyperbolic: lr/(1+decay*epoch); step: factor a third; plateau: factor",
-        low=0,
-        high=1e3,
+    decay: Number = option(
+        0.1, "hyperbolic: lr/(1+decay*epoch); step: factor a third; plateau: factor",
+        group="training", low=0, high=1e3,
+    )  # fmt: skip
+    warmup: WholeNumber = option(
+        0, "epochs in which the rate rises linearly to lr", group="training", low=0
     )
-    warmup: int = _flag(0, "training", "epochs in which the rate rises linearly to lr", low=0)
-    lr_trunk: float = _flag(
-        1.0, "training", "factor of lr for all but the last layer", low=0, high=1e3, open_low=True
+    lr_trunk: Number = option(
+        1.0, "factor of lr for all but the last layer", group="training", low=0, high=1e3,
+        open_low=True,
+    )  # fmt: skip
+    clip: Number = option(0.0, "largest norm of the gradient; 0: any", group="training", low=0)
+    ema: Number = option(
+        0.0, "decay of averaged weights; 0: none", group="training", low=0, high=1, open_high=True
     )
-    clip: float = _flag(0.0, "training", "largest norm of the gradient; 0: any", low=0)
-    ema: float = _flag(
-        0.0, "training", "decay of averaged weights; 0: none", low=0, high=1, open_high=True
+    patience: WholeNumber | None = option(
+        None, "stop after this many epochs without a better one", group="training", low=1
     )
-    patience: int | None = _flag(
-        None, "training", "stop after this many epochs without a better one", int, low=1
+    train_on: Text = option(
+        "train", "train+val leaves nothing to validate on", group="training",
+        choices=names.TRAIN_ON,
+    )  # fmt: skip
+    seed: WholeNumber = option(
+        0, "seed of everything random", group="training", low=0, high=2**32 - 1
     )
-    train_on: str = _flag(
-        "train", "training", "train+val leaves nothing to validate on", choices=names.TRAIN_ON
+    amp: Text = option(
+        "auto", "auto: bfloat16 where the processor gains", group="training", choices=names.AMP
     )
-    seed: int = _flag(0, "training", "seed of everything random", low=0, high=2**32 - 1)
-    amp: str = _flag(
-        "auto", "training", "auto: bfloat16 where the processor gains", choices=names.AMP
+    device: Text = option(
+        "auto", "where to compute", group="training", choices=names.DEVICES, affects_result=False
     )
-    device: str = _flag(
-        "auto", "training", "where to compute", choices=names.DEVICES, bookkeeping=True
+    root_dir: Text = option(
+        ".", "folder that --data_dir and --out_dir start from", group="run", affects_result=False
     )
-    root_dir: str = _flag(
-        ".", "run", "folder that --data_dir and --out_dir start from", bookkeeping=True
+    out_dir: Text = option("outputs", "folder for results", group="run", affects_result=False)
+    run_name: Text | None = option(None, "name of the run", group="run", affects_result=False)
+    resume: Text | None = option(
+        None, "checkpoint to go on from", group="run", affects_result=False
     )
-    out_dir: str = _flag("outputs", "run", "folder for results", bookkeeping=True)
-    run_name: str | None = _flag(None, "run", "name of the run", str, bookkeeping=True)
-    resume: str | None = _flag(None, "run", "checkpoint to go on from", str, bookkeeping=True)
-    test_net: str | None = _flag(
-        None, "run", "checkpoint to evaluate once on the test split", str, bookkeeping=True
+    test_net: Text | None = option(
+        None, "checkpoint to evaluate once on the test split", group="run", affects_result=False
     )
-    dry_run: bool = _flag(False, "run", "describe the data and stop", bookkeeping=True)
-    wandb: bool | None = _flag(
-        None,
-        "run",
-        "log to Weights & Biases; None: where WB_KEY, WB_PROJECT and WB_USER are set",
-        bool,
-        bookkeeping=True,
-    )
-    wandb_artifacts: str | None = _flag(
-        None,
-        "run",
-        "checkpoint that W&B keeps; None: best, and none in a sweep",
-        str,
-        choices=("none", "best"),
-        bookkeeping=True,
-    )
-    options: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    dry_run: Switch = option(False, "describe the data and stop", group="run", affects_result=False)
+    wandb: Switch | None = option(
+        None, "log to Weights & Biases; None: where WB_KEY, WB_PROJECT and WB_USER are set",
+        group="run", affects_result=False,
+    )  # fmt: skip
+    wandb_artifacts: Text | None = option(
+        None, "checkpoint that W&B keeps; None: best, and none in a sweep", group="run",
+        choices=("none", "best"), affects_result=False,
+    )  # fmt: skip
+    options: Mapping[str, Any] = Field(default_factory=dict)
 
-    def __post_init__(self) -> None:
-        if self.data_dir is None:
-            self._set("data_dir", SAMPLE_DATA)
-        if self.root_dir is None:
-            self._set("root_dir", ".")
-        for name in ("data_dir", "root_dir"):
-            _FLAGS[name].check(getattr(self, name))
-        if self.task is None or self.task == "auto":
-            self._set("task", detect_task(self.data_path))
-        _FLAGS["task"].check(self.task)
+    # What was given; the defaults of all else; and where the data lie, once that is known.
+    _given: dict[str, Any] = PrivateAttr(default_factory=dict)
+    _defaults: dict[str, Any] = PrivateAttr(default_factory=dict)
+    _folder: Path | None = PrivateAttr(default=None)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _gather_task_options(cls, values: dict[str, Any]) -> dict[str, Any]:
+        own = {name: value for name, value in values.items() if name in _TASK_OPTIONS}
+        rest = {name: value for name, value in values.items() if name not in own}
+        own = {**rest.pop("options", {}), **own}
+        return {**rest, "options": own} if own else rest
+
+    @model_validator(mode="after")
+    def _apply_task(self) -> Self:
+        own = {name: _checked(name, value) for name, value in self.options.items()}
+        set_here = self.model_fields_set - {"options"}
+        self._given = {**{name: getattr(self, name) for name in set_here}, **own}
+        self._defaults = {name: known.default for name, known in all_options(self.task).items()}
+        if self.task == "auto":
+            self.__dict__["options"] = own
+            return self
         task = names.TASKS[self.task]
-        for flag in _FLAGS.values():
-            if getattr(self, flag.name) is None:
-                self._set(flag.name, task.defaults.get(flag.name, flag.default))
-            flag.check(getattr(self, flag.name))
-        known = flags(self.task)
-        for name, value in self.options.items():
-            if name not in task.options:
-                raise ConfigError(f"--{name} {_stranger(name, self.task)}")
-            known[name].check(value)
-        defaults = _defaults(self.task, self.data_path)
-        self._set("options", {k: self.options.get(k, defaults[k]) for k in task.options})
-        if self.task == "perception" and is_place_pulse(self.data_path):
-            study_id(self.options["study"])
+        for name in own:
+            if name not in task.options.model_fields:
+                raise ConfigError(f"--{name} {_not_of_task(name, self.task)}")
+        self._defaults |= task.defaults
+        known = task.options.model_fields
+        self.__dict__.update({k: v for k, v in task.defaults.items() if k not in set_here})
+        self.__dict__["options"] = {k: own.get(k, self._defaults[k]) for k in known}
+        self._check_combinations()
+        return self
+
+    def _check_combinations(self) -> None:
         if self.weights == "imagenet" and self.model in names.NOT_PRETRAINED:
             raise ConfigError(f"--model={self.model} has no ImageNet weights; add --weights=none")
         if self.model == "lenet" and self.batch_size == 1:
             raise ConfigError(
                 "--batch_size=1 is too small for the batch norm of lenet; use 2 or more"
             )
-        self._check_network()
-        if self.initial_epoch >= self.epochs:
-            raise ConfigError(
-                f"--initial_epoch={self.initial_epoch} leaves nothing to train;"
-                f" it must be below --epochs={self.epochs}"
-            )
-
-    def _check_network(self) -> None:
         stages, size = names.MODELS[self.model], names.FIXED_SIZE.get(self.model)
         if isinstance(self.freeze, int) and self.freeze > stages:
             raise ConfigError(
@@ -195,16 +182,62 @@ class TrainConfig:
                 f"--pre=resnet makes 224 x 224 pixels, but {self.model} takes {size} x {size};"
                 " use another --pre"
             )
+        if self.initial_epoch >= self.epochs:
+            raise ConfigError(
+                f"--initial_epoch={self.initial_epoch} leaves nothing to train;"
+                f" it must be below --epochs={self.epochs}"
+            )
 
-    def _set(self, name: str, value: Any) -> None:
-        object.__setattr__(self, name, value)
+    @classmethod
+    def known_options(cls) -> Mapping[str, Option]:
+        """Return the options of a run, those of every task included."""
+        return all_options()
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, TrainConfig) and self.to_dict() == other.to_dict()
+
+    def __hash__(self) -> int:
+        return hash(tuple(self.to_dict().items()))
+
+    def replace(self, **values: Any) -> Self:
+        """Return a copy with these fields changed to values that are known to be legal."""
+        changed = super().replace(**values)
+        changed._given = {**self._given, **values}
+        return changed
+
+    def updated(self, values: Mapping[str, Any]) -> "TrainConfig":
+        """Return a configuration with these options changed; what was not given stays at default.
+
+        Values may be what a command line or a sweep file holds: "1e-3", 7.0 for a whole number.
+        Defaults follow a new task. Raises ConfigError, which lists the names for an unknown one.
+        """
+        return TrainConfig.parse({**self._given, **values})
+
+    def resolved(self, task: str, folder: Path, defaults: Mapping[str, Any]) -> "TrainConfig":
+        """Return this configuration for the data in `folder`.
+
+        Args:
+            task: The task of the folder, for `task="auto"`.
+            folder: Where the pictures lie.
+            defaults: What this folder has instead of the task's own defaults.
+        """
+        wanted = task if self.task == "auto" else self.task
+        config = TrainConfig.parse({**self._given, "task": wanted})
+        config._given, config._folder = self._given, folder
+        config._defaults |= {**defaults, "task": task}
+        given = {name: value for name, value in self._given.items() if name in defaults}
+        config.__dict__["options"] = {**config.options, **defaults, **given}
+        return config
+
+    @property
+    def is_resolved(self) -> bool:
+        """Whether what the data folder decides is known."""
+        return self._folder is not None
 
     @property
     def data_path(self) -> Path:
-        """Where the pictures lie; the bundled sample is found from anywhere."""
-        path = _expanded(self.root_dir) / _expanded(self.data_dir)
-        bundled = Path(__file__).parent.parent / SAMPLE_DATA
-        return bundled if self.data_dir == SAMPLE_DATA and not path.exists() else path
+        """Where the pictures lie."""
+        return self._folder or _expanded(self.root_dir) / _expanded(self.data_dir)
 
     @property
     def out_path(self) -> Path:
@@ -218,107 +251,68 @@ class TrainConfig:
             return None
         return _expanded(self.cache_dir) if self.cache_dir else self.out_path / "cache"
 
-    def flags(self) -> dict[str, Any]:
-        """Every flag with its value, the task's own included: `{flag: value}`, fit for JSON."""
-        core = {name: getattr(self, name) for name in _FLAGS}
-        return {**core, **self.options}
+    def to_dict(self) -> dict[str, Any]:
+        """Return `{option: value}`, the task's own options included: plain values, for JSON."""
+        return {**{name: getattr(self, name) for name in self.table()}, **self.options}
 
-    def updated(self, values: Mapping[str, Any]) -> "TrainConfig":
-        """A configuration with these flags changed; ConfigError lists the names for unknown ones.
-
-        Values may be what a command line or a sweep file holds: "1e-3", 7.0 for a whole number.
-        What was left at its default follows a new task's defaults.
-        """
-        return config_from({**self.delta(), **values})
-
-    def delta(self) -> dict[str, Any]:
-        """The flags that differ from the defaults of this task."""
-        defaults = _defaults(self.task, self.data_path)
-        changed = {k: v for k, v in self.flags().items() if k != "task" and v != defaults[k]}
-        if detected(self.data_path) != self.task:
-            changed["task"] = self.task
-        return changed
+    def changes(self) -> dict[str, Any]:
+        """Return the options that differ from their defaults."""
+        return {k: v for k, v in self.to_dict().items() if v != self._defaults[k]}
 
     def short_name(self) -> str:
-        """The flags that differ from their defaults, as `lr=0.00102,pre=squash`; else the model."""
-        known = flags(self.task)
-        changed = {k: v for k, v in sorted(self.delta().items()) if not known[k].bookkeeping}
-        shown = (f"{k}={v:.4g}" if isinstance(v, float) else f"{k}={v}" for k, v in changed.items())
-        return ",".join(shown).replace("e+", "e") or self.model
+        """Return what differs from the defaults, as `lr=0.00102,pre=squash`; else the model."""
+        known = all_options(self.task)
+        changed = {k: v for k, v in sorted(self.changes().items()) if known[k].affects_result}
+        parts = (f"{k}={v:.4g}" if isinstance(v, float) else f"{k}={v}" for k, v in changed.items())
+        return ",".join(parts).replace("e+", "e") or self.model
 
     def fingerprint(self) -> str:
-        """What makes two runs the same run: a hash of every flag that can change a number."""
-        kept = {k: v for k, v in self.flags().items() if not flags(self.task)[k].bookkeeping}
+        """Return what makes two runs the same run: a hash of every option that affects a number.
+
+        Raises ConfigError while the task is not known.
+        """
+        if self.task == "auto":
+            raise ConfigError("--task=auto has no fingerprint; resolve(config) finds the task")
+        known = all_options(self.task)
+        kept = {k: v for k, v in self.to_dict().items() if known[k].affects_result}
         return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _core_flags() -> dict[str, Flag]:
-    return {f.name: Flag(f.name, **f.metadata) for f in fields(TrainConfig) if f.metadata}
+def _task_options() -> dict[str, type[OptionModel]]:
+    """Return, for each option of a task, the model of the first task that has it."""
+    owners: dict[str, type[OptionModel]] = {}
+    for task in names.TASKS.values():
+        for name in task.options.model_fields:
+            owners.setdefault(name, task.options)
+    return owners
 
 
-_FLAGS = _core_flags()
+_TASK_OPTIONS = _task_options()
 
 
-def flags(task: str | None = None) -> dict[str, Flag]:
-    """All flags by name, with the options of `task`, or of every task where none is named."""
-    found = dict(_FLAGS)
-    for name in names.TASKS if task is None else (task,):
-        for key, own in names.TASKS[name].options.items():
-            kind = type(own.default)
-            found[key] = Flag(
-                key,
-                kind,
-                own.default,
-                group=name,
-                help=own.help,
-                choices=own.choices,
-                low=own.low,
-                high=own.below,
-                open_high=True,
-            )
-    return found
+def _checked(name: str, value: Any) -> Any:
+    """Return the value of a task's own option; raise ConfigError if it is not legal."""
+    if name not in _TASK_OPTIONS:
+        raise ConfigError(f"--{name} {_not_of_task(name, 'auto')}")
+    return getattr(_TASK_OPTIONS[name].parse({name: value}), name)
 
 
-def parse_flags(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Give every value its flag's type; ConfigError for an unknown flag or a value it refuses."""
-    known = flags()
-    parsed = {}
-    for given, value in values.items():
-        name = flag_name(given)
-        if name not in known:
-            raise ConfigError(f"--{given} is no flag; {choose_from(name, known)}")
-        parsed[name] = known[name].parse(str(value))
-        known[name].check(parsed[name])
-    return parsed
-
-
-def config_from(values: Mapping[str, Any]) -> TrainConfig:
-    """The configuration that these flags describe; everything else is at its default."""
-    parsed = parse_flags(values)
-    core = {name: value for name, value in parsed.items() if name in _FLAGS}
-    return TrainConfig(**core, options={k: v for k, v in parsed.items() if k not in _FLAGS})
-
-
-def parse_config(argv: Sequence[str]) -> TrainConfig:
-    """The configuration that a command line describes, e.g. `["--lr=1e-3", "--wandb", "False"]`."""
-    return config_from(split_argv(argv, flags()))
-
-
-def _expanded(path: str) -> Path:
-    return Path(os.path.expanduser(path))  # noqa: PTH111 - Path's own fails for an unknown user.
-
-
-def _defaults(task: str, folder: Path) -> dict[str, Any]:
-    general = {name: flag.default for name, flag in flags(task).items()}
-    if task == "perception" and is_place_pulse(folder):
-        general["study"] = "safer"
-    return {**general, **names.TASKS[task].defaults}
-
-
-def _stranger(name: str, task: str) -> str:
-    owners = [owner for owner, known in names.TASKS.items() if name in known.options]
+def _not_of_task(name: str, task: str) -> str:
+    owners = [owner for owner, known in names.TASKS.items() if name in known.options.model_fields]
     return (
         f"belongs to --task={' or '.join(owners)}; this run's task is {task}"
         if owners
         else f"is no option of the task {task}"
     )
+
+
+def all_options(task: str = "auto") -> dict[str, Option]:
+    """Return the options of a run by name, with those of `task`; of every task for "auto"."""
+    found = dict(TrainConfig.table())
+    for name in names.TASKS if task == "auto" else (task,):
+        found |= names.TASKS[name].options.table()
+    return found
+
+
+def _expanded(path: str) -> Path:
+    return Path(os.path.expanduser(path))  # noqa: PTH111 - Path's own fails for an unknown user.

@@ -8,50 +8,52 @@ from functools import partial
 from http.client import HTTPException
 from pathlib import Path, PurePosixPath
 
+from deep_cnn.argv import parse_verb
 from deep_cnn.errors import ConfigError, DataError, OutputError, WeightsError, choose_from
-from deep_cnn.flag import Flag
 from deep_cnn.names import MODELS, NOT_PRETRAINED
-from deep_cnn.words import split_argv
+from deep_cnn.options import OptionModel, Text, option
 from deep_cnn.writing import write_whole
 
 # Places365-Standard, pictures of 256 x 256: http://places2.csail.mit.edu/download.html
 DATA = {"places365": "http://data.csail.mit.edu/places/places365/places365standard_easyformat.tar"}
 _TIMEOUT = 60.0
-FLAGS: Mapping[str, Mapping[str, Flag]] = {
-    "fetch": {
-        "model": Flag("model", str, None, "", "networks with commas between, as resnet50,vit_b_16"),
-        "data": Flag("data", str, None, "", "a data set", choices=tuple(DATA)),
-        "data_dir": Flag("data_dir", str, "places365", "", "folder for its train/ and val/"),
-        "keep": Flag("keep", str, None, "", "file with the classes to keep, one a line, else all"),
-        "url": Flag("url", str, None, "", "where it lies, if not at its usual place"),
-    }
-}
 
 
-def fetch(words: list[str]) -> int:
+class FetchOptions(OptionModel):
+    """Options of the verb fetch."""
+
+    model: Text | None = option(None, "networks with commas between, as resnet50,vit_b_16")
+    data: Text | None = option(None, "a data set", choices=tuple(DATA))
+    data_dir: Text = option("places365", "folder for its train/ and val/")
+    keep: Text | None = option(None, "file with the classes to keep, one a line, else all")
+    url: Text | None = option(None, "where it lies, if not at its usual place")
+
+
+OPTIONS: Mapping[str, type[OptionModel]] = {"fetch": FetchOptions}
+
+
+def fetch(argv: list[str]) -> int:
     """Fetch ImageNet weights into TORCH_HOME (--model), or pictures into --data_dir (--data)."""
-    known = FLAGS["fetch"]
-    values = {name: flag.default for name, flag in known.items()}
-    for name, text in split_argv(words, known).items():
-        values[name] = known[name].parse(text)
-        known[name].check(values[name])
-    if (values["model"] is None) == (values["data"] is None):
+    options, rest = parse_verb(FetchOptions, argv)
+    for word in rest:
+        raise ConfigError(f"{word!r} is not a flag; they look like --model=resnet50")
+    if (options.model is None) == (options.data is None):
         raise ConfigError("fetch takes either --model=resnet50,vit_b_16 or --data=places365")
-    if values["data"]:
-        keep = _read_classes(Path(values["keep"])) if values["keep"] else None
-        url, folder = values["url"] or DATA[values["data"]], Path(values["data_dir"]).expanduser()
+    if options.data:
+        keep = _read_classes(Path(options.keep)) if options.keep else None
+        url, folder = options.url or DATA[options.data], Path(options.data_dir).expanduser()
         print(fetch_pictures(url, folder, keep))
         return 0
-    models = [name.strip() for name in values["model"].split(",")]
+    models = [name.strip() for name in str(options.model).split(",")]
     for name in models:
         if name not in MODELS:
             raise ConfigError(f"--model={name} is unknown; {choose_from(name, MODELS)}")
         if name in NOT_PRETRAINED:
             raise ConfigError(f"--model={name} has no ImageNet weights to fetch; leave it out")
-    if values["url"] and len(models) > 1:
+    if options.url and len(models) > 1:
         raise ConfigError(f"--url is the address of one file, not of {len(models)}; fetch one")
     for name in models:
-        print(f"{name}: {fetch_weights(name, values['url'])}", flush=True)
+        print(f"{name}: {fetch_weights(name, options.url)}", flush=True)
     return 0
 
 

@@ -1,21 +1,11 @@
 """List the legal names as data, so that the command line can check them without importing torch."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
-
-@dataclass(frozen=True, slots=True)
-class Option:
-    """A flag that belongs to one task: its default (which also gives its type) and its help."""
-
-    default: str | int | float | bool
-    help: str
-    low: float = -math.inf
-    choices: tuple[str, ...] = ()
-    below: float = math.inf
+from deep_cnn.options import Number, OptionModel, Text, WholeNumber, option
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +15,7 @@ class TaskNames:
     summary: str
     metrics: tuple[str, ...]
     watch: str = "loss_val"
-    options: Mapping[str, Option] = field(default_factory=dict)
+    options: type[OptionModel] = OptionModel
     defaults: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -42,58 +32,74 @@ REGRESSION_METRICS = ("mae", "rmse", "r2", "pearson", "spearman", "kendall")
 CLASSIFICATION_METRICS = ("precision@1", "precision@5")
 # Of these metrics higher values are better; of all others, lower ones.
 MORE_IS_BETTER = ("r2", "pearson", "spearman", "kendall", *CLASSIFICATION_METRICS, "pairwise")
-REGRESSION_OPTIONS = {
-    "loss": Option(
+
+
+class RegressionOptions(OptionModel):
+    """Options of every task that learns a score."""
+
+    loss: Text = option(
         "mse",
         "of scores in standard deviations of the training scores; huber has delta 1",
         choices=("mse", "huber"),
     )
-}
-CLASSIFICATION_OPTIONS = {
-    "label_smoothing": Option(
-        0.0, "part of each truth that training spreads over all classes", low=0, below=1
+
+
+class ClassificationOptions(OptionModel):
+    """Options of every task that learns a class."""
+
+    label_smoothing: Number = option(
+        0.0,
+        "part of each truth that training spreads over all classes",
+        low=0,
+        high=1,
+        open_high=True,
     )
-}
+
+
+class PerceptionOptions(RegressionOptions):
+    """Options of the task perception."""
+
+    study: Text = option(
+        "score", "column of scores.csv to learn; study of Place Pulse: safer by default"
+    )
+    group: Text = option(
+        "none", "city keeps the pictures of a city in one split", choices=("none", "city")
+    )
+    weighting: Text = option(
+        "none", "Place Pulse: sigma weighs by 1/sigma^2", choices=("none", "sigma")
+    )
+    min_votes: WholeNumber = option(0, "Place Pulse: pictures with fewer are left out", low=0)
+    no_imagery: Text = option("drop", "Place Pulse: pictures that say so", choices=("drop", "keep"))
+
+
+class FoldersOptions(ClassificationOptions):
+    """Options of the task folders."""
+
+    keep: Text = option("auto", "file of the classes to keep; auto: keep.txt; none")
+
+
+class DigitsOptions(ClassificationOptions):
+    """Options of the task digits."""
+
+    hidden: WholeNumber = option(120, "units in the hidden layer of LeNet", low=1)
+
 
 TASKS: Mapping[str, TaskNames] = MappingProxyType(
     {
         "perception": TaskNames(
             "a score for a picture, from scores.csv beside the pictures, or Place Pulse 2.0",
             REGRESSION_METRICS,
-            options={
-                **REGRESSION_OPTIONS,
-                "study": Option(
-                    "score", "column of scores.csv to learn; study of Place Pulse: safer by default"
-                ),
-                "group": Option(
-                    "none",
-                    "city keeps the pictures of a city in one split",
-                    choices=("none", "city"),
-                ),
-                "weighting": Option(
-                    "none", "Place Pulse: sigma weighs by 1/sigma^2", choices=("none", "sigma")
-                ),
-                "min_votes": Option(0, "Place Pulse: pictures with fewer are left out", low=0),
-                "no_imagery": Option(
-                    "drop", "Place Pulse: pictures that say so", choices=("drop", "keep")
-                ),
-            },
+            options=PerceptionOptions,
         ),
         "folders": TaskNames(
             "a class for a picture, from train/<class>/ and val/<class>/",
             CLASSIFICATION_METRICS,
-            options={
-                **CLASSIFICATION_OPTIONS,
-                "keep": Option("auto", "file of the classes to keep; auto: keep.txt; none"),
-            },
+            options=FoldersOptions,
         ),
         "digits": TaskNames(
             "scikit-learn's handwritten digits, 28x28x1, for a LeNet",
             CLASSIFICATION_METRICS,
-            options={
-                **CLASSIFICATION_OPTIONS,
-                "hidden": Option(120, "units in the hidden layer of LeNet", low=1),
-            },
+            options=DigitsOptions,
             defaults={
                 "model": "lenet",
                 "weights": "none",

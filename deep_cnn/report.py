@@ -9,21 +9,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from deep_cnn.config import flags
+from deep_cnn.argv import parse_verb
+from deep_cnn.config import all_options
 from deep_cnn.errors import ConfigError, DataError, choose_from
-from deep_cnn.flag import Flag
+from deep_cnn.options import OptionModel, Switch, Text, WholeNumber, option
 from deep_cnn.pairs import paired, predictions, told
 from deep_cnn.runs import Metric, RunFiles, RunResult
-from deep_cnn.words import split_argv
 
-FLAGS: Mapping[str, Mapping[str, Flag]] = {
-    "report": {
-        "sort": Flag("sort", str, "best", "", "column to sort by"),
-        "top": Flag("top", int, None, "", "how many runs, else 20, or all as CSV or JSON", low=1),
-        "csv": Flag("csv", bool, False, "", "every column as CSV"),
-        "json": Flag("json", bool, False, "", "everything as JSON"),
-    }
-}
+
+class ReportOptions(OptionModel):
+    """Options of the verb report."""
+
+    sort: Text = option("best", "column to sort by")
+    top: WholeNumber | None = option(None, "how many runs, else 20, or all as CSV or JSON", low=1)
+    csv: Switch = option(False, "every column as CSV")
+    as_json: Switch = option(False, "everything as JSON", alias="json")
+
+
+OPTIONS: Mapping[str, type[OptionModel]] = {"report": ReportOptions}
 _SHOWN = 20
 _WIDEST = 44
 _FLAGS_SHOWN = 6
@@ -60,27 +63,22 @@ class Run:
         }
 
 
-def report(words: list[str]) -> int:
+def report(argv: list[str]) -> int:
     """A leaderboard of the runs in PATH ... (outputs), or of two runs A B what differs."""
-    known = FLAGS["report"]
-    paths: list[str] = []
-    values = {name: flag.default for name, flag in known.items()}
-    for name, text in split_argv(words, known, paths).items():
-        values[name] = known[name].parse(text)
-        known[name].check(values[name])
-    if values["csv"] and values["json"]:
+    options, paths = parse_verb(ReportOptions, argv)
+    if options.csv and options.as_json:
         raise ConfigError("--csv and --json are two formats; give one of them")
     single = [_one_run(path) for path in paths]
     if len(paths) == 2 and all(single):
         first, second = (_read(path) for path in single if path)
-        _print_comparison(first, second, values)
+        _print_comparison(first, second, options)
         return 0
     runs = [run for path in paths or ["outputs"] for run in _runs(path)]
     runs = list({run.path.resolve(): run for run in runs}.values())
     if not runs:
         raise DataError(f"no run is over in {', '.join(paths) or 'outputs'}; name other folders")
-    column = _sort_column(values["sort"], runs)
-    _print_leaderboard(_sorted(runs, column), column, values)
+    column = _sort_column(options.sort, runs)
+    _print_leaderboard(_sorted(runs, column), column, options)
     return 0
 
 
@@ -163,16 +161,16 @@ def _sorted(runs: Sequence[Run], column: str) -> list[Run]:
     return sorted(runs, key=key)
 
 
-def _print_leaderboard(runs: Sequence[Run], column: str, values: Mapping[str, Any]) -> None:
-    whole = values["csv"] or values["json"]
-    top = values["top"] or (len(runs) if whole else _SHOWN)
+def _print_leaderboard(runs: Sequence[Run], column: str, options: ReportOptions) -> None:
+    whole = options.csv or options.as_json
+    top = options.top or (len(runs) if whole else _SHOWN)
     shown = runs[:top]
-    if values["json"]:
+    if options.as_json:
         print(json.dumps([json.loads(run.result.to_json()) for run in shown], indent=2))
         return
     rows = [run.row() for run in shown]
     columns = list(dict.fromkeys(name for row in rows for name in row))
-    if values["csv"]:
+    if options.csv:
         _print_csv(columns, [[row.get(name) for name in columns] for row in rows])
         return
     varied = _varied([run.result for run in runs])[:_FLAGS_SHOWN]
@@ -192,17 +190,17 @@ def _print_leaderboard(runs: Sequence[Run], column: str, values: Mapping[str, An
 
 def _varied(results: Sequence[RunResult]) -> list[str]:
     """The flags that are not the same in all runs, without those that only say where things go."""
-    known = flags()
+    known = all_options()
     names = dict.fromkeys(name for result in results for name in result.config)
     return [
         name
         for name in names
-        if not (name in known and known[name].bookkeeping)
+        if not (name in known and not known[name].affects_result)
         and len({repr(result.config.get(name)) for result in results}) > 1
     ]
 
 
-def _print_comparison(first: Run, second: Run, values: Mapping[str, Any]) -> None:
+def _print_comparison(first: Run, second: Run, options: ReportOptions) -> None:
     one, two = first.row(), second.row()
     both = (first.result, second.result)
     config = {name: (one.get(name), two.get(name)) for name in _varied(both)}
@@ -213,12 +211,12 @@ def _print_comparison(first: Run, second: Run, values: Mapping[str, Any]) -> Non
     }
     tables = [predictions(run.path, run.result) for run in (first, second)]
     compared = paired(both, tables)
-    if values["json"]:
+    if options.as_json:
         found = {"a": first.name, "b": second.name, "config": config, "results": results}
         print(json.dumps(_finite({**found, "paired": compared}), indent=2))
         return
     rows = [(name, *pair) for name, pair in {**config, **results}.items()]
-    if values["csv"]:
+    if options.csv:
         _print_csv(["name", "a", "b"], rows)
         return
     print(f"A: {first.name}\nB: {second.name}\n")

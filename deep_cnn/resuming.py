@@ -8,8 +8,9 @@ from typing import Any
 import torch
 
 from deep_cnn.checkpoint import load_checkpoint
-from deep_cnn.config import TrainConfig, config_from, flags
+from deep_cnn.config import TrainConfig, all_options
 from deep_cnn.errors import CheckpointError
+from deep_cnn.resolve import resolve
 from deep_cnn.runs import RunFiles, RunResult
 from deep_cnn.session import Session
 
@@ -27,18 +28,18 @@ def resumed_config(path: Path, changes: Mapping[str, Any]) -> TrainConfig:
     content = load_checkpoint(path)
     folder = path.resolve().parent
     place = {"out_dir": str(folder.parent)} if folder.name == "models" else {}
-    return config_from({**content["config"], **place, **changes})
+    return resolve(TrainConfig.parse({**content["config"], **place, **changes}))
 
 
 def check_resumable(config: TrainConfig, content: Mapping[str, Any]) -> None:
     """CheckpointError unless `config` is the checkpoint's but for what may change."""
-    known = flags(config.task)
+    known = all_options(config.task)
     if config.resume and config.epochs < content["epoch"]:
         raise CheckpointError(
             f"--epochs={config.epochs}: {content['epoch']} epochs are done already; give more"
         )
-    for name, value in config.flags().items():
-        free = name in _FREE_ON_RESUME or known[name].bookkeeping
+    for name, value in config.to_dict().items():
+        free = name in _FREE_ON_RESUME or not known[name].affects_result
         had = content["config"].get(name, known[name].default)
         if not free and value != had:
             raise CheckpointError(

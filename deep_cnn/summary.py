@@ -1,7 +1,6 @@
 """Describe the data of a configuration, for who wants to see them before anything is trained."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from functools import reduce
 
 import numpy as np
@@ -22,7 +21,7 @@ def describe(config: TrainConfig) -> Iterator[str]:
     Decodes every picture, those of test included, and writes nothing. DataError as a run's, after
     what can be told all the same.
     """
-    config = replace(config, cache="off")
+    config = config.replace(cache="off")
     task = get_task(config.task)
     yield f"task {config.task}, data {config.data_path}"
     found = task.all_splits(config)

@@ -40,7 +40,7 @@ def test(config: TrainConfig) -> Mapping[str, float]:
     files = RunFiles(config.out_path, content["run_name"])
     with log_to(files.log):
         metrics = _test(config, content, files, device)
-    start = Start(files, config.flags(), kept=content.get("tracking", {}))
+    start = Start(files, config.to_dict(), kept=content.get("tracking", {}))
     open_tracker(config).tested(start, metrics)
     return metrics
 

@@ -6,7 +6,7 @@ import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from shlex import quote
 from typing import Any
@@ -29,6 +29,7 @@ from deep_cnn.errors import ConfigError
 from deep_cnn.loop import Interrupted, LossNotFinite, Pass, is_out_of_memory, largest
 from deep_cnn.names import TASKS
 from deep_cnn.preparing import prepare
+from deep_cnn.resolve import resolve
 from deep_cnn.resuming import check_resumable, restore_into, say_changes, test_of
 from deep_cnn.runs import Best, EpochRecord, Metric, RunFiles, RunResult, State, StopReason
 from deep_cnn.signals import is_agents_stop
@@ -74,13 +75,14 @@ def fit(
     tracker = tracker or Tracker()
     if config.dry_run:
         raise ConfigError("--dry_run trains nothing; fit() and sweeps do not take it, drop it")
+    config = resolve(config)
     device = choose_device(config.device)
     _LOGGER.info("Running on %s device", device.type)
     content = load_checkpoint(Path(config.resume)) if config.resume else None
     if content is not None:
         check_resumable(config, content)
     files = files or _files_of(config, content)
-    config = replace(config, run_name=files.name)
+    config = config.replace(run_name=files.name)
     run = _Run(config, tracker, files, content, should_stop, signalled, sweep, sigterm_stops)
     try:
         return run.go(device)
@@ -187,7 +189,7 @@ class _Run:
         prepared = hasattr(self, "session")
         start = Start(
             self.files,
-            self.config.flags(),
+            self.config.to_dict(),
             self.history,
             self._tracked(),
             self.session.parameters if prepared else None,
@@ -317,7 +319,7 @@ class _Run:
             **self.session.state(copied=copied),
             "run_name": self.files.name,
             # With its places in full, so that --test_net finds the data from any folder.
-            "config": {**self.config.flags(), **self._places()},
+            "config": {**self.config.to_dict(), **self._places()},
             "epoch": self.epoch,
             "random": random_states(),
             "data": self.digest,
@@ -371,7 +373,7 @@ class _Run:
         return RunResult(
             run_name=self.files.name,
             state=state,
-            config=self.config.flags(),
+            config=self.config.to_dict(),
             sweep=self.sweep,
             best=self.best,
             metrics=dict(self.history[-1].metrics) if self.history else {},

@@ -9,10 +9,10 @@ PACKAGE = Path(__file__).parent.parent / "deep_cnn"
 # From the bottom to the top; what stands in one line does not see each other.
 LAYERS = [
     ["errors"],
+    ["options", "writing"],
     ["names"],
-    ["flag", "writing"],
-    ["words", "detect"],
     ["config"],
+    ["argv", "help", "resolve"],
     ["runs", "signals"],
     ["data", "models", "metrics", "tracking", "checkpoint", "vision", "devices", "progress"],
     ["tasks", "optim", "loop"],
@@ -35,9 +35,10 @@ HOMES = {
 # Its client is slow to import, and changes: two files know it.
 KNOW_WANDB = {"wandb_tracker.py", "remote.py"}
 QUICK_TO_IMPORT = {
-    "flag",
-    "words",
-    "detect",
+    "options",
+    "argv",
+    "help",
+    "resolve",
     "errors",
     "names",
     "config",
@@ -102,4 +103,6 @@ def test_outside_packages_stay_at_home(path: Path) -> None:
         if part_of(path) in QUICK_TO_IMPORT and at_top:
             import sys
 
-            assert package in sys.stdlib_module_names | {"deep_cnn", "pydantic"}, f"{path.name}: {package}"
+            assert package in sys.stdlib_module_names | {"deep_cnn", "pydantic"}, (
+                f"{path.name}: {package}"
+            )

@@ -18,7 +18,7 @@ from deep_cnn.writing import write_csv, write_text
 
 def make(out: Path, name: str, value: float | None = 0.5, **changes: Any) -> RunFiles:
     given = {"task": "digits", "out_dir": str(out), "lr": 0.01, **changes}
-    config = TrainConfig(**given).flags()
+    config = TrainConfig(**given).to_dict()
     best = None if value is None else Best(3, "loss_val", value)
     metrics = {} if value is None else {"loss_val": value + 0.1, "precision@1_val": 1 - value}
     state = State.FAILED if value is None else State.FINISHED

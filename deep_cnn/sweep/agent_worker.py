@@ -13,13 +13,14 @@ from typing import Any
 
 import torch
 
-from deep_cnn.config import config_from, flags
+from deep_cnn.argv import parse_run
+from deep_cnn.config import TrainConfig
 from deep_cnn.errors import DeepCnnError
+from deep_cnn.resolve import resolve
 from deep_cnn.sweep.process import settle
 from deep_cnn.sweep.remote import ServedJob
 from deep_cnn.sweep.served import report_death, report_failure, run_served
 from deep_cnn.sweep.spec import expand, program_end
-from deep_cnn.words import split_argv
 
 _LOGGER = logging.getLogger("deep_cnn")
 # A run handed back ends as one that a scheduler preempts.
@@ -98,8 +99,8 @@ class _Worker:
         given: Mapping[str, Any] = order["arguments"]
         try:
             words = expand(self.job.command, self.job.program, order["arguments"])
-            given = split_argv(words[program_end(words) :], flags(), sweep=True)
-            config = config_from({"wandb": True, **given})
+            given = parse_run(words[program_end(words) :], from_agent=True)
+            config = resolve(TrainConfig.parse({"wandb": True, **given}))
         except DeepCnnError as error:
             report_failure(given, sweep, str(error), remote)
             return "failed", str(error)

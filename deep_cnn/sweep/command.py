@@ -9,11 +9,12 @@ import statistics
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from deep_cnn.config import flags
+from deep_cnn.argv import parse_run, parse_verb
+from deep_cnn.config import all_options
 from deep_cnn.errors import ConfigError, SpecError
-from deep_cnn.flag import Flag
+from deep_cnn.options import OptionModel, Switch, Text, WholeNumber, option, option_name
 from deep_cnn.runs import RunFiles, safe_name
 from deep_cnn.signals import Signals, exit_status
 from deep_cnn.sweep import trust
@@ -24,39 +25,57 @@ from deep_cnn.sweep.space import Point, identity, plain
 from deep_cnn.sweep.spec import SweepSpec
 from deep_cnn.sweep.table import best_trials
 from deep_cnn.tracking.access import Access, access_of
-from deep_cnn.words import flag_name, split_argv
 
 _SYNC = re.compile(r"with: (wandb sync(?: --include-online)?) (.+)$", re.MULTILINE)
-_SEED = Flag("seed", int, 0, "", "seed of the search", low=0)
 # How many of the best trials are listed after a sweep.
 _BEST_SHOWN = 5
-FLAGS: Mapping[str, Mapping[str, Flag]] = {
-    "check": {"probe": Flag("probe", bool, False, "", "take a step of the largest configuration")},
-    "sample": {
-        "n": Flag("n", int, 10, "", "how many configurations (-n 50)", low=1),
-        "seed": _SEED,
-        "format": Flag("format", str, "csv", "", "how", choices=("csv", "commands", "json")),
-    },
-    "sweep": {
-        "workers": Flag("workers", int, None, "", "trials at once", low=1, high=1024),
-        "seed": _SEED,
-        "retries": Flag("retries", int, 1, "", "how often a failed trial is tried again", low=0),
-        "count": Flag("count", int, None, "", "trials at most, beside run_cap", low=1),
-        "repeats": Flag("repeats", int, None, "", "run the best again with so many seeds", low=2),
-        "top": Flag("top", int, 3, "", "how many of the best are run again", low=1),
-        "refit": Flag("refit", bool, False, "", "train the winner on train + validation"),
-        "out_dir": Flag("out_dir", str, None, "", "folder for results, else as the file says"),
-    },
-    "agent": {
-        "workers": Flag("workers", int, 1, "", "runs at once", low=1, high=1024),
-        "count": Flag("count", int, None, "", "runs at most, by this agent", low=1),
-    },
+
+
+class CheckOptions(OptionModel):
+    """Options of the verb check."""
+
+    probe: Switch = option(False, "take a step of the largest configuration")
+
+
+class SampleOptions(OptionModel):
+    """Options of the verb sample."""
+
+    n: WholeNumber = option(10, "how many configurations", low=1)
+    seed: WholeNumber = option(0, "seed of the search", low=0)
+    format: Text = option("csv", "how", choices=("csv", "commands", "json"))
+
+
+class SweepOptions(OptionModel):
+    """Options of the verb sweep."""
+
+    workers: WholeNumber | None = option(None, "trials at once", low=1, high=1024)
+    seed: WholeNumber = option(0, "seed of the search", low=0)
+    retries: WholeNumber = option(1, "how often a failed trial is tried again", low=0)
+    count: WholeNumber | None = option(None, "trials at most, beside run_cap", low=1)
+    repeats: WholeNumber | None = option(None, "run the best again with so many seeds", low=2)
+    top: WholeNumber = option(3, "how many of the best are run again", low=1)
+    refit: Switch = option(False, "train the winner on train + validation")
+    out_dir: Text | None = option(None, "folder for results, else as the file says")
+
+
+class AgentOptions(OptionModel):
+    """Options of the verb agent."""
+
+    workers: WholeNumber = option(1, "runs at once", low=1, high=1024)
+    count: WholeNumber | None = option(None, "runs at most, by this agent", low=1)
+
+
+OPTIONS: Mapping[str, type[OptionModel]] = {
+    "check": CheckOptions,
+    "sample": SampleOptions,
+    "sweep": SweepOptions,
+    "agent": AgentOptions,
 }
 
 
-def check(words: list[str]) -> int:
+def check(argv: list[str]) -> int:
     """Tell every fault of a sweep file, or what the sweep would be."""
-    name, values = _parse("check", words)
+    name, options = _parse("check", CheckOptions, argv)
     file = Path(name)
     spec, findings = examine(file)
     for finding in findings:
@@ -64,7 +83,7 @@ def check(words: list[str]) -> int:
     if spec is None:
         return 2
     print("\n".join(describe(spec)))
-    if values["probe"]:
+    if options.probe:
         if not spec.ours or spec.method == "custom":
             raise SpecError(f"{file}: --probe tries sweeps of deep_cnn only; leave it out")
         from deep_cnn.sweep.probe import probe
@@ -94,15 +113,15 @@ def describe(spec: SweepSpec) -> list[str]:
     return lines
 
 
-def sample(words: list[str]) -> int:
+def sample(argv: list[str]) -> int:
     """Print configurations without training."""
-    name, values = _parse("sample", words)
+    name, options = _parse("sample", SampleOptions, argv)
     file = Path(name)
     spec = read_spec(file)
     if spec.method == "custom":
         raise SpecError(f"{file}: method custom runs on W&B's scheduler; use grid, random or bayes")
-    points = first_points(spec, values["seed"], values["n"])
-    _PRINTERS[values["format"]](spec, points)
+    points = first_points(spec, options.seed, options.n)
+    _PRINTERS[options.format](spec, points)
     return 0
 
 
@@ -132,22 +151,22 @@ def _print_commands(spec: SweepSpec, points: list[Point]) -> None:
 _PRINTERS = {"csv": _print_csv, "json": _print_json, "commands": _print_commands}
 
 
-def sweep(words: list[str]) -> int:
+def sweep(argv: list[str]) -> int:
     """Run a sweep here; the same command again goes on with it."""
-    name, values = _parse("sweep", words)
+    name, options = _parse("sweep", SweepOptions, argv)
     file = Path(name)
     spec = read_spec(file)
-    out = Path(values["out_dir"]) if values["out_dir"] else _base_out(spec)
-    if (values["repeats"] or values["refit"]) and spec.ours:
-        trust.check_possible(spec, first_points(spec, values["seed"], 1)[0])
-    again = shlex.join(["python", "-m", "deep_cnn", "sweep", *words])
+    out = Path(options.out_dir) if options.out_dir else _base_out(spec)
+    if (options.repeats or options.refit) and spec.ours:
+        trust.check_possible(spec, first_points(spec, options.seed, 1)[0])
+    again = shlex.join(["python", "-m", "deep_cnn", "sweep", *argv])
     with Signals() as signals:
-        shared = {name: values[name] for name in ("workers", "seed", "retries")}
+        shared = {name: getattr(options, name) for name in ("workers", "seed", "retries")}
         shared["signalled"] = signals
-        swept = run_sweep(spec, file, out, count=values["count"], **shared)
+        swept = run_sweep(spec, file, out, count=options.count, **shared)
         status = _say(swept, spec, again)
         if swept.signal is None and not swept.error:
-            status = _trust(spec, swept, out, values, shared, again) or status
+            status = _trust(spec, swept, out, options, shared, again) or status
     _say_unsynced(out, swept)
     return status
 
@@ -174,17 +193,17 @@ def _trust(
     spec: SweepSpec,
     swept: Swept,
     out: Path,
-    values: Mapping[str, Any],
+    options: SweepOptions,
     shared: Mapping[str, Any],
     command: str,
 ) -> int:
     """Repeat the best trials, and fit the winner on all data, as --repeats and --refit ask."""
-    best = trust.distinct_but_for_seed(best_trials(spec, swept.trials))[: values["top"]]
+    best = trust.distinct_but_for_seed(best_trials(spec, swept.trials))[: options.top]
     if not best:
         return 0
     status, winner, last = 0, best[0], trust.best_epoch(spec, best[0])
-    if values["repeats"]:
-        count = values["repeats"]
+    if options.repeats:
+        count = options.repeats
         seeds = trust.unused_seeds(spec, swept.trials, count)
         points = trust.repeats_of(spec, best, seeds)
         again = run_points(spec, "-repeats", points, out, **shared)
@@ -195,7 +214,7 @@ def _trust(
             return status
         print("\n".join(trust.describe(spec, found, count)))
         winner, last = found[0].trial, round(statistics.median(found[0].best_epochs))
-    if values["refit"]:
+    if options.refit:
         point = trust.refit_of(spec, winner, last + 1)
         again = run_points(spec, "-refit", [point], out, **shared)
         status = _say_left(again, command) or status
@@ -206,18 +225,16 @@ def _trust(
     return status
 
 
-def agent(words: list[str]) -> int:
+def agent(argv: list[str]) -> int:
     """Run a sweep that is kept on W&B's server, in processes that stay warm."""
-    path, values = _parse("agent", words)
+    path, options = _parse("agent", AgentOptions, argv)
     access = _agent_access(path)
     with Signals() as signals:
         from deep_cnn.sweep.agent import run_agent
         from deep_cnn.sweep.remote import SweepServer  # W&B's client takes a while.
 
         server = SweepServer(access, path.rpartition("/")[2])
-        left = run_agent(
-            server, workers=values["workers"], count=values["count"], signalled=signals
-        )
+        left = run_agent(server, workers=options.workers, count=options.count, signalled=signals)
     print(f"{server.path}: {left.ended} runs, {left.failed} of them failed")
     if left.signal is not None:
         return exit_status(left.signal)
@@ -275,26 +292,21 @@ def _say_left(swept: Swept, command: str) -> int:
 
 
 def _base_out(spec: SweepSpec) -> Path:
-    given = split_argv(spec.argv({}), flags()) if spec.ours else {}
+    given = parse_run(spec.argv({})) if spec.ours else {}
     return Path(given.get("root_dir", ".")) / given.get("out_dir", "outputs")
 
 
-def _parse(verb: str, words: list[str]) -> tuple[str, dict[str, Any]]:
-    known = FLAGS[verb]
-    files: list[str] = []
-    # -n 50, -n50 and -n=50 are what people type for --n=50.
-    words = [re.sub(r"^-n=?(\d+)$", r"--n=\1", word) for word in words]
-    words = ["--n" if word == "-n" else word for word in words]
-    for flag in (flag_name(word[2:].partition("=")[0]) for word in words if word[:2] == "--"):
-        if flag in flags().keys() - known.keys():
-            way = f"in the file it is {flag}: {{value: ...}} under parameters"
-            raise ConfigError(f"--{flag} is a flag of a run, not of {verb}; {way}")
-    given = split_argv(words, known, files)
-    if len(files) != 1:
+_Options = TypeVar("_Options", bound=OptionModel)
+
+
+def _parse(verb: str, model: type[_Options], argv: list[str]) -> tuple[str, _Options]:
+    """Return the one sweep that a verb takes, and its options."""
+    for name in (option_name(word[2:].partition("=")[0]) for word in argv if word[:2] == "--"):
+        if name in all_options().keys() - model.table().keys():
+            way = f"in the file it is {name}: {{value: ...}} under parameters"
+            raise ConfigError(f"--{name} is a flag of a run, not of {verb}; {way}")
+    options, sweeps = parse_verb(model, argv)
+    if len(sweeps) != 1:
         example = "ENTITY/PROJECT/SWEEP_ID" if verb == "agent" else "sweeps/lr.yaml"
-        raise ConfigError(f"{verb} takes one sweep, not {len(files)}: {verb} {example}")
-    values = {name: flag.default for name, flag in known.items()}
-    for name, text in given.items():
-        values[name] = known[name].parse(text)
-        known[name].check(values[name])
-    return files[0], values
+        raise ConfigError(f"{verb} takes one sweep, not {len(sweeps)}: {verb} {example}")
+    return sweeps[0], options

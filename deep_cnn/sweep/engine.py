@@ -14,6 +14,7 @@ import yaml
 from tqdm import tqdm
 
 from deep_cnn.errors import OutputError, SpecError
+from deep_cnn.resolve import resolve
 from deep_cnn.runs import safe_name
 from deep_cnn.sweep.examine import examine_text, read_text
 from deep_cnn.sweep.job import NO_ROOM, Job
@@ -60,7 +61,9 @@ def run_sweep(
     SpecError for a sweep that cannot run here, or that is another one than on disk.
     """
     _check_runnable(spec, file, count)
-    spec.config(first_points(spec, seed, 1)[0])  # A mistake in all of them, such as no data.
+    resolve(
+        spec.config(first_points(spec, seed, 1)[0])
+    )  # A mistake in all of them, such as no data.
     store = _store(out, spec.name, retries)
     store.open(spec.content, seed)
     store.reopen()

@@ -6,14 +6,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from deep_cnn import names
-from deep_cnn.config import SAMPLE_DATA, flags
+from deep_cnn.config import SAMPLE_DATA, TrainConfig, all_options
 from deep_cnn.errors import DataError, DeepCnnError, nearest
-from deep_cnn.flag import Flag
+from deep_cnn.options import Option, option_name
+from deep_cnn.resolve import resolve
 from deep_cnn.sweep.reading import Where
 from deep_cnn.sweep.search import first_points
 from deep_cnn.sweep.space import Domain
 from deep_cnn.sweep.spec import SweepSpec
-from deep_cnn.words import flag_name
 
 _NOT_SEARCHED = {
     "out_dir": "is one for the whole sweep; remove it, sweep --out_dir=FOLDER sets it",
@@ -34,7 +34,7 @@ Faults = Iterator[tuple[Where, str]]
 
 def value_faults(spec: SweepSpec, content: Content, places: Places) -> Faults:
     """Parameters that are no flags, and values that their flags refuse."""
-    known = flags()
+    known = all_options()
     for name, domain in spec.space.items():
         leaf = leaf_flag(name)
         if leaf not in known:
@@ -53,7 +53,7 @@ def run_faults(spec: SweepSpec, places: Places) -> Faults:
     logged = set()
     for point in first_points(spec, 0, _TRIED):
         try:
-            config = spec.config(point)
+            config = resolve(spec.config(point))
             logged.add((config.task, config.train_on))
         except DataError:  # The data may be on another machine.
             continue
@@ -99,7 +99,7 @@ def metric_faults(spec: SweepSpec, runs: Iterable[tuple[str, str]] = ()) -> Faul
 
 def leaf_flag(name: str) -> str:
     """The flag that a parameter sets, whatever groups it is in."""
-    return flag_name(name.rpartition("/")[2])
+    return option_name(name.rpartition("/")[2])
 
 
 def _at(content: Content, where: Where) -> Content:
@@ -120,7 +120,7 @@ def _some_values(domain: Domain, given: Content) -> list[Any]:
     return values + (list(domain.grid[:3]) if domain.grid is not None else [])
 
 
-def _refused(name: str, flag: Flag, domain: Domain, values: list[Any], method: str) -> list[str]:
+def _refused(name: str, flag: Option, domain: Domain, values: list[Any], method: str) -> list[str]:
     """Every value of a list that the flag refuses, or the first one in a range."""
     quantised = domain.distribution.startswith("q_") and method != "grid"
     if flag.kind is int and quantised and isinstance(values[0], float):
@@ -129,7 +129,7 @@ def _refused(name: str, flag: Flag, domain: Domain, values: list[Any], method: s
     found = []
     for value in values:
         try:
-            flag.check(flag.parse(str(value)))
+            TrainConfig.parse({flag.name: str(value)})
         except DeepCnnError as error:
             found.append(str(error))
     return found if domain.distribution.startswith("categorical") else found[:1]

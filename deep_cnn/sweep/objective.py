@@ -3,13 +3,14 @@
 import csv
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from deep_cnn.config import TrainConfig
 from deep_cnn.errors import CheckpointError, ConfigError, DeepCnnError, OutputError
 from deep_cnn.names import TASKS
+from deep_cnn.resolve import resolve
 from deep_cnn.runs import EpochRecord, RunFiles, RunResult, State, claim_run
 from deep_cnn.sweep.space import Point
 from deep_cnn.sweep.spec import Metric, SweepSpec
@@ -29,8 +30,8 @@ class Objective:
 
     def config(self, point: Point) -> TrainConfig:
         """The run of `point`, its results in the sweep's folder, named by what is not default."""
-        config = replace(self.spec.config(point), out_dir=str(self.out.resolve()))
-        return replace(config, run_name=config.run_name or config.short_name())
+        config = resolve(self.spec.config(point)).replace(out_dir=str(self.out.resolve()))
+        return config.replace(run_name=config.run_name or config.short_name())
 
     def __call__(
         self,
@@ -66,7 +67,7 @@ def run_trial(
     files = RunFiles(config.out_path, run_name) if run_name else claim_run(config)
     if not run_name:
         named(files.name)
-    config = replace(config, run_name=files.name)
+    config = config.replace(run_name=files.name)
 
     def run(config: TrainConfig) -> RunResult:
         return fit(
@@ -82,7 +83,7 @@ def run_trial(
     try:
         if files.last.exists():
             try:
-                return run(replace(config, resume=str(files.last)))
+                return run(config.replace(resume=str(files.last)))
             except CheckpointError:
                 files.last.unlink(missing_ok=True)  # Damaged: begin again.
         return run(config)
@@ -105,7 +106,7 @@ def record_failure(
 
     `flags`: what was given, where it does not make a configuration.
     """
-    flags = flags or config.flags()
+    flags = flags or config.to_dict()
     result = RunResult(files.name, State.FAILED, flags, sweep=sweep, error=error)
     start = Start(files, flags)
     tracker: Tracker

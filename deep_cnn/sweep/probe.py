@@ -6,12 +6,13 @@ import os
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 
 from deep_cnn.config import TrainConfig
 from deep_cnn.errors import DeepCnnError, SpecError
+from deep_cnn.resolve import resolve
 from deep_cnn.sweep.search import first_points
 from deep_cnn.sweep.spec import SweepSpec
 
@@ -47,9 +48,9 @@ class Probe:
 
 def probe(spec: SweepSpec) -> list[str]:
     """Lines that tell the time and the memory of the largest trial, and the time of the sweep."""
-    configs = [spec.config(point) for point in first_points(spec, 0, _LOOKED_AT)]
+    configs = [resolve(spec.config(point)) for point in first_points(spec, 0, _LOOKED_AT)]
     largest = _largest(configs)
-    found = _apart(replace(largest, wandb=False))
+    found = _apart(largest.replace(wandb=False))
     trials = spec.run_cap if spec.points is None else min(spec.points, spec.run_cap or spec.points)
     name = f"--model={largest.model} --batch_size={largest.batch_size} --pre={largest.pre}"
     lines = [

@@ -2,11 +2,10 @@
 
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from deep_cnn.config import TrainConfig, config_from
+from deep_cnn.config import TrainConfig
 from deep_cnn.errors import DeepCnnError
 from deep_cnn.runs import RunFiles, RunResult, claim_run, safe_name
 from deep_cnn.sweep.objective import record_failure, run_trial
@@ -28,7 +27,7 @@ def run_served(
     A DeepCnnError is told to the server, and raised.
     """
     note = _note(config.out_path, sweep)
-    config = replace(config, run_name=config.run_name or config.short_name())
+    config = config.replace(run_name=config.run_name or config.short_name())
     return run_trial(
         config,
         sweep,
@@ -49,7 +48,9 @@ def report_failure(
     """Mark the trial as failed on the server where what was given makes no configuration."""
     kept = {name: value for name, value in given.items() if name in _PLACE}
     with suppress(DeepCnnError):  # The error itself is what its user must see.
-        config = config_from({**kept, "task": "digits", "run_name": f"failed-{sweep['trial']}"})
+        config = TrainConfig.parse(
+            {**kept, "task": "digits", "run_name": f"failed-{sweep['trial']}"}
+        )
         record_failure(config, claim_run(config), sweep, error, remote, flags=given)
 
 
@@ -59,7 +60,7 @@ def report_death(
     """Mark the trial as failed, on the server and here, whose process died while it ran."""
     files = RunFiles(config.out_path, _named(_note(config.out_path, sweep)) or config.short_name())
     with suppress(DeepCnnError):
-        record_failure(replace(config, run_name=files.name), files, sweep, error, remote)
+        record_failure(config.replace(run_name=files.name), files, sweep, error, remote)
 
 
 def _note(out: Path, sweep: Mapping[str, Any]) -> Path:

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from deep_cnn.config import TrainConfig, config_from, flags
+from deep_cnn.argv import parse_run
+from deep_cnn.config import TrainConfig
 from deep_cnn.sweep.space import Domain, Point, plain
-from deep_cnn.words import split_argv
 
 # No run logs as many values.
 _MOST_VALUES = 1e9
@@ -89,7 +89,7 @@ class SweepSpec:
 
     def config(self, point: Point) -> TrainConfig:
         """The run that this configuration is; ConfigError for what its flags refuse."""
-        return config_from(split_argv(self.argv(point), flags(), sweep=True))
+        return TrainConfig.parse(parse_run(self.argv(point), from_agent=True))
 
     def _words(self, point: Point) -> list[str]:
         return expand(self.command, str(self.content.get("program", "")), self.arguments(point))

@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 
 from deep_cnn.config import TrainConfig
 from deep_cnn.data.splits import SPLITS, Examples
-from deep_cnn.detect import is_place_pulse
 from deep_cnn.errors import ConfigError, DataError
-from deep_cnn.names import TASKS
+from deep_cnn.names import PerceptionOptions
+from deep_cnn.resolve import is_place_pulse
 from deep_cnn.tasks.base import Regression
 from deep_cnn.tasks.place_pulse import judge_votes, read_place_pulse
 from deep_cnn.tasks.tables import listed, number, read_once, read_rows
@@ -30,7 +30,7 @@ class Perception(Regression):
             examples = read_place_pulse(root, options)
             return examples, [None] * len(examples)
         for name in _PLACE_PULSE_ONLY:
-            if options[name] != TASKS["perception"].options[name].default:
+            if options[name] != PerceptionOptions.table()[name].default:
                 raise ConfigError(
                     f"--{name} is for qscores.tsv of Place Pulse, and {root} has none or has"
                     f" scores.csv, which wins; drop --{name}"

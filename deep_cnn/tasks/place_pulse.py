@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from deep_cnn.data.listing import SUFFIXES
 from deep_cnn.data.splits import Examples
-from deep_cnn.detect import study_id
 from deep_cnn.errors import DataError
 from deep_cnn.metrics import pairwise_accuracy
 from deep_cnn.names import STUDIES
+from deep_cnn.resolve import study_id
 from deep_cnn.tasks.tables import listed, number, read_once, read_rows
 
 _LOGGER = logging.getLogger("deep_cnn")

@@ -1,11 +1,33 @@
-"""Find out which data lie in a folder: which task is theirs, and which study is meant."""
+"""Find what a configuration leaves to the data folder: the task, and the study of Place Pulse."""
 
 import os
 import re
 from pathlib import Path
 
+from deep_cnn.config import SAMPLE_DATA, TrainConfig
 from deep_cnn.errors import ConfigError, DataError, choose_from
 from deep_cnn.names import STUDIES
+
+
+def resolve(config: TrainConfig) -> TrainConfig:
+    """Return `config` with its task, the folder of its pictures, and the defaults for that folder.
+
+    Raises DataError if the task cannot be told from the folder, and ConfigError for an option that
+    the task does not have, or a study that Place Pulse does not have.
+    """
+    if config.is_resolved:
+        return config
+    folder = config.data_path
+    if config.data_dir == SAMPLE_DATA and not folder.exists():
+        folder = Path(__file__).parent.parent / SAMPLE_DATA  # The sample is found from anywhere.
+    task = detect_task(folder) if config.task == "auto" else detected(folder) or "auto"
+    place_pulse = (task if config.task == "auto" else config.task) == "perception" and (
+        is_place_pulse(folder)
+    )
+    resolved = config.resolved(task, folder, {"study": "safer"} if place_pulse else {})
+    if place_pulse:
+        study_id(resolved.options["study"])
+    return resolved
 
 
 def detect_task(folder: Path) -> str:

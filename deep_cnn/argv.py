@@ -26,8 +26,8 @@ def parse_run(argv: Sequence[str], *, from_agent: bool = False) -> dict[str, str
     options = all_options()
     arguments = _normalize(argv, options, from_agent=from_agent, json_arguments=True)
     values, rest = _parse(arguments, tuple(options.values()))
-    for word in rest:
-        raise ConfigError(f"{word!r} is not a flag; they look like --epochs=3 (-h lists them)")
+    if rest:
+        raise not_an_option(rest[0])
     return values
 
 
@@ -65,7 +65,7 @@ def _normalize(
             continue
         if from_agent and _ASSIGNMENT.match(word):
             word = f"--{word.lstrip('+')}"
-        if not word.startswith("--"):
+        if word == "--" or not word.startswith("--"):
             found.append(word)
             continue
         given, equals, value = word[2:].partition("=")
@@ -156,5 +156,10 @@ def _parse(
     found, rest = _parser(options).parse_known_args(list(arguments))
     for word in rest:
         if word.startswith("-"):
-            raise ConfigError(f"{word!r} is not a flag; they look like --epochs=3 (-h lists them)")
+            raise not_an_option(word)
     return vars(found), rest
+
+
+def not_an_option(word: str) -> ConfigError:
+    """Return the error for a word that is neither an option nor the value of one."""
+    return ConfigError(f"{word!r} is not a flag; they look like --epochs=3 (-h lists them)")

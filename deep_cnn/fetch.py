@@ -8,7 +8,7 @@ from functools import partial
 from http.client import HTTPException
 from pathlib import Path, PurePosixPath
 
-from deep_cnn.argv import parse_verb
+from deep_cnn.argv import not_an_option, parse_verb
 from deep_cnn.errors import ConfigError, DataError, OutputError, WeightsError, choose_from
 from deep_cnn.names import MODELS, NOT_PRETRAINED
 from deep_cnn.options import OptionModel, Text, option
@@ -35,8 +35,8 @@ OPTIONS: Mapping[str, type[OptionModel]] = {"fetch": FetchOptions}
 def fetch(argv: list[str]) -> int:
     """Fetch ImageNet weights into TORCH_HOME (--model), or pictures into --data_dir (--data)."""
     options, rest = parse_verb(FetchOptions, argv)
-    for word in rest:
-        raise ConfigError(f"{word!r} is not a flag; they look like --model=resnet50")
+    if rest:
+        raise not_an_option(rest[0])
     if (options.model is None) == (options.data is None):
         raise ConfigError("fetch takes either --model=resnet50,vit_b_16 or --data=places365")
     if options.data:

@@ -3,6 +3,7 @@
 import json
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from deep_cnn.checkpoint import load_checkpoint
-from tests.conftest import PATIENCE, SAMPLE, Command, environment, until
+from tests.conftest import PATIENCE, ROOT, SAMPLE, Command, environment, until
 
 DIGITS = ["--task=digits", "--run_name=d", "--train_samples=400", "--out_dir=out"]
 
@@ -109,10 +110,14 @@ def test_a_broken_pipe_is_no_traceback(tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_help_answers_at_once(deep_cnn: Command) -> None:
-    times = []
-    for _ in range(3):
-        started = time.monotonic()
-        deep_cnn("-h")
-        times.append(time.monotonic() - started)
-    assert min(times) < 0.5  # 0.1 s here; torch alone would take seconds.
+@pytest.mark.parametrize("words", [("-h",), ("sweep", "-h"), ("check", "s.yaml")])
+def test_what_does_not_train_imports_nothing_slow(tmp_path: Path, words: tuple[str, ...]) -> None:
+    shutil.copyfile(ROOT / "sweeps/lr.yaml", tmp_path / "s.yaml")
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "deep_cnn", *words],
+        cwd=tmp_path, env=environment(), capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert "deep_cnn.cli" in imported
+    assert not {"torch", "numpy", "pandas", "scipy", "optuna", "wandb"} & imported

@@ -12,6 +12,7 @@ from deep_cnn.config import TrainConfig
 from deep_cnn.data import listing
 from deep_cnn.data.splits import joined
 from deep_cnn.errors import DataError
+from deep_cnn.resolve import resolve
 from deep_cnn.tasks import get_task
 
 CLASSES = ["airfield", "alley", "bazaar-indoor", "bazaar-outdoor"]
@@ -31,7 +32,8 @@ def make(root: Path, train: list[str] = CLASSES, val: list[str] = CLASSES) -> Pa
 
 def examples(root: Path, **changes: Any) -> tuple[list[str], list[str]]:
     """The classes, and the names of the pictures with the number of their class."""
-    config = TrainConfig(data_dir=str(root), out_dir=str(root.parent / "out"), **changes)
+    given = {"data_dir": str(root), "out_dir": str(root.parent / "out"), **changes}
+    config = resolve(TrainConfig(**given))
     task = get_task("folders")
     found, _ = task.all_examples(config)
     names = [f"{name} {k}" for name, k in zip(found.names, found.targets, strict=True)]
@@ -153,6 +155,8 @@ def test_nothing_is_kept_where_nothing_can_be_written(tmp_path: Path) -> None:
 
 def test_a_part_of_the_pictures_and_two_parts_together_keep_their_paths(tmp_path: Path) -> None:
     root = make(tmp_path / "data")
-    found, _ = get_task("folders").all_examples(TrainConfig(data_dir=str(root), cache="off"))
+    found, _ = get_task("folders").all_examples(
+        resolve(TrainConfig(data_dir=str(root), cache="off"))
+    )
     both = joined(found.take([5, 2]), found.take([30]))
     assert [*both.pictures] == [root / found.names[i] for i in (5, 2, 30)]

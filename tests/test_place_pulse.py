@@ -13,6 +13,7 @@ from PIL import Image
 from deep_cnn.cli import main
 from deep_cnn.config import TrainConfig
 from deep_cnn.metrics import pairwise_accuracy
+from deep_cnn.resolve import resolve
 from deep_cnn.tasks import get_task
 from tests.conftest import make_scored
 
@@ -66,13 +67,13 @@ def make_place_pulse(folder: Path, count: int = 40, index: bool = True) -> Path:
 
 def read(folder: Path, **options: object) -> dict[str, float]:
     examples, _ = get_task("perception").all_examples(
-        TrainConfig(data_dir=str(folder), options=options)
+        resolve(TrainConfig(data_dir=str(folder), options=options))
     )
     return dict(zip(examples.names, examples.targets.tolist(), strict=True))
 
 
 def splits(folder: Path, **options: object) -> dict[str, set[str]]:
-    config = TrainConfig(data_dir=str(folder), test_split=0.3, options=options)
+    config = resolve(TrainConfig(data_dir=str(folder), test_split=0.3, options=options))
     found = get_task("perception").splits(config, ("train", "val", "test"))
     return {name: set(examples.names) for name, examples in found.items()}
 
@@ -175,7 +176,7 @@ def test_a_row_without_a_score_has_none(tmp_path: Path, caplog: pytest.LogCaptur
 def test_weights_are_one_over_the_variance(tmp_path: Path) -> None:
     folder = make_place_pulse(tmp_path)
     for weighting, weights in (("none", [1.0] * 4), ("sigma", [1 / 9, 1 / 16, 1 / 25, 1 / 36])):
-        config = TrainConfig(data_dir=str(folder), options={"weighting": weighting})
+        config = resolve(TrainConfig(data_dir=str(folder), options={"weighting": weighting}))
         examples, _ = get_task("perception").all_examples(config)
         assert examples.weights[:4].tolist() == pytest.approx(weights)
 
@@ -183,11 +184,11 @@ def test_weights_are_one_over_the_variance(tmp_path: Path) -> None:
 def test_which_table_is_read(tmp_path: Path) -> None:
     folder = make_place_pulse(tmp_path / "data", 4)
     (folder / "train").mkdir()
-    config = TrainConfig(data_dir=str(folder))
+    config = resolve(TrainConfig(data_dir=str(folder)))
     assert (config.task, config.options["study"], config.delta()) == (
         "perception", "safer", {"data_dir": str(folder)},
     )  # fmt: skip
-    assert TrainConfig(data_dir=str(folder), task="folders").task == "folders"
+    assert resolve(TrainConfig(data_dir=str(folder), task="folders")).task == "folders"
     (folder / "scores.csv").write_text("image,score\na.jpg,1\nb.jpg,2\nc.jpg,3\n")
     assert read(folder) == {"a.jpg": 1, "b.jpg": 2, "c.jpg": 3}
 
@@ -218,7 +219,7 @@ def test_without_names_the_place_id_is_the_city(tmp_path: Path) -> None:
     folder = make_place_pulse(tmp_path)
     plain = next((folder / "images").glob(f"*{location(3)}*"))
     plain.rename(plain.with_name(f"{location(3)}.jpg"))
-    config = TrainConfig(data_dir=str(folder), options={"group": "city"})
+    config = resolve(TrainConfig(data_dir=str(folder), options={"group": "city"}))
     examples, _ = get_task("perception").all_examples(config)
     assert set(examples.keys) == {f"place{i}" for i in range(8)}
 

@@ -9,7 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
-from deep_cnn.config import all_options
+from deep_cnn.config import TrainConfig, all_options
 from deep_cnn.errors import ConfigError
 from deep_cnn.options import SWITCH_WORDS, Option, OptionModel, option_name, unknown_option
 
@@ -29,6 +29,11 @@ def parse_run(argv: Sequence[str], *, from_agent: bool = False) -> dict[str, str
     if rest:
         raise not_an_option(rest[0])
     return values
+
+
+def parse_config(argv: Sequence[str], *, from_agent: bool = False) -> TrainConfig:
+    """Return the configuration that a command line describes, not resolved; see `parse_run`."""
+    return TrainConfig.parse(parse_run(argv, from_agent=from_agent))
 
 
 def parse_verb(model: type[_Model], argv: Sequence[str]) -> tuple[_Model, list[str]]:

@@ -255,14 +255,14 @@ class TrainConfig(OptionModel):
         """Return `{option: value}`, the task's own options included: plain values, for JSON."""
         return {**{name: getattr(self, name) for name in self.table()}, **self.options}
 
-    def changes(self) -> dict[str, Any]:
+    def delta(self) -> dict[str, Any]:
         """Return the options that differ from their defaults."""
         return {k: v for k, v in self.to_dict().items() if v != self._defaults[k]}
 
     def short_name(self) -> str:
         """Return what differs from the defaults, as `lr=0.00102,pre=squash`; else the model."""
         known = all_options(self.task)
-        changed = {k: v for k, v in sorted(self.changes().items()) if known[k].affects_result}
+        changed = {k: v for k, v in sorted(self.delta().items()) if known[k].affects_result}
         parts = (f"{k}={v:.4g}" if isinstance(v, float) else f"{k}={v}" for k, v in changed.items())
         return ",".join(parts).replace("e+", "e") or self.model
 

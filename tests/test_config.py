@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from deep_cnn import argv as argv_module
 from deep_cnn.argv import parse_run, parse_verb
 from deep_cnn.config import TrainConfig, all_options
 from deep_cnn.errors import ConfigError, DataError
@@ -19,7 +20,7 @@ from tests.conftest import ROOT, Command, environment, make_classes
 
 def parse_config(argv: list[str]) -> TrainConfig:
     """As the command line does it."""
-    return resolve(TrainConfig.parse(parse_run(argv)))
+    return resolve(argv_module.parse_config(argv))
 
 
 @pytest.mark.parametrize(

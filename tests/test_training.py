@@ -573,7 +573,7 @@ def test_a_batch_that_does_not_fit_names_the_largest_that_does(tmp_path: Path) -
     program = """
 import resource, sys, torch
 from deep_cnn import fit
-from deep_cnn.config import parse_config
+from deep_cnn.argv import parse_config
 from deep_cnn.tracking import Tracker
 class Limit(Tracker):
     def start(self, start):

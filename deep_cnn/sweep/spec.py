@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from deep_cnn.argv import parse_run
+from deep_cnn.argv import parse_config
 from deep_cnn.config import TrainConfig
 from deep_cnn.sweep.space import Domain, Point, plain
 
@@ -89,7 +89,7 @@ class SweepSpec:
 
     def config(self, point: Point) -> TrainConfig:
         """The run that this configuration is; ConfigError for what its flags refuse."""
-        return TrainConfig.parse(parse_run(self.argv(point), from_agent=True))
+        return parse_config(self.argv(point), from_agent=True)
 
     def _words(self, point: Point) -> list[str]:
         return expand(self.command, str(self.content.get("program", "")), self.arguments(point))

@@ -5,15 +5,16 @@ from pathlib import Path
 from typing import Any
 
 from deep_cnn import fetch, names, report
-from deep_cnn.config import config_from, flags
+from deep_cnn.argv import parse_run
+from deep_cnn.config import TrainConfig, all_options
 from deep_cnn.data.cache import fingerprint
 from deep_cnn.errors import DeepCnnError
+from deep_cnn.resolve import resolve
 from deep_cnn.sweep import command
 from deep_cnn.sweep.examine import read_spec
 from deep_cnn.sweep.search import propose
 from deep_cnn.sweep.space import Seen, identity
 from deep_cnn.sweep.store import FolderStore
-from deep_cnn.words import split_argv
 
 # Raised for every mistake of a user; its text begins with the option where one is at fault.
 Refused = DeepCnnError
@@ -21,8 +22,11 @@ Refused = DeepCnnError
 
 def option_tables() -> dict[str, dict[str, tuple[type, Any, tuple[str, ...]]]]:
     """Tell type, default and choices of each option, by verb; training is `train TASK`."""
-    tables: dict[str, Mapping[str, Any]] = {f"train {task}": flags(task) for task in names.TASKS}
-    tables |= {**command.FLAGS, **report.FLAGS, **fetch.FLAGS}
+    tables: dict[str, Mapping[str, Any]] = {
+        f"train {task}": all_options(task) for task in names.TASKS
+    }
+    models = {**command.OPTIONS, **report.OPTIONS, **fetch.OPTIONS}
+    tables |= {verb: model.table() for verb, model in models.items()}
     return {
         verb: {name: (flag.kind, flag.default, flag.choices) for name, flag in table.items()}
         for verb, table in tables.items()
@@ -31,7 +35,7 @@ def option_tables() -> dict[str, dict[str, tuple[type, Any, tuple[str, ...]]]]:
 
 def given_options(argv: Sequence[str], *, sweep: bool = False) -> dict[str, Any]:
     """Tell the options that a training command line changes from the task's defaults."""
-    return dict(config_from(split_argv(argv, flags(), sweep=sweep)).delta())
+    return resolve(TrainConfig.parse(parse_run(argv, from_agent=sweep))).delta()
 
 
 def next_point(file: Path, seed: int, seen: Sequence[tuple[Mapping[str, Any], Any, bool]]) -> Any:

@@ -1,7 +1,8 @@
 """Perception: how people scored a picture, from scores.csv beside the pictures or Place Pulse."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +14,17 @@ from deep_cnn.names import PerceptionOptions
 from deep_cnn.resolve import is_place_pulse
 from deep_cnn.tasks.base import Regression
 from deep_cnn.tasks.place_pulse import judge_votes, read_place_pulse
-from deep_cnn.tasks.tables import listed, number, read_once, read_rows
+from deep_cnn.tasks.tables import (
+    check_unique,
+    listed,
+    numbers,
+    read_columns,
+    read_once,
+    read_table,
+)
+
+if TYPE_CHECKING:
+    from pandas import Series
 
 _GROUPS = ("city", "group")
 _NOT_SCORES = ("image", "split", "weight", *_GROUPS)
@@ -52,58 +63,34 @@ TASK = Perception
 
 @read_once
 def read_scores(path: Path, study: str, grouped: bool = False) -> tuple[Examples, list[str | None]]:
-    """The pictures of scores.csv with the scores in column `study`, and their marked splits.
+    """Return the pictures of scores.csv with the scores in column `study`, and the marked splits.
 
-    Where they are `grouped` their keys are in the column city or group. DataError names the line
-    for a number that is none, a duplicate, a path out of the folder.
+    If `grouped`, their keys are in the column city or group. Raises DataError with the line for a
+    wrong number, a duplicate, or a path out of the folder.
     """
-    names: list[str] = []
-    scores: list[float] = []
-    weights: list[float] = []
-    marks: list[str | None] = []
-    keys: list[str] = []
-    seen: dict[str, int] = {}
-    for line, row in _rows(path, study, grouped):
-        where = f"{path} line {line}:"
-        name = _inside(row["image"], where)
-        if name in seen:
-            raise DataError(f"{where} {name} is there already, in line {seen[name]}; remove one")
-        seen[name] = line
-        names.append(name)
-        scores.append(number(row[study], where, study))
-        weight = number(row.get("weight", "1"), where, "weight")
-        if weight < 0:
-            raise DataError(f"{where} weight {weight:g} is negative; use 0 or more")
-        weights.append(weight)
-        mark = row.get("split", "").lower() or None
-        if mark is not None and mark not in SPLITS:
-            raise DataError(f"{where} split {mark!r} is unknown; use train, val, test or nothing")
-        marks.append(mark)
-        if grouped:
-            keys.append(_group(row, where))
-    if len(names) < 3:
-        raise DataError(f"{path} has {len(names)} rows with pictures; 3 at least are needed")
-    pictures = [path.parent / name for name in names]
-    arrays = np.array(scores), np.array(weights)
-    return Examples(tuple(names), pictures, *arrays, tuple(keys)), marks
-
-
-def _rows(path: Path, study: str, grouped: bool) -> Iterator[tuple[int, dict[str, str]]]:
-    rows = read_rows(path)
-    _, columns = next(rows)
+    columns = read_columns(path)
     _check_columns(path, columns, study)
-    if grouped and not set(_GROUPS) & set(columns):
+    group = next((name for name in _GROUPS if name in columns), "")
+    if grouped and not group:
         text = f"no column city (it has {listed(columns)}); add one, or use --group=none"
         raise DataError(f"{path} line 1: {text}")
-    for line, cells in rows:
-        yield line, dict(zip(columns, (cell.strip() for cell in cells), strict=True))
-
-
-def _group(row: Mapping[str, str], where: str) -> str:
-    column = next(name for name in _GROUPS if name in row)
-    if not row[column]:
-        raise DataError(f"{where} no {column} is named; fill the column, or use --group=none")
-    return row[column]
+    table = read_table(path).map(str.strip)
+    table["image"] = [_inside(path, line, text) for line, text in table["image"].items()]
+    check_unique(path, table["image"])
+    scores = numbers(path, table[study])
+    weights = numbers(path, table["weight"]) if "weight" in columns else np.ones(len(table))
+    for i in np.flatnonzero(weights < 0)[:1]:
+        where = f"{path} line {table.index[i]}:"
+        raise DataError(f"{where} weight {weights[i]:g} is negative; use 0 or more")
+    marks = _marks(path, table.get("split", table["image"].map(lambda _: "")))
+    for line in table.index[table[group] == ""][:1] if grouped else ():
+        text = f"no {group} is named; fill the column, or use --group=none"
+        raise DataError(f"{path} line {line}: {text}")
+    if len(table) < 3:
+        raise DataError(f"{path} has {len(table)} rows with pictures; 3 at least are needed")
+    names = tuple(table["image"])
+    keys = tuple(table[group]) if grouped else ()
+    return Examples(names, [path.parent / name for name in names], scores, weights, keys), marks
 
 
 def _check_columns(path: Path, columns: list[str], study: str) -> None:
@@ -119,12 +106,22 @@ def _check_columns(path: Path, columns: list[str], study: str) -> None:
         raise DataError(f"--study={study} is not a score; choose from {', '.join(others)}")
 
 
-def _inside(text: str, where: str) -> str:
-    parts = PurePosixPath(text).parts
-    if not text or "\0" in text:
+def _inside(path: Path, line: int, text: str) -> str:
+    """Return the normal form of the name of a picture. Raises DataError."""
+    name, where = PurePosixPath(text), f"{path} line {line}:"
+    if not text:
         raise DataError(f"{where} no picture is named; fill the column image")
-    if text.startswith("/") or ".." in parts:
+    if text.startswith("/") or ".." in name.parts:
         raise DataError(
             f"{where} {text} leads out of the data folder; paths start there and stay inside"
         )
-    return str(PurePosixPath(text))
+    return str(name)
+
+
+def _marks(path: Path, column: "Series[str]") -> list[str | None]:
+    """Return the split that each row marks, or None. Raises DataError."""
+    marks = column.str.lower()
+    for line in marks.index[~marks.isin(("", *SPLITS))][:1]:
+        text = f"split {marks[line]!r} is unknown; use train, val, test or nothing"
+        raise DataError(f"{path} line {line}: {text}")
+    return [mark or None for mark in marks]

@@ -3,10 +3,10 @@
 import logging
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,158 +17,148 @@ from deep_cnn.errors import DataError
 from deep_cnn.metrics import pairwise_accuracy
 from deep_cnn.names import STUDIES
 from deep_cnn.resolve import study_id
-from deep_cnn.tasks.tables import listed, number, read_once, read_rows
+from deep_cnn.tasks.tables import (
+    check_unique,
+    listed,
+    numbers,
+    read_columns,
+    read_once,
+    read_table,
+)
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 _LOGGER = logging.getLogger("deep_cnn")
 _SIGMA = "trueskill.stds.-1"
 # The location id in the name of a picture, and the place that may follow.
 _ID = re.compile(r"(?<![0-9a-f])([0-9a-f]{24})(?![0-9a-f])_*(.*)", re.IGNORECASE)
-_OF_A_VOTE = ("choice", "left", "right")
+_VOTE_COLUMNS = ("choice", "left", "right")
 _CHOICES = {"left": 1, "right": -1, "equal": 0}
 # Streets of 400 x 300 pixels have 20 kB and more, Google's grey tile with a line of text has a
 # few. Where the pictures are smaller copies it is half of what is usual.
 _STREET, _TILE, _TILE_PART = 18 * 1024, 12 * 1024, 0.5
 
 
-class _Score(NamedTuple):
-    mu: float
-    weight: float
-    votes: float
-    place: str
-
-
 def read_place_pulse(root: Path, options: Mapping[str, Any]) -> Examples:
-    """The pictures under `root` with their scores in the study, sorted by location id.
+    """Return the pictures under `root` with their scores in the study, sorted by location id.
 
     A score is TrueSkill's mu, on its own scale; `options` are the task's; a key is the location
-    id, or the city. The log counts what is left out. DataError where nothing is left, or with the
-    line that is wrong.
+    id, or the city. The log counts what is left out. Raises DataError if nothing is left, or with
+    the line that is wrong.
     """
     scores, pictures = _read_scores(root / "qscores.tsv", options), _find_pictures(root)
-    both = sorted(scores.keys() & pictures.keys())
-    paths = {i: root / pictures[i] for i in both}
-    tiles = _tiles(paths) if options["no_imagery"] == "drop" else set()
-    few = {i for i in both if scores[i].votes < options["min_votes"]} - tiles
-    left_out = few | tiles
-    ids = [i for i in both if i not in left_out]
+    both = scores[scores.index.isin(pictures)].sort_index()
+    both = both.assign(picture=both.index.map(pictures))
+    paths = {location: root / picture for location, picture in both["picture"].items()}
+    no_imagery = both.index.isin(_tiles(paths) if options["no_imagery"] == "drop" else ())
+    few = (both["votes"] < options["min_votes"]) & ~no_imagery
+    kept = both[~few & ~no_imagery]
     text = (
-        f"{len(ids)} pictures; left out: {len(pictures) - len(both)} pictures without a score,"
-        f" {len(scores) - len(both)} scores without a picture, {len(tiles)} pictures of 'no"
-        f" imagery', {len(few)} with too few votes"
+        f"{len(kept)} pictures; left out: {len(pictures) - len(both)} pictures without a score,"
+        f" {len(scores) - len(both)} scores without a picture, {no_imagery.sum()} pictures of 'no"
+        f" imagery', {few.sum()} with too few votes"
     )
-    if not ids:
-        way = "lower --min_votes" if few else "the location id belongs in the name of a picture"
-        raise DataError(f"{root}: {text}; {way}")
+    if kept.empty:
+        way = "the location id belongs in the name of a picture"
+        raise DataError(f"{root}: {text}; {'lower --min_votes' if few.any() else way}")
     _LOGGER.info("Place Pulse, %s: %s", options["study"], text)
     _check_votes(root / "votes.tsv")
-    names = tuple(pictures[i] for i in ids)
-    keys = _cities(names, [scores[i].place for i in ids]) if options["group"] == "city" else ids
+    names, ids = tuple(kept["picture"]), tuple(kept.index)
     return Examples(
         names,
-        [paths[i] for i in ids],
-        np.array([scores[i].mu for i in ids]),
-        np.array([scores[i].weight for i in ids]),
-        tuple(keys),
+        [paths[location] for location in ids],
+        kept["mu"].to_numpy(),
+        kept["weight"].to_numpy(),
+        tuple(_cities(names, list(kept["place"]))) if options["group"] == "city" else ids,
     )
 
 
 def judge_votes(
     path: Path, study: str, examples: Examples, predictions: NDArray[np.float64]
 ) -> dict[str, float]:
-    """How well the `predictions` tell the votes in votes.tsv between two of the `examples`.
+    """Return how well `predictions` agree with the votes in votes.tsv between two `examples`.
 
     `pairwise_test` is their pairwise accuracy over `votes_test` votes; `ties_test` more were ties.
     `pairwise_truth_test` is that of the scores themselves, what predicting each of them exactly
     would get: the ceiling that the votes' own noise leaves, and an optimistic one, because the
-    scores were computed from these votes too. DataError with the line that is wrong.
+    scores were computed from these votes too. Raises DataError with the line that is wrong.
     """
-    places = {_location(name)[0]: i for i, name in enumerate(examples.names)}
-    votes = []
-    for line, row in _rows(path, study, _OF_A_VOTE):
-        if row["choice"] not in _CHOICES:
-            known = "left, right and equal are known"
-            raise DataError(f"{path} line {line}: choice {row['choice']!r} is unknown; {known}")
-        pair = [places.get(row[side].lower()) for side in ("left", "right")]
-        if None not in pair and pair[0] != pair[1]:
-            votes.append((*pair, _CHOICES[row["choice"]]))
-    left, right, choices = np.array(votes, dtype=np.int64).reshape(-1, 3).T
+    votes = _read_study(path, study, _VOTE_COLUMNS)
+    for line in votes.index[~votes["choice"].isin(_CHOICES)][:1]:
+        text = f"choice {votes['choice'][line]!r} is unknown; left, right and equal are known"
+        raise DataError(f"{path} line {line}: {text}")
+    position = {_location(name)[0]: i for i, name in enumerate(examples.names)}
+    sides = [votes[side].str.lower().map(position) for side in ("left", "right")]
+    judged = sides[0].notna() & sides[1].notna() & (sides[0] != sides[1])
+    left, right = (side[judged].to_numpy(dtype=np.int64) for side in sides)
+    choices = votes["choice"][judged].map(_CHOICES).to_numpy(dtype=np.int64)
     ties = int((choices == 0).sum())
-    _LOGGER.info("%d votes between two test pictures, %d of them ties", len(votes), ties)
+    _LOGGER.info("%d votes between two test pictures, %d of them ties", len(choices), ties)
     return {
         "pairwise_test": pairwise_accuracy(predictions[left], predictions[right], choices),
         "pairwise_truth_test": pairwise_accuracy(
             examples.targets[left], examples.targets[right], choices
         ),
-        "votes_test": float(len(votes) - ties),
+        "votes_test": float(len(choices) - ties),
         "ties_test": float(ties),
     }
 
 
 def _check_votes(path: Path) -> None:
-    """Say before training what else would be said when --test_net reads the votes."""
+    """Warn before training of what would be an error when --test_net reads the votes."""
     if path.is_file():
         try:
-            _header(path, read_rows(path, "\t"), _OF_A_VOTE)
+            _check_columns(path, read_columns(path, "\t"), _VOTE_COLUMNS)
         except DataError as error:
             _LOGGER.warning("%s; as it is --test_net will fail", error)
 
 
 @read_once
-def _read_scores(path: Path, options: Mapping[str, Any]) -> dict[str, _Score]:
-    """The rows of the study by location id."""
+def _read_scores(path: Path, options: Mapping[str, Any]) -> "DataFrame":
+    """Return mu, weight, votes and place of the scored rows of the study, by location id."""
+    import pandas as pd
+
     weighted, counted = options["weighting"] == "sigma", options["min_votes"] > 0
     needed = ["location_id", "trueskill.score"]
     needed += [_SIGMA] * weighted + ["num_votes"] * counted
-    scores: dict[str, _Score] = {}
-    lines: dict[str, int] = {}
-    for line, row in _rows(path, options["study"], needed):
-        where, location = f"{path} line {line}:", row["location_id"].strip().lower()
-        if location in lines:
-            first = lines[location]
-            raise DataError(f"{where} {location} is there already, in line {first}; remove one")
-        lines[location] = line
-        if not row["trueskill.score"].strip():
-            continue  # A picture without a score.
-        sigma = number(row[_SIGMA], where, _SIGMA) if weighted else 1.0
-        if sigma <= 0:
-            raise DataError(f"{where} {_SIGMA} {sigma:g} is not above 0; correct or remove it")
-        scores[location] = _Score(
-            number(row["trueskill.score"], where, "trueskill.score"),
-            1 / sigma**2,
-            number(row["num_votes"], where, "num_votes") if counted else 0.0,
-            row.get("place_id", ""),
-        )
-    if not scores:
-        there = ", ".join(_studies_in(path))
+    rows = _read_study(path, options["study"], needed, optional=("place_id",))
+    rows["location_id"] = rows["location_id"].str.strip().str.lower()
+    check_unique(path, rows["location_id"])
+    rows = rows[rows["trueskill.score"].str.strip() != ""]
+    if rows.empty:
+        ids = read_table(path, "\t", columns=["study_id"])["study_id"].unique()
+        there = ", ".join(sorted(STUDIES.get(study, (study,))[0] for study in ids))
         raise DataError(f"{path} has no row of --study={options['study']}; it has: {there}")
-    return scores
+    sigma = numbers(path, rows[_SIGMA]) if weighted else np.ones(len(rows))
+    for i in np.flatnonzero(sigma <= 0)[:1]:
+        text = f"{_SIGMA} {sigma[i]:g} is not above 0; correct or remove it"
+        raise DataError(f"{path} line {rows.index[i]}: {text}")
+    columns = {
+        "mu": numbers(path, rows["trueskill.score"]),
+        "weight": 1 / sigma**2,
+        "votes": numbers(path, rows["num_votes"]) if counted else 0.0,
+        "place": rows["place_id"].to_numpy() if "place_id" in rows else "",
+    }
+    return pd.DataFrame(columns, index=rows["location_id"])
 
 
-def _rows(path: Path, study: str, needed: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
-    """(line, {column: text}) of the rows of a study."""
+def _read_study(
+    path: Path, study: str, needed: Sequence[str], optional: Sequence[str] = ()
+) -> "DataFrame":
+    """Return these columns of the rows of a study, as text by line. Raises DataError."""
     wanted = study_id(study)
-    rows = read_rows(path, "\t")
-    columns = _header(path, rows, needed)
-    at = columns.index("study_id")
-    for line, cells in rows:
-        if cells[at] == wanted:
-            yield line, dict(zip(columns, cells, strict=True))
+    columns = read_columns(path, "\t")
+    _check_columns(path, columns, needed)
+    read = [*needed, *(name for name in optional if name in columns)]
+    return read_table(path, "\t", columns=read, where=("study_id", wanted))
 
 
-def _header(path: Path, rows: Iterator[tuple[int, list[str]]], needed: Sequence[str]) -> list[str]:
-    _, columns = next(rows)
+def _check_columns(path: Path, columns: Sequence[str], needed: Sequence[str]) -> None:
     for name in ("study_id", *needed):
         if name not in columns:
             way = "separate them by tabs" if len(columns) == 1 else "take the file as released"
             raise DataError(f"{path} line 1: no column {name} (it has {listed(columns)}); {way}")
-    return columns
-
-
-def _studies_in(path: Path) -> list[str]:
-    rows = read_rows(path, "\t")
-    at = next(rows)[1].index("study_id")
-    found = {cells[at] for _, cells in rows}
-    return sorted(STUDIES.get(study, (study,))[0] for study in found)
 
 
 def _location(name: str) -> tuple[str, str]:

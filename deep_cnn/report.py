@@ -1,20 +1,28 @@
 """The verb report: a leaderboard of runs, or two of them side by side."""
 
-import csv
 import json
 import math
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from deep_cnn.argv import parse_verb
 from deep_cnn.config import all_options
 from deep_cnn.errors import ConfigError, DataError, choose_from
 from deep_cnn.options import OptionModel, Switch, Text, WholeNumber, option
-from deep_cnn.pairs import paired, predictions, told
+from deep_cnn.pairs import compare_predictions, format_comparison, read_predictions
 from deep_cnn.runs import Metric, RunFiles, RunResult
+from deep_cnn.writing import to_csv
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+_MOST_ROWS = 20
+_MOST_FLAGS = 6
+_MOST_TEST_METRICS = 2
+_WIDEST_CELL = 44
 
 
 class ReportOptions(OptionModel):
@@ -27,9 +35,6 @@ class ReportOptions(OptionModel):
 
 
 OPTIONS: Mapping[str, type[OptionModel]] = {"report": ReportOptions}
-_SHOWN = 20
-_WIDEST = 44
-_FLAGS_SHOWN = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +50,7 @@ class Run:
         return self.result.run_name
 
     def row(self) -> dict[str, Any]:
-        """Every column of the leaderboard."""
+        """Return every column of the leaderboard."""
         result, best = self.result, self.result.best
         sweep = result.sweep or {}
         return {
@@ -77,47 +82,43 @@ def report(argv: list[str]) -> int:
     runs = list({run.path.resolve(): run for run in runs}.values())
     if not runs:
         raise DataError(f"no run is over in {', '.join(paths) or 'outputs'}; name other folders")
-    column = _sort_column(options.sort, runs)
-    _print_leaderboard(_sorted(runs, column), column, options)
+    _print_leaderboard(runs, options)
     return 0
 
 
 def _one_run(text: str) -> Path | None:
-    """The result of the one run that `text` names: a file of it, or its name in outputs."""
+    """Return the result that `text` names by a file of the run, or by its name in outputs."""
     path = Path(text)
     if path.suffix == ".json" and path.is_file():
         return path
     if path.suffix == ".pt" and path.parent.name == "models":
         stem = path.name.removesuffix(".pt").removesuffix(".best")
-        found = RunFiles(path.parent.parent, stem).result
-        return found if found.is_file() else None
+        result = RunFiles(path.parent.parent, stem).result
+        return result if result.is_file() else None
     named = RunFiles(Path("outputs"), text).result
     return named if "/" not in text and not path.is_dir() and named.is_file() else None
 
 
 def _runs(text: str) -> list[Run]:
+    """Return the run, or the runs of the folder, that `text` names. Raises DataError."""
     one = _one_run(text)
     if one:
         return [_read(one)]
     folder = Path(text)
     if not folder.is_dir():
         raise DataError(f"{text} is no folder, no result and no run in outputs; name one")
-    places = folder / "results"
-    found = []
-    for path in sorted(places.glob("*.json") if places.is_dir() else folder.rglob("*.json")):
+    results = folder / "results"
+    runs = []
+    for path in sorted(results.glob("*.json") if results.is_dir() else folder.rglob("*.json")):
         if path.name.endswith(".args.json"):
             continue
         try:
-            found.append(_read(path))
+            runs.append(_read(path))
         except DataError as error:
-            if _looks_like_ours(path):
+            # Elsewhere, a JSON file that is no result is no surprise.
+            if path.parent.name == "results":
                 print(f"left out: {error}", file=sys.stderr)
-    return found
-
-
-def _looks_like_ours(path: Path) -> bool:
-    """Only what lies where results lie is worth a word when it cannot be read."""
-    return path.parent.name == "results"
+    return runs
 
 
 def _read(path: Path) -> Run:
@@ -128,68 +129,80 @@ def _read(path: Path) -> Run:
         raise DataError(f"{path} is no result of a run ({text}); leave it out") from None
 
 
-def _sort_column(text: str, runs: Sequence[Run]) -> str:
-    """The column of `Run.row` that --sort names, as there or in the titles of the table."""
-    column = text.replace("-", "_")
-    columns = {name for run in runs for name in run.row()}
-    titles = {title: name for name, title in _titles(runs).items()}
-    found = titles.get(column, column)
-    if found not in columns:
-        raise ConfigError(f"--sort={text} is no column; {choose_from(column, columns)}")
-    return found
+def leaderboard(runs: Sequence[Run]) -> "DataFrame":
+    """Return a row for each of the runs, with all their columns; a run without one has None."""
+    import pandas as pd
+
+    rows = [run.row() for run in runs]
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    cells = [[row.get(name) for name in columns] for row in rows]
+    return pd.DataFrame(cells, columns=columns, dtype=object)
 
 
-def _titles(runs: Sequence[Run]) -> dict[str, str]:
-    """W&B's names of what is the best epoch's, beside metrics that are the last epoch's."""
-    metrics = {run.result.best.metric for run in runs if run.result.best}
-    one = {"best": f"best_{metrics.pop()}"} if len(metrics) == 1 else {}
-    return {**one, "epoch": "best_epoch"}
+def sort_leaderboard(table: "DataFrame", column: str) -> "DataFrame":
+    """Return the rows, the best first: numbers by their metric, then texts, then what is missing.
 
+    Equal ones keep their order. Numbers that are not finite count as missing.
+    """
+    metrics = table["metric"].dropna().tolist() if column == "best" else [column]
+    sign = Metric.named(metrics[0] if metrics else "loss_val").sign
 
-def _sorted(runs: Sequence[Run], column: str) -> list[Run]:
-    metric = column
-    if column == "best":
-        metric = next((run.result.best.metric for run in runs if run.result.best), "loss_val")
-    sign = Metric.named(metric).sign
-
-    def key(run: Run) -> tuple[int, float, str]:
-        value = run.row().get(column)
+    def key(value: Any) -> tuple[int, float, str]:
         if isinstance(value, bool) or not isinstance(value, int | float):
             return (2, 0.0, "") if value is None else (1, 0.0, str(value))
         return (0, sign * value, "") if math.isfinite(value) else (2, 0.0, "")
 
-    return sorted(runs, key=key)
+    # Tuples and not a column for each of their parts: a whole number may be too large for a column.
+    keys = [key(value) for value in table[column]]
+    return table.iloc[sorted(range(len(table)), key=keys.__getitem__)]
 
 
-def _print_leaderboard(runs: Sequence[Run], column: str, options: ReportOptions) -> None:
-    whole = options.csv or options.as_json
-    top = options.top or (len(runs) if whole else _SHOWN)
-    shown = runs[:top]
-    if options.as_json:
-        print(json.dumps([json.loads(run.result.to_json()) for run in shown], indent=2))
-        return
-    rows = [run.row() for run in shown]
-    columns = list(dict.fromkeys(name for row in rows for name in row))
-    if options.csv:
-        _print_csv(columns, [[row.get(name) for name in columns] for row in rows])
-        return
-    varied = _varied([run.result for run in runs])[:_FLAGS_SHOWN]
-    tests = [name for name in columns if name.endswith("_test")][:2]
-    titles = _titles(runs)
+def choose_columns(table: "DataFrame", sort: str, extra: Sequence[str]) -> "DataFrame":
+    """Return the columns for the screen: the main ones, the one of --sort, and the `extra` ones."""
+    titles = _titles(table)
     head = ["run_name", "state", *([] if "best" in titles else ["metric"]), "best", "epoch"]
-    if column not in (*head, *varied, *tests, "seconds"):
-        head.append(column)
-    names = [*head, *tests, *varied, "seconds"]
-    _print_table(
-        [titles.get(name, name) for name in names],
-        [[_cell(row.get(name)) for name in names] for row in rows],
-    )
-    if len(runs) > len(shown):
-        print(f"and {len(runs) - len(shown)} more; --top={len(runs)} lists them all")
+    if sort not in (*head, *extra, "seconds"):
+        head.append(sort)
+    return table[[*head, *extra, "seconds"]].rename(columns=titles)
+
+
+def _sort_column(text: str, table: "DataFrame") -> str:
+    """Return the column that --sort names, as in the CSV or by its title on the screen."""
+    name = text.replace("-", "_")
+    column = {title: name for name, title in _titles(table).items()}.get(name, name)
+    if column not in table:
+        raise ConfigError(f"--sort={text} is no column; {choose_from(name, table.columns)}")
+    return column
+
+
+def _titles(table: "DataFrame") -> dict[str, str]:
+    """Return W&B's names of what is of the best epoch; other metrics are of the last epoch."""
+    metrics = table["metric"].dropna().unique()
+    one = {"best": f"best_{metrics[0]}"} if len(metrics) == 1 else {}
+    return {**one, "epoch": "best_epoch"}
+
+
+def _print_leaderboard(runs: Sequence[Run], options: ReportOptions) -> None:
+    table = leaderboard(runs)
+    column = _sort_column(options.sort, table)
+    table = sort_leaderboard(table, column)
+    ranked = [runs[i] for i in table.index]
+    whole = options.csv or options.as_json
+    top = ranked[: options.top or (len(runs) if whole else _MOST_ROWS)]
+    if options.as_json:
+        print(json.dumps([json.loads(run.result.to_json()) for run in top], indent=2))
+    elif options.csv:
+        print(to_csv(leaderboard(top)), end="")
+    else:
+        varied = _varied([run.result for run in ranked])[:_MOST_FLAGS]
+        tests = [name for name in leaderboard(top) if name.endswith("_test")][:_MOST_TEST_METRICS]
+        _print_table(choose_columns(table, column, [*tests, *varied]).head(len(top)))
+        if len(runs) > len(top):
+            print(f"and {len(runs) - len(top)} more; --top={len(runs)} lists them all")
 
 
 def _varied(results: Sequence[RunResult]) -> list[str]:
-    """The flags that are not the same in all runs, without those that only say where things go."""
+    """Return the flags that differ, without those that only say where things go."""
     known = all_options()
     names = dict.fromkeys(name for result in results for name in result.config)
     return [
@@ -201,28 +214,32 @@ def _varied(results: Sequence[RunResult]) -> list[str]:
 
 
 def _print_comparison(first: Run, second: Run, options: ReportOptions) -> None:
-    one, two = first.row(), second.row()
     both = (first.result, second.result)
-    config = {name: (one.get(name), two.get(name)) for name in _varied(both)}
-    measured = ("state", "metric", "best", "epoch", "seconds")
+    # A and B as rows, and then as columns.
+    table = leaderboard([first, second]).T
+    config = _varied(both)
     metrics = [name for r in both for name in (*r.metrics, *(r.test or {}))]
-    results = {
-        name: (one.get(name), two.get(name)) for name in dict.fromkeys((*measured, *metrics))
-    }
-    tables = [predictions(run.path, run.result) for run in (first, second)]
-    compared = paired(both, tables)
+    results = list(dict.fromkeys(("state", "metric", "best", "epoch", "seconds", *metrics)))
+    tables = [read_predictions(run.path, run.result) for run in (first, second)]
+    compared = compare_predictions(both, tables)
     if options.as_json:
-        found = {"a": first.name, "b": second.name, "config": config, "results": results}
-        print(json.dumps(_finite({**found, "paired": compared}), indent=2))
+        content = {
+            "a": first.name,
+            "b": second.name,
+            "config": {name: table.loc[name].tolist() for name in config},
+            "results": {name: table.loc[name].tolist() for name in results},
+            "paired": compared.to_jsonable(),
+        }
+        print(json.dumps(_finite(content), indent=2))
         return
-    rows = [(name, *pair) for name, pair in {**config, **results}.items()]
+    table = table.loc[list(dict.fromkeys((*config, *results)))].set_axis(["A", "B"], axis=1)
     if options.csv:
-        _print_csv(["name", "a", "b"], rows)
+        print(to_csv(table.set_axis(["a", "b"], axis=1).reset_index(names="name")), end="")
         return
     print(f"A: {first.name}\nB: {second.name}\n")
-    titles = ["", "A", "B", "B - A"]
-    _print_table(titles, [[n, _cell(a), _cell(b), _difference(a, b)] for n, a, b in rows])
-    print(f"\n{told(compared)}")
+    table["B - A"] = [_difference(a, b) for a, b in zip(table["A"], table["B"], strict=True)]
+    _print_table(table.reset_index(names=""))
+    print(f"\n{format_comparison(compared)}")
 
 
 def _difference(a: Any, b: Any) -> str:
@@ -234,24 +251,19 @@ def _cell(value: Any) -> str:
     if value is None:
         return ""
     text = f"{value:.5g}" if isinstance(value, float) else str(value)
-    return text if len(text) <= _WIDEST else f"{text[: _WIDEST - 3]}..."
+    return text if len(text) <= _WIDEST_CELL else f"{text[: _WIDEST_CELL - 3]}..."
 
 
-def _print_table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    widths = [max(len(row[i]) for row in (titles, *rows)) for i in range(len(titles))]
-    for row in (titles, *rows):
+def _print_table(table: "DataFrame") -> None:
+    rows = [list(table.columns), *table.map(_cell).to_numpy().tolist()]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
         cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
         print("  ".join(cells).rstrip())
 
 
-def _print_csv(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    writer = csv.writer(sys.stdout, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows(rows)
-
-
 def _finite(value: Any) -> Any:
-    """JSON has no infinities: the interval of one picture alone."""
+    """Return `value` as JSON, which has no infinities: the interval of one picture alone."""
     if isinstance(value, Mapping):
         return {key: _finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

@@ -7,9 +7,12 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from io import StringIO
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from deep_cnn.errors import OutputError
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 
 def make_exclusively(path: Path, text: str) -> bool:
@@ -83,3 +86,10 @@ def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]])
     writer.writerow(columns)
     writer.writerows(rows)
     write_text(path, text.getvalue())
+
+
+def to_csv(table: "DataFrame") -> str:
+    """Return a table as CSV without its index: None is an empty cell, floats are by repr."""
+    # pandas would write nan as it writes None.
+    text = table.map(lambda value: "" if value is None else str(value))
+    return str(text.to_csv(index=False, lineterminator="\n"))

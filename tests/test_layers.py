@@ -1,9 +1,13 @@
 """The picture of the layers in the README, as a rule: imports point down, and homes are kept."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+
+from tests.conftest import environment, make_classes
 
 PACKAGE = Path(__file__).parent.parent / "deep_cnn"
 # From the bottom to the top; what stands in one line does not see each other.
@@ -34,6 +38,8 @@ HOMES = {
 }
 # Its client is slow to import, and changes: two files know it.
 KNOW_WANDB = {"wandb_tracker.py", "remote.py"}
+# What takes so long to import that no module has it at its top.
+IMPORTED_WHEN_USED = {"pandas"}
 QUICK_TO_IMPORT = {
     "options",
     "argv",
@@ -100,9 +106,36 @@ def test_outside_packages_stay_at_home(path: Path) -> None:
         assert part_of(path) in HOMES.get(package, {part_of(path)}), (
             f"{path.name} imports {package}"
         )
+        assert package not in IMPORTED_WHEN_USED or not at_top, f"{path.name} imports {package}"
         if part_of(path) in QUICK_TO_IMPORT and at_top:
             import sys
 
             assert package in sys.stdlib_module_names | {"deep_cnn", "pydantic"}, (
                 f"{path.name}: {package}"
             )
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["-h"],
+        ["check", "s.yaml"],
+        ["sample", "s.yaml", "-n", "1"],
+        # scikit-learn, which has the digits, imports pandas by itself.
+        (["--data_dir=classes", "--model=lenet", "--weights=none", "--epochs=1"],
+    ],
+)
+def test_no_table_no_pandas(tmp_path: Path, args: list[str]) -> None:
+    make_classes(tmp_path / "classes")
+    (tmp_path / "s.yaml").write_text(
+        "method: random\nparameters: {lr: {min: 0.1, max: 0.2}, task: {value: digits}}\n"
+        'command: ["${env}", python, -m, deep_cnn, "${args}"]\n'
+    )
+    code = (
+        "import sys; from deep_cnn.cli import main; status = main(sys.argv[1:]);"
+        " assert 'pandas' not in sys.modules; sys.exit(status)"
+    )
+    command = [sys.executable, "-c", code, *args]
+    env = environment(OMP_NUM_THREADS="1")
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -6,31 +6,30 @@ from pathlib import Path
 
 from deep_cnn.sweep.spec import SweepSpec
 from deep_cnn.sweep.store import Trial
-from deep_cnn.writing import write_csv
+from deep_cnn.writing import to_csv, write_text
 
 
 def write_table(path: Path, spec: SweepSpec, trials: Sequence[Trial]) -> None:
     """Write trials.csv: a row for each trial, a column for each parameter; OutputError."""
-    points = [dict.fromkeys(spec.space), *(t.point for t in trials if t.point)]
-    names = sorted({name for point in points for name in spec.leaves(point)})
+    import pandas as pd
+
+    points = [spec.leaves(trial.point or {}) for trial in trials]
+    names = sorted(
+        {*spec.leaves(dict.fromkeys(spec.space)), *(n for point in points for n in point)}
+    )
     ends = ("value", "epochs", "stop_reason", "seconds")
-    columns = ["trial", "state", "run_name", *names, *ends]
     rows = []
-    for trial in trials:
-        found = trial.outcome or {}
-        point = spec.leaves(trial.point or {})
-        reason = found.get("stop_reason")
+    for trial, point in zip(trials, points, strict=True):
+        outcome = dict(trial.outcome or {})
+        if outcome.get("stop_reason"):
+            outcome["stop_reason"] = json.dumps(outcome["stop_reason"])
+        parameters = [point.get(name) for name in names]
         rows.append(
-            [trial.number, trial.state, trial.run_name or ""]
-            + [point.get(name, "") for name in names]
-            + [_empty(found.get(key)) for key in ("value", "epochs")]
-            + [json.dumps(reason) if reason else "", _empty(found.get("seconds"))]
+            [trial.number, trial.state, trial.run_name, *parameters, *map(outcome.get, ends)]
         )
-    write_csv(path, columns, rows)
-
-
-def _empty(value: object) -> object:
-    return "" if value is None else value
+    # A parameter may have the name of a column, so that two have it.
+    columns = ["trial", "state", "run_name", *names, *ends]
+    write_text(path, to_csv(pd.DataFrame(rows, columns=columns, dtype=object)))
 
 
 def best_trials(spec: SweepSpec, trials: Sequence[Trial]) -> list[Trial]:

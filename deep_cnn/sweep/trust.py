@@ -11,7 +11,7 @@ from deep_cnn.errors import SpecError
 from deep_cnn.sweep.space import Point, identity
 from deep_cnn.sweep.spec import SweepSpec
 from deep_cnn.sweep.store import Trial
-from deep_cnn.writing import write_csv
+from deep_cnn.writing import to_csv, write_text
 
 _LEVEL = 0.95
 _RESAMPLES = 10_000
@@ -172,12 +172,15 @@ def describe(spec: SweepSpec, found: Sequence[Repeated], count: int) -> list[str
 
 def keep(path: Path, found: Sequence[Repeated]) -> None:
     """Write what each repeat gave: repeats.csv, `trial,run_name,seed,value`."""
+    import pandas as pd
+
     rows = [
         (one.trial.number, one.trial.run_name, seed, value)
         for one in found
         for seed, value in one.values.items()
     ]
-    write_csv(path, ("trial", "run_name", "seed", "value"), rows)
+    columns = ["trial", "run_name", "seed", "value"]
+    write_text(path, to_csv(pd.DataFrame(rows, columns=columns, dtype=object)))
 
 
 def refit_of(spec: SweepSpec, winner: Trial, epochs: int) -> Point:

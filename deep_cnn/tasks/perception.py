@@ -82,7 +82,9 @@ def read_scores(path: Path, study: str, grouped: bool = False) -> tuple[Examples
     for i in np.flatnonzero(weights < 0)[:1]:
         where = f"{path} line {table.index[i]}:"
         raise DataError(f"{where} weight {weights[i]:g} is negative; use 0 or more")
-    marks = _marks(path, table.get("split", table["image"].map(lambda _: "")))
+    marks: list[str | None] = [None] * len(table)
+    if "split" in columns:
+        marks = _marks(path, table["split"])
     for line in table.index[table[group] == ""][:1] if grouped else ():
         text = f"no {group} is named; fill the column, or use --group=none"
         raise DataError(f"{path} line {line}: {text}")

@@ -130,13 +130,12 @@ class _Rows:
         delimiter, delimiters = self.delimiter, len(self.columns) - 1
         containing = self.containing
         for line, text in enumerate(lines, self.line + 1):
-            # The first condition spares a million rows the second, which is slower.
-            if (text.count(delimiter) == delimiters and text[0].isalnum()) or self._belongs(
-                text.rstrip("\r\n").split(delimiter), line
-            ):
-                if containing in text:
-                    kept.append(text)
-                    self.lines.append(line)
+            # `_belongs` knows, but it is slow for a million rows.
+            plain = text.count(delimiter) == delimiters and text[0].isalnum()
+            belongs = plain or self._belongs(text.rstrip("\r\n").split(delimiter), line)
+            if belongs and containing in text:
+                kept.append(text)
+                self.lines.append(line)
         self.line += len(lines)
         return "".join(kept)
 

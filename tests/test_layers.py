@@ -122,7 +122,7 @@ def test_outside_packages_stay_at_home(path: Path) -> None:
         ["check", "s.yaml"],
         ["sample", "s.yaml", "-n", "1"],
         # scikit-learn, which has the digits, imports pandas by itself.
-        (["--data_dir=classes", "--model=lenet", "--weights=none", "--epochs=1"],
+        ["--data_dir=classes", "--model=lenet", "--weights=none", "--epochs=1"],
     ],
 )
 def test_no_table_no_pandas(tmp_path: Path, args: list[str]) -> None:

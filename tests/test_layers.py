@@ -54,6 +54,10 @@ QUICK_TO_IMPORT = {
     "signals",
     "fetch",
 }
+# Inside `sweep`, from the bottom to the top; whatever is not named here is above.
+SWEEP_LAYERS = ["spec", "search"]
+# Search needs numpy and Optuna only once it has something to learn from.
+SLOW = {"torch", "numpy", "scipy", "optuna", "pandas", "sklearn"}
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 

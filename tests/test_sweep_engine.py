@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from deep_cnn.sweep.spec.points import Proposal
 from deep_cnn.sweep.store import FolderStore
 from tests.conftest import (
     PATIENCE,
@@ -295,8 +296,8 @@ def test_what_cannot_run_says_so(
 def test_a_claim_is_won_by_one(tmp_path: Path) -> None:
     store = FolderStore(tmp_path / "s")
     store.open({"method": "grid"}, 0)
-    assert store.propose(0, {"lr": 0.1})
-    assert not store.propose(0, {"lr": 0.2})
+    assert store.propose(0, Proposal({"lr": 0.1}))
+    assert not store.propose(0, Proposal({"lr": 0.2}))
     trial = store.trials()[0]
     assert trial.point == {"lr": 0.1}
     assert [store.claim(trial), store.claim(trial)] == [0, None]
@@ -311,13 +312,35 @@ def test_a_claim_is_won_by_one(tmp_path: Path) -> None:
     assert store.trials()[0].state == "finished"
 
 
+def test_a_trial_keeps_the_u_that_it_was_drawn_with(tmp_path: Path) -> None:
+    store = FolderStore(tmp_path / "s")
+    store.open({"method": "random"}, 0)
+    store.propose(0, Proposal({"lr": 0.1}, {"lr": 1 / 3}))
+    store.propose(1, Proposal({"lr": 0.2}))
+    assert (tmp_path / "s" / "00001.trial").read_text() == '{"point": {"lr": 0.2}}'
+    assert [trial.u for trial in FolderStore(tmp_path / "s").trials()] == [{"lr": 1 / 3}, None]
+    (tmp_path / "s" / "00000.trial").write_text('{"point": {"lr": 0.1}, "u": [1]}')
+    assert FolderStore(tmp_path / "s").trials()[0].u is None
+
+
+def test_a_sweep_without_a_metric_lists_its_validation_loss(tmp_path: Path, here: Command) -> None:
+    text = GRID.replace("metric: {name: loss_val, goal: minimize}\n", "")
+    text = text.replace("[0.1, 0.01]", "[0.1]").replace("[30, 60, 120]", "[60]")
+    write(tmp_path, text.replace("epochs: {value: 3}", "epochs: {value: 1}"))
+    done = here("sweep", "s.yaml")
+    assert done.returncode == 0, done.stderr
+    header, best = done.stdout.splitlines()[1:3]
+    assert header.split() == ["trial", "loss_val", "run"]
+    assert float(best.split()[1]) == pytest.approx(float(trials(tmp_path)[0]["value"]), rel=1e-5)
+
+
 def test_a_lease_is_by_the_clock_of_the_file_system(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DEEP_CNN_HOST", "far")
     far = FolderStore(tmp_path / "s", lease=60)
     far.open({}, 0)
-    far.propose(0, {"lr": 0.1})
+    far.propose(0, Proposal({"lr": 0.1}))
     far.claim(far.trials()[0])
     monkeypatch.setenv("DEEP_CNN_HOST", "near")
     near = FolderStore(tmp_path / "s", lease=60)

@@ -11,10 +11,13 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from deep_cnn.sweep.examine import read_spec
-from deep_cnn.sweep.search import first_points, propose
-from deep_cnn.sweep.space import Point, Seen, categorical, continuous, identity, int_uniform
-from deep_cnn.sweep.spec import SweepSpec
+from deep_cnn.sweep.search.propose import Observation, propose
+from deep_cnn.sweep.spec.base import Distribution
+from deep_cnn.sweep.spec.distributions import DISTRIBUTIONS
+from deep_cnn.sweep.spec.parse import read_sweep
+from deep_cnn.sweep.spec.points import first_points
+from deep_cnn.sweep.spec.schema import SweepSpec
+from deep_cnn.sweep.spec.values import Point, canonical_key
 from tests.conftest import Command
 
 LN = math.log
@@ -31,70 +34,77 @@ REFERENCES: dict[str, tuple[dict[str, Any], Any]] = {
 US = np.linspace(0.001, 0.999, 333)
 
 
+def make(name: str, **keys: Any) -> Distribution:
+    """The distribution that a parameter with these keys has."""
+    return DISTRIBUTIONS[name](distribution=name, **keys)
+
+
 @pytest.mark.parametrize("name", REFERENCES)
 def test_a_distribution_has_its_quantiles(name: str) -> None:
     numbers, reference = REFERENCES[name]
-    domain = continuous(name, numbers)
-    assert [domain.at(u) for u in US] == pytest.approx(reference.ppf(US).tolist(), rel=1e-9)
-    assert domain.size is None
+    distribution = make(name, **numbers)
+    assert [distribution.ppf(u) for u in US] == pytest.approx(reference.ppf(US).tolist(), rel=1e-9)
+    assert distribution.size is None
 
 
 @pytest.mark.parametrize("q", [0.1, 1, 10])
 @pytest.mark.parametrize("name", [n for n in REFERENCES if "inv" not in n])
 def test_a_quantised_one_is_the_nearest_multiple_half_to_even(name: str, q: float) -> None:
     numbers, reference = REFERENCES[name]
-    domain = continuous(f"q_{name}", {**numbers, "q": q})
+    distribution = make(f"q_{name}", **numbers, q=q)
     expected = np.round(reference.ppf(US) / q) * q
-    found = [domain.at(u) for u in US]
+    found = [distribution.ppf(u) for u in US]
     assert found == pytest.approx(expected.tolist(), rel=1e-9)
     assert {type(value) for value in found} == {int if isinstance(q, int) else float}
-    if domain.values is not None:
-        assert set(found) <= set(domain.values())
-        assert len(domain.values()) == domain.size
+    if distribution.size is not None:
+        assert set(found) <= set(distribution.values())
+        assert len(distribution.values()) == distribution.size
 
 
 def test_quantised_values_may_leave_the_bounds() -> None:
-    domain = continuous("q_uniform", {"min": 1, "max": 10, "q": 4})
-    assert {domain.at(u) for u in np.linspace(0, 1, 500)} == {0, 4, 8}
-    wide = continuous("q_log_uniform_values", {"min": 16, "max": 250, "q": 100})
-    assert {wide.at(u) for u in np.linspace(0, 1, 500)} == {0, 100, 200}
+    distribution = make("q_uniform", min=1, max=10, q=4)
+    assert {distribution.ppf(u) for u in np.linspace(0, 1, 500)} == {0, 4, 8}
+    wide = make("q_log_uniform_values", min=16, max=250, q=100)
+    assert {wide.ppf(u) for u in np.linspace(0, 1, 500)} == {0, 100, 200}
 
 
 def test_half_a_step_outside_has_no_probability() -> None:
-    domain = continuous("q_uniform", {"min": 16, "max": 64, "q": 32})
-    assert domain.values is not None
-    assert list(domain.values()) == [32, 64]
+    distribution = make("q_uniform", min=16, max=64, q=32)
+    assert list(distribution.values()) == [32, 64]
 
 
 def test_the_ends_of_every_distribution_are_finite() -> None:
     for name, (numbers, _) in REFERENCES.items():
-        domain = continuous(name, numbers)
-        assert all(math.isfinite(domain.at(u)) for u in (0.0, 1.0)), name
-    assert continuous("log_uniform_values", {"min": 1e-5, "max": 1e-2}).at(1.0) <= 1e-2
+        distribution = make(name, **numbers)
+        assert all(math.isfinite(distribution.ppf(u)) for u in (0.0, 1.0)), name
+    assert make("log_uniform_values", min=1e-5, max=1e-2).ppf(1.0) <= 1e-2
 
 
 def test_whole_numbers_and_categories_are_equally_likely() -> None:
-    counts = np.bincount([int_uniform(3, 7).at(u) for u in np.linspace(0, 1, 5000)])
+    counts = np.bincount(
+        [make("int_uniform", min=3, max=7).ppf(u) for u in np.linspace(0, 1, 5000)]
+    )
     assert counts[3:].tolist() == pytest.approx([1000] * 5, abs=2)
-    chosen = [categorical(["a", None, [1]]).at(u) for u in np.linspace(0, 1, 3000)]
+    chosen = [make("categorical", values=["a", None, [1]]).ppf(u) for u in np.linspace(0, 1, 3000)]
     assert [chosen.count(v) for v in ("a", None, [1])] == pytest.approx([1000] * 3, abs=2)
-    weighted = [categorical("abc", [0.5, 0, 0.5]).at(u) for u in np.linspace(0, 1, 2000)]
+    three = make("categorical_w_probabilities", values=list("abc"), probabilities=[0.5, 0, 0.5])
+    weighted = [three.ppf(u) for u in np.linspace(0, 1, 2000)]
     assert weighted.count("b") == 0
     assert weighted.count("a") == pytest.approx(1000, abs=2)
 
 
 def test_what_makes_two_values_one() -> None:
-    assert identity(3000000.0) == identity(3000000)
-    assert identity(float("nan")) == identity(float("nan"))
-    assert identity({"a": 1, "b": 2}) == identity({"b": 2.0, "a": 1})
+    assert canonical_key(3000000.0) == canonical_key(3000000)
+    assert canonical_key(float("nan")) == canonical_key(float("nan"))
+    assert canonical_key({"a": 1, "b": 2}) == canonical_key({"b": 2.0, "a": 1})
     different = [True, 1, "1", None, "None", [1], 0.5, False, 0, {"a": 1}]
-    assert len({identity(value) for value in different}) == len(different)
+    assert len({canonical_key(value) for value in different}) == len(different)
 
 
 def spec_of(folder: Path, parameters: str, method: str) -> SweepSpec:
     path = folder / "s.yaml"
     path.write_text(f"method: {method}\nprogram: x.py\nparameters:\n{parameters}")
-    return read_spec(path)
+    return read_sweep(path)
 
 
 def all_points(spec: SweepSpec, most: int = 2000, seed: int = 0) -> list[Point]:
@@ -106,8 +116,8 @@ def test_one_at_a_time_is_as_all_at_once(tmp_path: Path) -> None:
     for method in ("grid", "random"):
         spec = spec_of(tmp_path, text, method)
         points: list[Point] = []
-        while (point := propose(spec, 0, [Seen(p) for p in points])) is not None:
-            points.append(point)
+        while (proposal := propose(spec, 0, [Observation(p) for p in points])) is not None:
+            points.append(proposal.point)
         assert points == all_points(spec)
         assert len(points) == 12
 
@@ -137,7 +147,7 @@ def test_random_repeats_nothing_while_something_is_unused(tmp_path: Path) -> Non
     text = "  a: {values: [1, 2, 3]}\n  b: {min: 1, max: 6}\n  c: {values: [true, false, 1]}\n"
     points = all_points(spec_of(tmp_path, text, "random"))
     assert len(points) == 54
-    assert len({identity(p) for p in points}) == 54
+    assert len({canonical_key(p) for p in points}) == 54
     weighted = "  a: {values: [1, 2, 3], probabilities: [0.99, 0.01, 0]}\n"
     assert [p["a"] for p in all_points(spec_of(tmp_path, weighted, "random"))] == [1, 2]
 

@@ -1,13 +1,16 @@
 """Sweep files: a table of (YAML, line, message), W&B's inference, no traceback whatever comes."""
 
+import pickle
 import random
 from pathlib import Path
 
 import pytest
 
 from deep_cnn.errors import SpecError
-from deep_cnn.sweep.examine import examine, read_spec
-from deep_cnn.sweep.spec import SweepSpec, bands
+from deep_cnn.sweep.spec.distributions import DISTRIBUTIONS
+from deep_cnn.sweep.spec.parse import parse_sweep, read_sweep
+from deep_cnn.sweep.spec.points import first_points
+from deep_cnn.sweep.spec.schema import Hyperband, SweepSpec
 from tests.conftest import ROOT, Command
 
 OURS = 'command: ["${env}", python, -m, deep_cnn, "${args}"]\n'
@@ -23,7 +26,7 @@ LR = "lr: {min: 0.001, max: 0.1}"
 LAUGHS = "x0: &x0 [1,1]\n" + "".join(
     f"x{i}: &x{i} [{','.join([f'*x{i - 1}'] * 10)}]\n" for i in range(1, 10)
 )
-FAULTS = [
+ERRORS = [
     ("", 1, "the file is empty"),
     ("- 1\n- 2\n", 1, "the file is a list"),
     ("method: [grid\n", 2, "this is not YAML"),
@@ -40,11 +43,12 @@ FAULTS = [
     (sweep("lr: {min: true, max: 2, distribution: uniform}"), 4, "lr: min True is not a number"),
     (sweep("lr: {min: 0.1}"), 4, "lr has min; give value, values, min and max, or a distribution"),
     (sweep("lr: 0.1"), 4, "lr is 0.1; write value:, values: or min: and max:"),
+    (sweep("lr:\n    min: 0.1\n    max:\n    distribution: uniform"), 6, "lr: max is empty"),
     (sweep("lr: {vales: [0.1]}"), 4, "lr: unknown key 'vales'; did you mean value"),
     (sweep("lr: {values: []}"), 4, "values is not a list with one value"),
     (sweep("lr: {values: [0.1], min: 3}"), 4, "lr: min does not go with categorical"),
     (sweep("lr: {distribution: lognormal}"), 4, "unknown distribution; did you mean log_normal?"),
-    (sweep("lr: {distribution: normal, sigma: -1}"), 4, "sigma -1 must be above 0"),
+    (sweep("lr: {distribution: normal, sigma: -1}"), 4, "sigma -1 must be 0 or more"),
     (sweep("lr: {distribution: log_uniform_values, min: 0.0, max: 1.0}"), 4, "must be above 0"),
     (sweep("lr: {distribution: log_uniform, min: 0.001, max: 0.1}"), 4, "takes exponents of e"),
     (sweep("lr: {distribution: log_uniform, min: 1.0, max: 1.0e+5}"), 4, "beyond floats"),
@@ -58,14 +62,14 @@ FAULTS = [
     (sweep("batch_size: {distribution: q_uniform, min: 8, max: 64, q: 0}"), 4, "q 0 must be above"),
     (sweep("batch_size: {distribution: q_uniform, min: 1, max: 10, q: 4}"), 4,
      "q=4 rounds to 0 ... 8, outside of 1 ... 10"),
-    (sweep("learning_rate: {value: 0.1}"), 4, "learning_rate is no flag of deep_cnn"),
+    (sweep("learning_rate: {value: 0.1}"), 4, "learning_rate is not an option of deep_cnn"),
     (sweep("model: {values: [resnet18, resnet19]}"), 4, "did you mean resnet18?"),
     (sweep("epochs: {values: [5, 7.5]}"), 4, "'7.5' is not a whole number"),
     (sweep("lr: {values: [0.1, -0.1]}"), 4, "--lr=-0.1 is out of range"),
     (sweep("lr: {distribution: normal}"), 4, "out of range"),
-    (sweep("a: {parameters: {lr: {value: 1}}}\n  lr: {value: 2}"), 5, "are both the flag --lr"),
+    (sweep("a: {parameters: {lr: {value: 1}}}\n  lr: {value: 2}"), 5, "are both the option --lr"),
     (sweep("a: {parameters: {}}"), 4, "a has no parameters inside"),
-    (sweep("1lr: {value: 1}"), 4, "is no legal name"),
+    (sweep("1lr: {value: 1}"), 4, "is not a legal name"),
     (sweep(LR, more="metric: loss_val\n"), 5, "metric is 'loss_val'; write name: and goal:"),
     (sweep(LR, more="metric: {goal: minimize}\n"), 5, "metric has no name"),
     (sweep(LR, more="metric: {name: loss_val, goal: minimise}\n"), 5, "did you mean minimize?"),
@@ -77,7 +81,7 @@ FAULTS = [
     (sweep("lr: {values: [x, 0.1, -1]}"), 4, "--lr='x' is not a number"),
     (sweep("lr: {values: [x, 0.1, -1]}"), 4, "--lr=-1.0 is out of range"),
     (sweep(LR, more="metric: {name: loss_val, target: low}\n"), 5, "target 'low' is not a number"),
-    (sweep(LR, more="metric: {name: loss_val, impute: mean}\n"), 5, "choose from latest, best, wo"),
+    (sweep(LR, more="metric: {name: loss_val, impute: mean}\n"), 5, "choose from best, latest, wo"),
     (sweep(LR, method="bayes"), 1, "no metric"),
     (sweep(LR, more="run_cap: 0\n"), 5, "run_cap is not a whole number above 0"),
     (sweep(LR, more="run_cap: '1'\n"), 5, "run_cap is not a whole"),
@@ -88,21 +92,27 @@ FAULTS = [
     (sweep("out_dir: {values: [a, b]}"), 4, "out_dir is one for the whole sweep"),
     (sweep("resume: {value: a.pt}"), 4, "resume is not for a sweep"),
     (sweep("dry_run: {value: true}"), 4, "dry_run is not for a sweep"),
-    (sweep("batch-size: {value: 3}\n  batch_size: {value: 4}"), 5, "are both the flag --bat"),
-    (sweep('"opt.lr": {value: 0.1}'), 4, "parameter opt.lr is no flag"),
+    (sweep("batch-size: {value: 3}\n  batch_size: {value: 4}"), 5, "are both the option --bat"),
+    (sweep('"opt.lr": {value: 0.1}'), 4, "parameter opt.lr is not an option"),
     (sweep("model: {value: lenet}\n  weights: {value: imagenet}"), 4, "cannot run: --model=le"),
     (sweep(f"{LR}\n  label_smoothing: {{value: 0.1}}"), 5, "--label_smoothing belongs to --task="),
     (sweep("task: {value: digits}", more="metric: {name: kendall_val}\n"), 5, "by digits"),
     (sweep(f"lr: {{min: 1, max: {'9' * 400}}}"), 4, "is not a number"),
-    (sweep(LR, more="run_cap: 0x" + "f" * 5000 + "\n"), 5, "run_cap is not a whole number"),
+    (sweep(LR, more="run_cap: 0x" + "f" * 5000 + "\n"), 5, "more than 4,000 digits"),
     (sweep("lr: {min: -1.7e+308, max: 1.7e+308}"), 4, "is not a number"),
-    (sweep("lr: &a [*a]"), 1, "its aliases have no end"),
+    (sweep("lr: &a [*a]"), 4, "its aliases have no end"),
     (LAUGHS + sweep(LR), 1, "its aliases have no end"),
+    (sweep(LR, more="description: 2020-13-45\n"), 5, "is not a legal timestamp"),
+    (sweep(LR, more="description: !!int ''\n"), 5, "is not a legal int"),
+    (sweep(LR, more="description: !!bool x\n"), 5, "is not a legal bool"),
+    (sweep(LR, more=f"description: {'9' * 5000}\n"), 5, "is not a legal int"),
+    (sweep(LR, more=f"description:\n  {'[' * 300}\n"), 6, "nested more than 200 levels deep"),
+    (sweep(LR, more='name: "\\ud800"\n'), 5, "is not text"),
     (sweep("lr: {value: 0.1\x01}"), 4, "this is not YAML"),
     ("description: &v {values: [1e-5, 0.1]}\n" + sweep("lr: {<<: *v}"), 1, "1e-5 is a string"),
     (sweep(LR, more="controller: {type: me}\n"), 5, "controller needs type"),
-    (sweep(LR, more="kind: run\n"), 5, "kind 'run' is not sweep"),
-    (sweep(LR, more="name: 12\n"), 5, "name 12 is no text"),
+    (sweep(LR, more="kind: run\n"), 5, "kind 'run' is unknown; choose from sweep"),
+    (sweep(LR, more="name: 12\n"), 5, "name 12 is not text"),
 ]  # fmt: skip
 HYPERBAND = [
     ("{type: hyperband}", "needs min_iter, or max_iter with s"),
@@ -116,7 +126,7 @@ HYPERBAND = [
     ("{type: hyperband, min_iter: 3, max_iter: 9, s: 2}", "has both min_iter and max_iter"),
     ("{type: hyperband, min_itr: 3}", "unknown key 'min_itr'; did you mean min_iter?"),
 ]
-FAULTS += [
+ERRORS += [
     (sweep(LR, more=f"metric: {{name: loss_val}}\nearly_terminate: {given}\n"), 6, message)
     for given, message in HYPERBAND
 ]
@@ -125,26 +135,26 @@ FAULTS += [
 def look(folder: Path, text: str | bytes) -> tuple[SweepSpec | None, list[str]]:
     path = folder / "s.yaml"
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
-    spec, findings = examine(path)
-    return spec, [f"{'fault' if f.fault else 'note'} {f}" for f in findings]
+    spec, findings = parse_sweep(path)
+    return spec, [f"{'error' if f.is_error else 'note'} {f}" for f in findings]
 
 
-@pytest.mark.parametrize(("text", "line", "message"), FAULTS, ids=[m for _, _, m in FAULTS])
-def test_a_fault_has_its_line_and_its_message(
+@pytest.mark.parametrize(("text", "line", "message"), ERRORS, ids=[m for _, _, m in ERRORS])
+def test_an_error_has_its_line_and_its_message(
     tmp_path: Path, text: str, line: int, message: str
 ) -> None:
     spec, findings = look(tmp_path, text)
     assert spec is None
-    matching = [f for f in findings if f.startswith(f"fault line {line}: ") and message in f]
+    matching = [f for f in findings if f.startswith(f"error line {line}: ") and message in f]
     assert matching, findings
 
 
-def test_all_faults_come_at_once(tmp_path: Path) -> None:
+def test_all_errors_come_at_once(tmp_path: Path) -> None:
     text = sweep("lr: {min: 1e-5, max: 0.1}\n  epoch: {value: 3}", more="run_cap: -1\nmetrik: 1\n")
     _, findings = look(tmp_path, text)
-    assert [f.split(":")[0] for f in findings] == [f"fault line {n}" for n in (4, 5, 6, 7)]
+    assert [f.split(":")[0] for f in findings] == [f"error line {n}" for n in (4, 5, 6, 7)]
     with pytest.raises(SpecError) as caught:
-        read_spec(tmp_path / "s.yaml")
+        read_sweep(tmp_path / "s.yaml")
     assert len(str(caught.value).splitlines()) == 5
 
 
@@ -171,7 +181,7 @@ def test_the_distribution_is_inferred_as_w_and_b_does(
     assert spec.space["x"].distribution == distribution
 
 
-def test_for_a_foreign_program_only_what_w_and_b_refuses_is_a_fault(tmp_path: Path) -> None:
+def test_for_another_program_only_what_w_and_b_refuses_is_an_error(tmp_path: Path) -> None:
     text = sweep(
         "x: {values: [1e-5]}\n  learning: {distribution: q_uniform, min: 1, max: 10, q: 4}",
         more="metric: {name: anything}\nearly_terminate: {type: hyperband, min_iter: 3, "
@@ -224,26 +234,23 @@ def test_macros_are_w_and_bs(
     spec, findings = look(tmp_path, sweep(LR, command=command))
     assert spec, findings
     point = {"wandb": True, "lr": 1e-5, "patience": None, "strict_data": False}
-    rest = (None, None, None, spec.command, True, {})
-    everything = SweepSpec("s", "grid", dict.fromkeys(point), *rest)  # type: ignore[arg-type]
-    assert everything.argv(point) == ["--seed=7", *words]
-    assert everything.config(point).seed == 7
+    assert spec.argv(point) == ["--seed=7", *words]
+    assert spec.config(point).seed == 7
 
 
 @pytest.mark.parametrize(
-    ("arguments", "expected"),
+    ("max_iter", "s", "eta", "expected"),
     [
-        ((None, 81, 3, 3), (3, 9, 27)),
-        ((None, 18, 2, 3), (2, 6)),
-        ((None, 27, 2, 3), (3, 9)),
-        ((None, 5, 2, 2), (1, 2)),
+        (81, 3, 3, (3, 9, 27)),
+        (18, 2, 3, (2, 6)),
+        (27, 2, 3, (3, 9)),
+        (5, 2, 2, (1, 2)),
+        (5, 3, 1.1, (3, 4)),
     ],
 )
-def test_bands_are_w_and_bs(
-    arguments: tuple[int | None, int, int, float], expected: tuple[int, ...]
-) -> None:
-    assert bands(*arguments) == expected
-    assert bands(3, None, None, 3)[:4] == (3, 9, 27, 81)
+def test_bands_are_w_and_bs(max_iter: int, s: int, eta: float, expected: tuple[int, ...]) -> None:
+    assert Hyperband(type="hyperband", max_iter=max_iter, s=s, eta=eta).bands == expected
+    assert Hyperband(type="hyperband", min_iter=3).bands[:4] == (3, 9, 27, 81)
 
 
 def test_every_file_in_sweeps_is_sound(deep_cnn: Command) -> None:
@@ -255,11 +262,66 @@ def test_every_file_in_sweeps_is_sound(deep_cnn: Command) -> None:
         assert "search," in done.stdout
 
 
+ALL_DISTRIBUTIONS = """
+  constant: {value: null}
+  categorical: {values: [a, 1, 1.5, true, null, [1, 2], {k: v}, 1.0, 2020-01-01]}
+  weighted: {values: [x, y, z], probabilities: [0.5, 0, 0.5]}
+  int_uniform: {min: -3, max: 12}
+  uniform: {min: 0.5, max: 3}
+  log_uniform: {distribution: log_uniform, min: -3, max: 1}
+  log_uniform_values: {distribution: log_uniform_values, min: 1.0e-5, max: 1}
+  inv_log_uniform: {distribution: inv_log_uniform, min: -3, max: 1}
+  inv_log_uniform_values: {distribution: inv_log_uniform_values, min: 0.001, max: 10}
+  normal: {distribution: normal, mu: 2, sigma: 3}
+  log_normal: {distribution: log_normal}
+  beta: {distribution: beta, a: 2, b: 5}
+  nested:
+    parameters:
+      q_uniform: {distribution: q_uniform, min: 8, max: 64, q: 8}
+      deeper: {parameters: {q_log_uniform: {distribution: q_log_uniform, min: -1, max: 3.5}}}
+  q_log_uniform_values: {distribution: q_log_uniform_values, min: 16, max: 250, q: 100}
+  q_normal: {distribution: q_normal, q: 0.1}
+  q_log_normal: {distribution: q_log_normal, mu: 1, sigma: 0.5, q: 1}
+  q_beta: {distribution: q_beta, a: 1, b: 3}
+"""
+
+
+def test_a_sweep_survives_the_way_to_another_process(tmp_path: Path) -> None:
+    everything = tmp_path / "everything.yaml"
+    everything.write_text(
+        f"method: random\nprogram: x.py\nparameters:{ALL_DISTRIBUTIONS}"
+        "metric: {name: a, target: 3}\nearly_terminate: {type: hyperband, min_iter: 3}\n"
+    )
+    files = [everything, *(ROOT / "sweeps").glob("*.yaml")]
+    for spec in map(read_sweep, files):
+        copy = pickle.loads(pickle.dumps(spec))
+        assert copy == spec
+        assert copy.points == spec.points
+        for name, distribution in spec.space.items():
+            us = [i / 97 for i in range(98)]
+            assert [copy.space[name].ppf(u) for u in us] == [distribution.ppf(u) for u in us]
+    spec = read_sweep(everything)
+    assert {one.distribution for one in spec.space.values()} == set(DISTRIBUTIONS)
+    assert spec.paths["nested/deeper/q_log_uniform"] == (
+        "parameters", "nested", "parameters", "deeper", "parameters", "q_log_uniform",
+    )  # fmt: skip
+
+
+def test_numbers_stay_as_they_were_written(tmp_path: Path) -> None:
+    text = (
+        "a: {distribution: q_uniform, min: 8, max: 64, q: 8}\n  b: {distribution: q_beta, q: 1.0}"
+    )
+    spec, _ = look(tmp_path, sweep(text, command=FOREIGN))
+    assert spec
+    for point in first_points(spec, 0, 9):
+        assert {name: type(value) for name, value in point.items()} == {"a": int, "b": float}
+
+
 def test_mutilated_files_never_end_in_a_traceback(tmp_path: Path) -> None:
     """Whatever the bytes: findings or a SpecError, and nothing else."""
     choose = random.Random(0)
     texts = [file.read_bytes() for file in sorted((ROOT / "sweeps").glob("*.yaml"))]
-    texts += [text.encode() for text, _, _ in FAULTS]
+    texts += [text.encode() for text, _, _ in ERRORS]
     odd = [b"&a ", b"*a", b"<<: ", b"!!python/object:x ", b"!!set", b"2026-01-01", b".nan", b".inf",
            b"? ", b"{", b"]", b": ", b"\x00", b"\xff", b"- ", b"~", b"1e999", b"0x1F", b"\n",
            b"!!binary x", b"[[]]", b"null", b"yes", b"9" * 400]  # fmt: skip
@@ -285,7 +347,7 @@ def test_a_command_is_ours_only_where_it_runs_us(tmp_path: Path) -> None:
     }.items():
         spec, findings = look(tmp_path, sweep("lr: {value: 0.1}", command=f"command: {command}\n"))
         assert spec, findings
-        assert spec.ours is ours, command
+        assert spec.runs_deep_cnn is ours, command
 
 
 def test_constants_complete_the_command(tmp_path: Path) -> None:

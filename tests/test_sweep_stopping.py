@@ -7,27 +7,30 @@ from pathlib import Path
 
 import pytest
 
-from deep_cnn.runs import StopReason
-from deep_cnn.sweep.spec import Hyperband, bands
-from deep_cnn.sweep.stopping import verdict
+from deep_cnn.runs import Metric, StopReason
+from deep_cnn.sweep.search.early_stopping import should_stop
+from deep_cnn.sweep.spec.schema import Hyperband
 from tests.conftest import Command
 
+LOW, HIGH = Metric(name="loss_val"), Metric(name="pearson_val", goal="maximize")
 FIVE = [[10, 9], [10, 10], [10, 8, 8], [10, 7, 7], [10, 6, 6]]
 
 
-def rule(strict: bool = True, eta: float = 2, *found: int) -> Hyperband:
-    return Hyperband(found or bands(None, 5, 2, eta), eta, strict)
+def rule(strict: bool = True, eta: float = 2, band: int | None = None) -> Hyperband:
+    """The rule with one band, or with those of max_iter 5 and s 2."""
+    bands = {"max_iter": 5, "s": 2} if band is None else {"max_iter": band * eta, "s": 1}
+    return Hyperband.model_validate({"type": "hyperband", "eta": eta, "strict": strict, **bands})
 
 
-def stopped(runs: list[list[float]], how: Hyperband, goal: str = "minimize") -> list[int]:
-    return [i for i, run in enumerate(runs) if verdict(how, goal, run, runs)]
+def stopped(runs: list[list[float]], how: Hyperband, metric: Metric = LOW) -> list[int]:
+    return [i for i, run in enumerate(runs) if should_stop(how, metric, run, runs)]
 
 
 def test_the_example_of_w_and_bs_own_documentation() -> None:
     """Bands 1 and 2; at band 2 the values are 6, 7, 8, 9, 10 and the threshold is the third."""
     runs = [[float(v) for v in run] for run in FIVE]
     assert stopped(runs, rule(strict=False)) == [0, 1]
-    assert verdict(rule(strict=False), "minimize", runs[1], runs) == StopReason(
+    assert should_stop(rule(strict=False), LOW, runs[1], runs) == StopReason(
         "hyperband", 2, 10.0, 8.0
     )
 
@@ -55,13 +58,13 @@ def test_a_run_is_judged_again_when_others_come() -> None:
 
 def test_maximize_and_values_that_are_not_finite() -> None:
     runs = [[0.1, 0.2], [0.3, 0.4]]
-    assert stopped(runs, rule(True, 3, 2), "maximize") == [0]
-    assert verdict(rule(True, 3, 2), "maximize", runs[0], runs) == StopReason(
+    assert stopped(runs, rule(True, 3, 2), HIGH) == [0]
+    assert should_stop(rule(True, 3, 2), HIGH, runs[0], runs) == StopReason(
         "hyperband", 2, 0.2, 0.4
     )
     holes = [[math.nan, 0.1, math.inf, 0.2], [0.3, 0.4]]
-    assert stopped(holes, rule(True, 3, 2), "maximize") == [0]
-    assert stopped([[math.nan, 0.1], [0.3, 0.4]], rule(True, 3, 2), "maximize") == []
+    assert stopped(holes, rule(True, 3, 2), HIGH) == [0]
+    assert stopped([[math.nan, 0.1], [0.3, 0.4]], rule(True, 3, 2), HIGH) == []
 
 
 @pytest.mark.slow

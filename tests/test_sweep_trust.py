@@ -12,8 +12,8 @@ import optuna
 import pytest
 import torch
 
-from deep_cnn.sweep.examine import examine_text
 from deep_cnn.sweep.export import export_study
+from deep_cnn.sweep.spec.parse import parse_text
 from deep_cnn.sweep.store import Trial
 from deep_cnn.sweep.trust import bootstrap, changed, distinct_but_for_seed, unused_seeds
 from tests.conftest import Command
@@ -123,7 +123,7 @@ def test_seeds_that_the_sweep_has_searched_are_not_repeats(tmp_path: Path) -> No
     text = DIGITS.replace("epochs: {value: 2}", "seed: {values: [0, 7]}").replace(
         "1, 0.02, 0.05", "1"
     )
-    spec, findings = examine_text(text, "s")
+    spec, findings = parse_text(text, "s")
     assert spec, findings
     points = [
         {"opt/lr": lr, "seed": seed, "task": "digits"} for seed in (0, 7) for lr in (0.1, 0.2)
@@ -174,7 +174,7 @@ parameters:
 
 
 def test_the_study_shows_every_trial(tmp_path: Path) -> None:
-    spec, _ = examine_text(MIXED, "mixed")
+    spec, _ = parse_text(MIXED, "mixed")
     assert spec
     point = {"lr": 0.1, "n": 3, "kind": True, "wide": -0.5, "nested/q": 0.25}
 

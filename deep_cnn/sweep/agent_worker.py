@@ -20,7 +20,7 @@ from deep_cnn.resolve import resolve
 from deep_cnn.sweep.process import settle
 from deep_cnn.sweep.remote import ServedJob
 from deep_cnn.sweep.served import report_death, report_failure, run_served
-from deep_cnn.sweep.spec import expand, program_end
+from deep_cnn.sweep.spec.command import expand, program_end
 
 _LOGGER = logging.getLogger("deep_cnn")
 # A run handed back ends as one that a scheduler preempts.

@@ -18,11 +18,11 @@ from deep_cnn.options import OptionModel, Switch, Text, WholeNumber, option, opt
 from deep_cnn.runs import RunFiles, safe_name
 from deep_cnn.signals import Signals, exit_status
 from deep_cnn.sweep import trust
-from deep_cnn.sweep.engine import Swept, run_points, run_sweep
-from deep_cnn.sweep.examine import examine, read_spec
-from deep_cnn.sweep.search import first_points
-from deep_cnn.sweep.space import Point, identity, plain
-from deep_cnn.sweep.spec import SweepSpec
+from deep_cnn.sweep.engine import Swept, check_runnable, run_points, run_sweep
+from deep_cnn.sweep.spec.parse import parse_sweep, read_sweep
+from deep_cnn.sweep.spec.points import first_points
+from deep_cnn.sweep.spec.schema import SweepSpec
+from deep_cnn.sweep.spec.values import Point, canonical_key, to_jsonable
 from deep_cnn.sweep.table import best_trials
 from deep_cnn.tracking.access import Access, access_of
 
@@ -77,14 +77,14 @@ def check(argv: list[str]) -> int:
     """Tell every fault of a sweep file, or what the sweep would be."""
     name, options = _parse("check", CheckOptions, argv)
     file = Path(name)
-    spec, findings = examine(file)
+    spec, findings = parse_sweep(file)
     for finding in findings:
-        print(f"{file} {finding}", file=sys.stderr if finding.fault else sys.stdout)
+        print(f"{file} {finding}", file=sys.stderr if finding.is_error else sys.stdout)
     if spec is None:
         return 2
     print("\n".join(describe(spec)))
     if options.probe:
-        if not spec.ours or spec.method == "custom":
+        if not spec.runs_deep_cnn or spec.method == "custom":
             raise SpecError(f"{file}: --probe tries sweeps of deep_cnn only; leave it out")
         from deep_cnn.sweep.probe import probe
 
@@ -97,7 +97,8 @@ def describe(spec: SweepSpec) -> list[str]:
     count = spec.points
     points = "infinitely many" if count is None else f"{count:,}"
     lines = [f"{spec.name}: {spec.method} search, {points} configurations"]
-    lines += [f"  {name.replace('/', '.')}: {domain.shown}" for name, domain in spec.space.items()]
+    for name, distribution in spec.space.items():
+        lines.append(f"  {name.replace('/', '.')}: {distribution.describe()}")
     if spec.run_cap:
         lines.append(f"at most {spec.run_cap} trials (run_cap)")
     if spec.metric:
@@ -108,7 +109,7 @@ def describe(spec: SweepSpec) -> list[str]:
         more = ", ..." if len(spec.early_terminate.bands) > 8 else ""
         kind = "strict" if spec.early_terminate.strict else "not strict"
         lines.append(f"hyperband ({kind}): a run may stop at its value number {bands}{more}")
-    if not spec.ours:
+    if not spec.runs_deep_cnn:
         lines.append("the command runs another program: its flags and metrics are not checked")
     return lines
 
@@ -117,7 +118,7 @@ def sample(argv: list[str]) -> int:
     """Print configurations without training."""
     name, options = _parse("sample", SampleOptions, argv)
     file = Path(name)
-    spec = read_spec(file)
+    spec = read_sweep(file)
     if spec.method == "custom":
         raise SpecError(f"{file}: method custom runs on W&B's scheduler; use grid, random or bayes")
     points = first_points(spec, options.seed, options.n)
@@ -136,11 +137,11 @@ def _print_csv(spec: SweepSpec, points: list[Point]) -> None:
 
 def _cell(value: Any) -> Any:
     """Text as it is; None and what has an inside as JSON, so that it can be read back."""
-    return json.dumps(plain(value)) if isinstance(value, list | dict | None) else value
+    return json.dumps(to_jsonable(value)) if isinstance(value, list | dict | None) else value
 
 
 def _print_json(spec: SweepSpec, points: list[Point]) -> None:
-    print(json.dumps([plain(spec.arguments(point)) for point in points], indent=2))
+    print(json.dumps([to_jsonable(spec.arguments(point)) for point in points], indent=2))
 
 
 def _print_commands(spec: SweepSpec, points: list[Point]) -> None:
@@ -155,15 +156,16 @@ def sweep(argv: list[str]) -> int:
     """Run a sweep here; the same command again goes on with it."""
     name, options = _parse("sweep", SweepOptions, argv)
     file = Path(name)
-    spec = read_spec(file)
+    spec = read_sweep(file)
+    check_runnable(spec, file, options.count)
     out = Path(options.out_dir) if options.out_dir else _base_out(spec)
-    if (options.repeats or options.refit) and spec.ours:
+    if options.repeats or options.refit:
         trust.check_possible(spec, first_points(spec, options.seed, 1)[0])
     again = shlex.join(["python", "-m", "deep_cnn", "sweep", *argv])
     with Signals() as signals:
         shared = {name: getattr(options, name) for name in ("workers", "seed", "retries")}
         shared["signalled"] = signals
-        swept = run_sweep(spec, file, out, count=options.count, **shared)
+        swept = run_sweep(spec, out, count=options.count, **shared)
         status = _say(swept, spec, again)
         if swept.signal is None and not swept.error:
             status = _trust(spec, swept, out, options, shared, again) or status
@@ -218,7 +220,11 @@ def _trust(
         point = trust.refit_of(spec, winner, last + 1)
         again = run_points(spec, "-refit", [point], out, **shared)
         status = _say_left(again, command) or status
-        done = [t.run_name for t in again.trials if t.over and identity(t.point) == identity(point)]
+        done = [
+            t.run_name
+            for t in again.trials
+            if t.over and canonical_key(t.point) == canonical_key(point)
+        ]
         for name in filter(None, done):
             print(f"Fitted on train + validation: {name}; look at test, once, with:")
             print(f"python -m deep_cnn --test_net={shlex.quote(str(out / 'models' / name))}.pt")
@@ -263,7 +269,7 @@ def _agent_access(path: str) -> Access:
 
 def _say(swept: Swept, spec: SweepSpec, command: str) -> int:
     over = sum(trial.over for trial in swept.trials)
-    name = spec.metric.name if spec.metric else "loss"
+    name = spec.objective.name
     print(f"{spec.name}: {over} of {len(swept.trials)} trials are over")
     valued = best_trials(spec, swept.trials)
     best = valued[:_BEST_SHOWN]
@@ -292,7 +298,7 @@ def _say_left(swept: Swept, command: str) -> int:
 
 
 def _base_out(spec: SweepSpec) -> Path:
-    given = parse_run(spec.argv({})) if spec.ours else {}
+    given = parse_run(spec.argv({}))
     return Path(given.get("root_dir", ".")) / given.get("out_dir", "outputs")
 
 

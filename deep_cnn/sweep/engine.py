@@ -5,23 +5,22 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-import yaml
 from tqdm import tqdm
 
 from deep_cnn.errors import OutputError, SpecError
 from deep_cnn.resolve import resolve
 from deep_cnn.runs import safe_name
-from deep_cnn.sweep.examine import examine_text, read_text
 from deep_cnn.sweep.job import NO_ROOM, Job
 from deep_cnn.sweep.process import default_workers, threads_each, warm_context
-from deep_cnn.sweep.search import first_points
-from deep_cnn.sweep.space import Point, identity, plain
-from deep_cnn.sweep.spec import OUR_COMMAND, SweepSpec
+from deep_cnn.sweep.spec.command import DEEP_CNN_COMMAND
+from deep_cnn.sweep.spec.points import Proposal, first_points
+from deep_cnn.sweep.spec.schema import SweepSpec
+from deep_cnn.sweep.spec.values import Point, canonical_key, to_jsonable
 from deep_cnn.sweep.store import LEASE, FolderStore, Trial
 from deep_cnn.sweep.table import best_trials, write_table
 
@@ -46,7 +45,6 @@ class Swept:
 
 def run_sweep(
     spec: SweepSpec,
-    file: Path,
     out: Path,
     *,
     workers: int | None = None,
@@ -55,23 +53,19 @@ def run_sweep(
     count: int | None = None,
     signalled: Callable[[], int | None] = lambda: None,
 ) -> Swept:
-    """Run every trial of the sweep in `file` that is not over yet; results go to `out`.
+    """Run every trial of a sweep that is not over yet; results go to `out`.
 
-    `workers` is how many run at once, None for `default_workers`.
-    SpecError for a sweep that cannot run here, or that is another one than on disk.
+    `workers` is how many run at once, None for `default_workers`; see also `check_runnable`.
+    SpecError for a sweep that is another one than on disk.
     """
-    _check_runnable(spec, file, count)
-    resolve(
-        spec.config(first_points(spec, seed, 1)[0])
-    )  # A mistake in all of them, such as no data.
+    resolve(spec.config(first_points(spec, seed, 1)[0]))  # An error in all, such as no data.
     store = _store(out, spec.name, retries)
     store.open(spec.content, seed)
     store.reopen()
     limit = min((n for n in (spec.run_cap, count) if n is not None), default=None)
     ends = [n for n in (spec.points, limit) if n is not None]
     total = min(ends) if ends else None
-    text = read_text(file)
-    return _Engine(spec, text, file.stem, out, store, workers, seed, limit, total, signalled).run()
+    return _Engine(spec, out, store, workers, seed, limit, total, signalled).run()
 
 
 def run_points(
@@ -86,30 +80,26 @@ def run_points(
     signalled: Callable[[], int | None] = lambda: None,
 ) -> Swept:
     """Run these configurations of a sweep to their end, as trials of a sweep `<name><suffix>`."""
-    kept = {k: v for k, v in spec.content.items() if k not in ("early_terminate", "run_cap")}
-    text = yaml.dump({**plain(kept), "name": f"{spec.name}{suffix}"}, Dumper=_Quoting)
-    derived, findings = examine_text(text, spec.name)
-    assert derived is not None, findings
+    derived = _without_search(spec, suffix)
     store = _store(out, derived.name, retries)
     store.open(derived.content, seed)
     store.reopen()
-    known = {identity(trial.point) for trial in store.trials()}
+    known = {canonical_key(trial.point) for trial in store.trials()}
     for point in points:
-        if identity(point) not in known:
-            known.add(identity(point))
-            store.propose(len(store.trials()), point)
+        if canonical_key(point) not in known:
+            known.add(canonical_key(point))
+            store.propose(len(store.trials()), Proposal(point))
     total = len(store.trials())
     # Nothing is proposed beyond a limit of 0.
-    return _Engine(derived, text, spec.name, out, store, workers, seed, 0, total, signalled).run()
+    return _Engine(derived, out, store, workers, seed, 0, total, signalled).run()
 
 
-class _Quoting(yaml.SafeDumper):  # type: ignore[misc]
-    """Text that looks like a number stays text."""
-
-
-_Quoting.add_representer(
-    str, lambda dumper, text: dumper.represent_scalar("tag:yaml.org,2002:str", text, style='"')
-)
+def _without_search(spec: SweepSpec, suffix: str) -> SweepSpec:
+    """Return the sweep `<name><suffix>`, in which every trial runs to its end."""
+    name = f"{spec.name}{suffix}"
+    content = {k: v for k, v in spec.content.items() if k not in ("early_terminate", "run_cap")}
+    content = {**to_jsonable(content), "name": name}
+    return replace(spec, name=name, content=content, early_terminate=None, run_cap=None)
 
 
 def _store(out: Path, name: str, retries: int) -> FolderStore:
@@ -117,11 +107,12 @@ def _store(out: Path, name: str, retries: int) -> FolderStore:
     return FolderStore(out / "sweeps" / safe_name(name), retries=retries, lease=lease)
 
 
-def _check_runnable(spec: SweepSpec, file: Path, count: int | None) -> None:
-    if not spec.ours:
+def check_runnable(spec: SweepSpec, file: Path, count: int | None) -> None:
+    """Raise SpecError for the sweep of a `file` that cannot run here, or would never end."""
+    if not spec.runs_deep_cnn:
         raise SpecError(
-            f"{file}: the command does not run deep_cnn; write {OUR_COMMAND} (the search of other"
-            " programs is planned by check and sample, but not run)"
+            f"{file}: the command does not run deep_cnn; write {DEEP_CNN_COMMAND} (the search of"
+            " other programs is planned by check and sample, but not run)"
         )
     if spec.method == "custom":
         raise SpecError(
@@ -137,8 +128,6 @@ class _Engine:
     def __init__(
         self,
         spec: SweepSpec,
-        text: str,
-        stem: str,
         out: Path,
         store: FolderStore,
         workers: int | None,
@@ -151,8 +140,7 @@ class _Engine:
         self.workers = workers or default_workers(spec.method, total)
         self.total, self.signalled = total, signalled
         self.job = Job(
-            text=text,
-            stem=stem,
+            spec=spec,
             folder=store.folder,
             out=out,
             seed=seed,

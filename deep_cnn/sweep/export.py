@@ -18,8 +18,10 @@ from optuna.distributions import (
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from deep_cnn.sweep.space import Domain, plain
-from deep_cnn.sweep.spec import SweepSpec
+from deep_cnn.sweep.spec.base import Distribution
+from deep_cnn.sweep.spec.numeric import Numeric
+from deep_cnn.sweep.spec.schema import SweepSpec
+from deep_cnn.sweep.spec.values import to_jsonable
 from deep_cnn.sweep.store import Trial
 from deep_cnn.writing import write_whole
 
@@ -50,10 +52,8 @@ def export_study(spec: SweepSpec, trials: Sequence[Trial], path: Path) -> None:
 
     def write(temporary: Path) -> None:
         storage = optuna.storages.RDBStorage(f"sqlite:///{temporary.resolve()}")
-        goal = spec.metric.goal if spec.metric else "minimize"
-        study = optuna.create_study(
-            storage=storage, study_name=spec.name, direction=directions[goal]
-        )
+        direction = directions[spec.objective.goal]
+        study = optuna.create_study(storage=storage, study_name=spec.name, direction=direction)
         if spec.metric:
             study.set_metric_names([spec.metric.name])
         with warnings.catch_warnings():
@@ -71,15 +71,14 @@ def export_study(spec: SweepSpec, trials: Sequence[Trial], path: Path) -> None:
         write_whole(path, write)
 
 
-def _distribution(domain: Domain, seen: Sequence[Any]) -> BaseDistribution:
-    if domain.distribution.startswith(("categorical", "constant")):
-        assert domain.values is not None
-        return CategoricalDistribution(_choices([*domain.values(), *seen]))
-    values = [v for v in (*seen, domain.at(0.0), domain.at(1.0)) if _is_finite(v)]
+def _distribution(searched: Distribution, used: Sequence[Any]) -> BaseDistribution:
+    if not isinstance(searched, Numeric):
+        return CategoricalDistribution(_choices([*searched.values(), *used]))
+    values = [v for v in (*used, searched.ppf(0.0), searched.ppf(1.0)) if _is_finite(v)]
     low, high = min(values), max(values)
     if all(isinstance(value, int) for value in values):
         return IntDistribution(low, high)
-    return FloatDistribution(low, high, log="log" in domain.distribution and low > 0)
+    return FloatDistribution(low, high, log="log" in searched.distribution and low > 0)
 
 
 def _is_finite(value: Any) -> bool:
@@ -97,7 +96,7 @@ def _choices(values: Sequence[Any]) -> list[Any]:
 def _legal(value: Any) -> Any:
     """Optuna keeps no lists and no mappings."""
     simple = value is None or isinstance(value, bool | int | float | str)
-    return value if simple else json.dumps(plain(value))
+    return value if simple else json.dumps(to_jsonable(value))
 
 
 def _frozen(

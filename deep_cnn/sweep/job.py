@@ -1,7 +1,9 @@
-"""What the engine tells a worker."""
+"""Say what the engine tells a worker."""
 
 from dataclasses import dataclass
 from pathlib import Path
+
+from deep_cnn.sweep.spec.schema import SweepSpec
 
 # The exit status of a worker that could not write.
 NO_ROOM = 2
@@ -9,10 +11,9 @@ NO_ROOM = 2
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """All that a worker must know; plain values, because it starts from nothing."""
+    """All that a worker must know; plain values, because they travel to another process."""
 
-    text: str  # The sweep file as it was when the sweep began, whatever becomes of it.
-    stem: str
+    spec: SweepSpec
     folder: Path
     out: Path
     seed: int

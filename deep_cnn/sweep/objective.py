@@ -9,11 +9,10 @@ from typing import Any
 
 from deep_cnn.config import TrainConfig
 from deep_cnn.errors import CheckpointError, ConfigError, DeepCnnError, OutputError
-from deep_cnn.names import TASKS
 from deep_cnn.resolve import resolve
-from deep_cnn.runs import EpochRecord, RunFiles, RunResult, State, claim_run
-from deep_cnn.sweep.space import Point
-from deep_cnn.sweep.spec import Metric, SweepSpec
+from deep_cnn.runs import EpochRecord, Metric, RunFiles, RunResult, State, claim_run
+from deep_cnn.sweep.spec.schema import SweepSpec
+from deep_cnn.sweep.spec.values import Point
 from deep_cnn.sweep.store import Trial
 from deep_cnn.tracking import FileTracker, Start, Tracker, open_tracker
 from deep_cnn.training import ShouldStop, fit, never
@@ -126,14 +125,6 @@ def values_of(history: Sequence[EpochRecord], metric: Metric) -> list[float]:
     return [record.metrics[name] for record in history if name in record.metrics]
 
 
-def best_value(values: Sequence[float], goal: str) -> float | None:
-    """The best of them by the goal, as W&B's search takes it; None without a finite one."""
-    finite = [value for value in values if value - value == 0]
-    if not finite:
-        return None
-    return max(finite) if goal == "maximize" else min(finite)
-
-
 def logged_values(table: Path, metric: Metric) -> list[float]:
     """The metric of each epoch that is in results/<run>.csv by now."""
     name = metric.name.removeprefix("best_")
@@ -144,11 +135,6 @@ def logged_values(table: Path, metric: Metric) -> list[float]:
         return []
 
 
-def watched_metric(spec: SweepSpec, task: str) -> Metric:
-    """What the sweep optimises; what the task watches where the file does not say."""
-    return spec.metric or Metric(TASKS[task].watch)
-
-
 def target_reached(spec: SweepSpec, trials: Sequence[Trial]) -> bool:
     """Whether a trial is as good as the metric's target, so that no new one is begun."""
     values = [t.outcome["value"] for t in trials if t.outcome and t.outcome["value"] is not None]
@@ -157,12 +143,11 @@ def target_reached(spec: SweepSpec, trials: Sequence[Trial]) -> bool:
 
 def outcome(result: RunResult, spec: SweepSpec) -> Mapping[str, Any]:
     """What the store keeps of a finished run."""
-    metric = watched_metric(spec, str(result.config["task"]))
-    values = values_of(result.history, metric)
+    values = values_of(result.history, spec.objective)
     return {
         "state": str(result.state),
         "run_name": result.run_name,
-        "value": best_value(values, metric.goal),
+        "value": spec.objective.best(values),
         "values": values,
         "epochs": len(result.history),
         "stop_reason": asdict(result.stop_reason) if result.stop_reason else None,

@@ -13,8 +13,8 @@ from pathlib import Path
 from deep_cnn.config import TrainConfig
 from deep_cnn.errors import DeepCnnError, SpecError
 from deep_cnn.resolve import resolve
-from deep_cnn.sweep.search import first_points
-from deep_cnn.sweep.spec import SweepSpec
+from deep_cnn.sweep.spec.points import first_points
+from deep_cnn.sweep.spec.schema import SweepSpec
 
 # How many configurations are looked at to find the largest.
 _LOOKED_AT = 200

@@ -14,7 +14,7 @@ from wandb.sdk.sweeps import SweepNotFoundError
 
 from deep_cnn.errors import ConfigError
 from deep_cnn.sweep.process import threads_each
-from deep_cnn.sweep.spec import DEFAULT_COMMAND, program_end
+from deep_cnn.sweep.spec.command import DEFAULT_COMMAND, program_end
 from deep_cnn.tracking.access import Access, redacted
 
 

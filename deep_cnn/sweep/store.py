@@ -1,7 +1,7 @@
 """The one source of truth of a sweep: a folder with a few small files a trial.
 
     sweep.json          what the sweep is: the content of its YAML, and the seed
-    00007.trial         the configuration of trial 7, made once
+    00007.trial         the configuration of trial 7, and the u it was drawn with; made once
     00007.claim.0       who runs it: host, process, start time of the process
     00007.run           the name of its run
     00007.end.0         how claim 0 ended without a result: failed, interrupted, reopened
@@ -26,7 +26,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from deep_cnn.errors import SpecError
-from deep_cnn.sweep.space import Point, plain
+from deep_cnn.sweep.spec.points import Proposal
+from deep_cnn.sweep.spec.values import Point, to_jsonable
 from deep_cnn.writing import make_exclusively, unwritable, write_text
 
 LEASE = 60.0
@@ -38,7 +39,8 @@ _MOST_VANISHED = 20
 class Trial:
     """A trial as it stands; `state` is waiting, running, interrupted, failed, finished or stopped.
 
-    `point` is None where its file is damaged. `claim` is the number of its last claim, -1 for none.
+    `point` is None where its file is damaged, `u` where its values were not drawn, or by a version
+    that did not keep it. `claim` is the number of its last claim, -1 for none.
     `failures` counts since it was last reopened; `tried` says whether it ever failed.
     """
 
@@ -51,6 +53,7 @@ class Trial:
     run_name: str | None = None
     outcome: Mapping[str, Any] | None = None
     error: str | None = None
+    u: Mapping[str, float] | None = None
 
     @property
     def over(self) -> bool:
@@ -64,7 +67,7 @@ class TrialStore(Protocol):
     def trials(self) -> list[Trial]:
         """Every trial that was proposed, by number."""
 
-    def propose(self, number: int, point: Point) -> bool:
+    def propose(self, number: int, proposal: Proposal) -> bool:
         """Make trial `number`; False where somebody else did."""
 
     def claim(self, trial: Trial) -> int | None:
@@ -97,7 +100,7 @@ class FolderStore(TrialStore):
         except OSError as error:
             raise unwritable(self.folder, error) from error
         path = self.folder / "sweep.json"
-        wanted = json.loads(json.dumps({"content": plain(content), "seed": seed}))
+        wanted = json.loads(json.dumps({"content": to_jsonable(content), "seed": seed}))
         known = _read(path)
         if known is None or not {"seed", "content"} <= known.keys():
             path.unlink(missing_ok=True)
@@ -127,10 +130,13 @@ class FolderStore(TrialStore):
         files = _by_trial(self.folder)
         return [self._over.get(n) or self._look(n, files[n]) for n in sorted(files)]
 
-    def propose(self, number: int, point: Point) -> bool:
+    def propose(self, number: int, proposal: Proposal) -> bool:
         """Make trial `number`, or mend its file where that is damaged."""
         path = self._path(number, "trial")
-        text = json.dumps({"point": plain(point)}, sort_keys=True)
+        content = {"point": to_jsonable(proposal.point)}
+        if proposal.u is not None:
+            content["u"] = dict(proposal.u)
+        text = json.dumps(content, sort_keys=True)
         if path.exists() and "point" not in (_read(path) or {}):
             write_text(path, text)
             return True
@@ -180,6 +186,8 @@ class FolderStore(TrialStore):
     def _look(self, number: int, kinds: set[str]) -> Trial:
         content = _read(self._path(number, "trial")) if "trial" in kinds else None
         point = content.get("point") if content else None
+        u = content.get("u") if content else None
+        u = u if isinstance(u, dict) else None
         run = _read(self._path(number, "run")) if "run" in kinds else None
         run_name = run.get("run_name") if run else None
         claims = sorted(int(k[6:]) for k in kinds if k.startswith("claim."))
@@ -187,7 +195,7 @@ class FolderStore(TrialStore):
         outcome = _read(self._path(number, "done")) if "done" in kinds else None
         if outcome and _is_outcome(outcome) and point is not None:
             trial = Trial(
-                number, point, outcome["state"], claim, run_name=run_name, outcome=outcome
+                number, point, outcome["state"], claim, run_name=run_name, outcome=outcome, u=u
             )
             self._over[number] = trial
             return trial
@@ -195,7 +203,7 @@ class FolderStore(TrialStore):
         if failures > self.retries or vanished >= _MOST_VANISHED:
             state, error = "failed", error or f"its process vanished {vanished} times"
         tried = error is not None
-        return Trial(number, point, state, claim, failures, tried, run_name, None, error)
+        return Trial(number, point, state, claim, failures, tried, run_name, None, error, u)
 
     def _past(
         self, number: int, claims: Sequence[int], kinds: set[str]

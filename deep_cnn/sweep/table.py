@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from deep_cnn.sweep.spec import SweepSpec
+from deep_cnn.sweep.spec.schema import SweepSpec
 from deep_cnn.sweep.store import Trial
 from deep_cnn.writing import to_csv, write_text
 
@@ -34,7 +34,6 @@ def write_table(path: Path, spec: SweepSpec, trials: Sequence[Trial]) -> None:
 
 def best_trials(spec: SweepSpec, trials: Sequence[Trial]) -> list[Trial]:
     """The trials that have a value, best first."""
-    goal = spec.metric.goal if spec.metric else "minimize"
+    sign = spec.objective.sign
     valued = [t for t in trials if t.outcome and t.outcome["value"] is not None]
-    sign = -1 if goal == "maximize" else 1
     return sorted(valued, key=lambda t: sign * float((t.outcome or {})["value"]))

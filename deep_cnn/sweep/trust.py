@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from deep_cnn.errors import SpecError
-from deep_cnn.sweep.space import Point, identity
-from deep_cnn.sweep.spec import SweepSpec
+from deep_cnn.sweep.spec.schema import SweepSpec
+from deep_cnn.sweep.spec.values import Point, canonical_key
 from deep_cnn.sweep.store import Trial
 from deep_cnn.writing import to_csv, write_text
 
@@ -80,7 +80,7 @@ def distinct_but_for_seed(trials: Sequence[Trial]) -> list[Trial]:
     found: dict[str, Trial] = {}
     for trial in trials:
         assert trial.point is not None
-        found.setdefault(identity(changed(trial.point, seed=0)), trial)
+        found.setdefault(canonical_key(changed(trial.point, seed=0)), trial)
     return list(found.values())
 
 
@@ -110,17 +110,16 @@ def collect(
     spec: SweepSpec, best: Sequence[Trial], repeats: Sequence[Trial], seeds: Sequence[int]
 ) -> list[Repeated]:
     """What the repeats of each trial gave, the best mean first."""
-    by_point = {identity(trial.point): trial for trial in repeats}
+    by_point = {canonical_key(trial.point): trial for trial in repeats}
     found = []
     for trial in best:
-        runs = [by_point.get(identity(point)) for point in repeats_of(spec, [trial], seeds)]
+        runs = [by_point.get(canonical_key(point)) for point in repeats_of(spec, [trial], seeds)]
         over = [run for run in runs if run and run.outcome and run.outcome["value"] is not None]
         values = {run.point["seed"]: float(run.outcome["value"]) for run in over}  # type: ignore[index]
         epochs = [best_epoch(spec, run) for run in over]
         if values:
             found.append(Repeated(trial, values, epochs))
-    sign = -1 if spec.metric and spec.metric.goal == "maximize" else 1
-    return sorted(found, key=lambda repeated: sign * repeated.mean)
+    return sorted(found, key=lambda repeated: spec.objective.sign * repeated.mean)
 
 
 def check_possible(spec: SweepSpec, point: Point) -> None:
@@ -134,11 +133,11 @@ def best_epoch(spec: SweepSpec, trial: Trial) -> int:
     """The number of the epoch in which a trial was at its best, counted from 0."""
     assert trial.outcome is not None
     assert trial.point is not None
-    goal = spec.metric.goal if spec.metric else "minimize"
     values = list(trial.outcome["values"])
-    finite = [value for value in values if math.isfinite(value)]
-    best = (max if goal == "maximize" else min)(finite) if finite else values[-1]
-    return spec.config(trial.point).initial_epoch + values.index(best)
+    best = spec.objective.best(values)
+    return spec.config(trial.point).initial_epoch + values.index(
+        values[-1] if best is None else best
+    )
 
 
 def difference(first: Repeated, second: Repeated) -> Interval:
@@ -149,7 +148,7 @@ def difference(first: Repeated, second: Repeated) -> Interval:
 
 def describe(spec: SweepSpec, found: Sequence[Repeated], count: int) -> list[str]:
     """The repeats as a table, and whether the first can be told from the second."""
-    name = spec.metric.name if spec.metric else "loss_val"
+    name = spec.objective.name
     lines = [f"{len(found)} best configurations, {count} other seeds each, {name}:"]
     lines.append(f"{'trial':>6}  {'mean ± sd':<24}  {'runs':>4}  run")
     for one in found:

@@ -9,13 +9,11 @@ from collections.abc import Iterable, Sequence
 
 from deep_cnn.errors import DeepCnnError, OutputError
 from deep_cnn.runs import EpochRecord, RunFiles, State, StopReason
-from deep_cnn.sweep.examine import examine_text
 from deep_cnn.sweep.job import NO_ROOM, Job
 from deep_cnn.sweep.objective import Objective, logged_values, outcome, target_reached, values_of
 from deep_cnn.sweep.process import settle
-from deep_cnn.sweep.search import propose
-from deep_cnn.sweep.space import Seen
-from deep_cnn.sweep.stopping import verdict
+from deep_cnn.sweep.search.early_stopping import should_stop
+from deep_cnn.sweep.search.propose import Observation, propose
 from deep_cnn.sweep.store import FolderStore, Trial, TrialStore
 
 _LOGGER = logging.getLogger("deep_cnn")
@@ -36,9 +34,7 @@ def work(job: Job, slot: int) -> None:
 class _Worker:
     def __init__(self, job: Job, asked: list[int]) -> None:
         self.job, self.asked = job, asked
-        spec, _ = examine_text(job.text, job.stem)
-        assert spec is not None, "the engine examined it"
-        self.spec = spec
+        self.spec = job.spec
         self.store: TrialStore = FolderStore(job.folder, retries=job.retries, lease=job.lease)
         self.objective = Objective(self.spec, job.out)
 
@@ -65,25 +61,25 @@ class _Worker:
 
     def _propose(self, trials: Sequence[Trial]) -> bool:
         """Make the next trial, or a damaged one again; False where there is none to make."""
-        whole = {t.number: self._seen(t) for t in trials if t.point is not None}
+        whole = {t.number: self._observation(t) for t in trials if t.point is not None}
         number = next(n for n in range(len(whole) + 1) if n not in whole)
         over = self.job.limit is not None and number >= self.job.limit
         if over or target_reached(self.spec, trials):
             return False
-        point = propose(self.spec, self.job.seed, [whole[n] for n in range(number)])
-        if point is None:
+        proposal = propose(self.spec, self.job.seed, [whole[n] for n in range(number)])
+        if proposal is None:
             return False
-        self.store.propose(number, point)
+        self.store.propose(number, proposal)
         return True
 
-    def _seen(self, trial: Trial) -> Seen:
+    def _observation(self, trial: Trial) -> Observation:
         value = trial.outcome["value"] if trial.outcome else None
         failed = trial.state == "failed" or (trial.over and value is None)
         metric, latest = self.spec.metric, None
         if failed and metric and metric.impute == "latest" and trial.run_name:
             logged = logged_values(RunFiles(self.job.out, trial.run_name).table, metric)
             latest = next((v for v in reversed(logged) if math.isfinite(v)), None)
-        return Seen(trial.point or {}, value, failed, latest)
+        return Observation(trial.point or {}, value, failed, latest, trial.u)
 
     def _trial(self, trial: Trial, claim: int) -> None:
         number = trial.number
@@ -100,7 +96,7 @@ class _Worker:
                 trial.run_name,
                 lambda name: self.store.set_run(number, name),
                 lambda: signal.SIGTERM if self.asked or lost.is_set() else None,
-                lambda history: self._verdict(number, history),
+                lambda history: self._stop_reason(number, history),
             )
             if result.state in (State.FINISHED, State.STOPPED):
                 self.store.finish(number, claim, outcome(result, self.spec))
@@ -118,16 +114,16 @@ class _Worker:
             beat.join()
         self.store.give_back(number, claim, state, error)
 
-    def _verdict(self, number: int, history: Sequence[EpochRecord]) -> StopReason | None:
-        """W&B's rule over all runs of the sweep as they stand on disk, and this one in hand."""
+    def _stop_reason(self, number: int, history: Sequence[EpochRecord]) -> StopReason | None:
+        """Apply W&B's rule to all runs of the sweep as they stand on disk, and to this one."""
         rule, metric = self.spec.early_terminate, self.spec.metric
         if rule is None or metric is None:
             return None
         mine = values_of(history, metric)
         others = [t for t in self.store.trials() if t.number != number and t.run_name]
         tables = (RunFiles(self.job.out, str(trial.run_name)).table for trial in others)
-        return verdict(
-            rule, metric.goal, mine, [mine, *(logged_values(table, metric) for table in tables)]
+        return should_stop(
+            rule, metric, mine, [mine, *(logged_values(table, metric) for table in tables)]
         )
 
     def _beat(self, number: int, claim: int, lost: threading.Event, done: threading.Event) -> None:

@@ -19,9 +19,9 @@ import torch
 from sklearn.datasets import load_digits
 from torch import nn
 
-from deep_cnn.sweep.examine import examine_text
-from deep_cnn.sweep.search import propose
-from deep_cnn.sweep.space import Point, Seen, identity
+from deep_cnn.sweep.search.propose import Observation, propose
+from deep_cnn.sweep.spec.parse import parse_text
+from deep_cnn.sweep.spec.values import Point, canonical_key
 
 PARAMETERS = """
 metric: {name: loss_val, goal: minimize}
@@ -86,15 +86,16 @@ def objective(point: Point, seed: int) -> float:
 
 def ours(method: str) -> Callable[[int, int], list[float]]:
     """Our search by `method`."""
-    spec, findings = examine_text(f"method: {method}\nrun_cap: 999\n{PARAMETERS}", "benchmark")
+    spec, findings = parse_text(f"method: {method}\nrun_cap: 999\n{PARAMETERS}", "benchmark")
     assert spec is not None, findings
 
     def run(seed: int, trials: int) -> list[float]:
-        seen: list[Seen] = []
+        seen: list[Observation] = []
         while len(seen) < trials:
-            point = propose(spec, seed, seen)
-            assert point is not None
-            seen.append(Seen(point, objective(point, seed)))
+            proposal = propose(spec, seed, seen)
+            assert proposal is not None
+            value = objective(proposal.point, seed)
+            seen.append(Observation(proposal.point, value, u=proposal.u))
         return [s.value for s in seen if s.value is not None]
 
     return run
@@ -121,12 +122,12 @@ def tpe(seed: int, trials: int) -> list[float]:
 
 def distinct(trials: int) -> int:
     """How many of our configurations differ in a finite space of 108."""
-    spec, findings = examine_text(FINITE, "finite")
+    spec, findings = parse_text(FINITE, "finite")
     assert spec is not None, findings
-    seen: list[Seen] = []
-    while len(seen) < trials and (point := propose(spec, 0, seen)) is not None:
-        seen.append(Seen(point, objective(point, 0)))
-    return len({identity(s.point) for s in seen})
+    seen: list[Observation] = []
+    while len(seen) < trials and (proposal := propose(spec, 0, seen)) is not None:
+        seen.append(Observation(proposal.point, objective(proposal.point, 0), u=proposal.u))
+    return len({canonical_key(s.point) for s in seen})
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""Call what is inside of deep_cnn: the only place to mend when that is rebuilt."""
+"""Call what is inside of deep_cnn: the only place to change when that is rebuilt."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,9 +11,9 @@ from deep_cnn.data.cache import fingerprint
 from deep_cnn.errors import DeepCnnError
 from deep_cnn.resolve import resolve
 from deep_cnn.sweep import command
-from deep_cnn.sweep.examine import read_spec
-from deep_cnn.sweep.search import propose
-from deep_cnn.sweep.space import Seen, identity
+from deep_cnn.sweep.search.propose import Observation, propose
+from deep_cnn.sweep.spec import values
+from deep_cnn.sweep.spec.parse import read_sweep
 from deep_cnn.sweep.store import FolderStore
 
 # Raised for every mistake of a user; its text begins with the option where one is at fault.
@@ -40,7 +40,8 @@ def given_options(argv: Sequence[str], *, sweep: bool = False) -> dict[str, Any]
 
 def next_point(file: Path, seed: int, seen: Sequence[tuple[Mapping[str, Any], Any, bool]]) -> Any:
     """Tell what the search of a sweep file tries after (point, value or None, failed) trials."""
-    return propose(read_spec(file), seed, [Seen(*one) for one in seen])
+    proposal = propose(read_sweep(file), seed, [Observation(*one) for one in seen])
+    return proposal and proposal.point
 
 
 def stored_trials(folder: Path) -> list[tuple[Mapping[str, Any], str, Any]]:
@@ -53,7 +54,7 @@ def stored_trials(folder: Path) -> list[tuple[Mapping[str, Any], str, Any]]:
 
 def canonical_key(point: Mapping[str, Any]) -> str:
     """Tell the text that is the same for two points when they are the same configuration."""
-    return identity(point)
+    return values.canonical_key(point)
 
 
 def cache_key(parts: Sequence[Any]) -> str:

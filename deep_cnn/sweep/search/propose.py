@@ -1,0 +1,58 @@
+"""Say which configuration comes next: a function of the space, the seed and what was tried."""
+
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass
+
+from deep_cnn.sweep.spec.points import Proposal, all_points, next_point
+from deep_cnn.sweep.spec.schema import SweepSpec
+from deep_cnn.sweep.spec.values import Point, canonical_key
+
+# The Gaussian process takes over from random draws after so many trials.
+STARTUP = 10
+# As many configurations a Gaussian process weighs in a blink.
+_LARGEST_WEIGHED = 20_000
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """A trial as the search sees it; `value` is None while it runs, or where it `failed`.
+
+    `latest` is what a failed one logged last; `u` is what it was drawn with, see Proposal.
+    """
+
+    point: Point
+    value: float | None = None
+    failed: bool = False
+    latest: float | None = None
+    u: Mapping[str, float] | None = None
+
+
+def propose(spec: SweepSpec, seed: int, earlier: Sequence[Observation]) -> Proposal | None:
+    """Return the configuration of trial number len(earlier), or None where none is left.
+
+    In a grid or at random, trial n depends on `seed` and on the configurations before it alone, so
+    that it does not matter which worker asks, nor when; bayes learns from the values as well.
+    """
+    used = {canonical_key(one.point) for one in earlier} if spec.method != "grid" else set()
+    valued = sum(one.value is not None for one in earlier)
+    if spec.method == "bayes" and len(earlier) >= STARTUP and valued:
+        return _bayes_point(spec, seed, earlier, used)
+    return next_point(spec, seed, len(earlier), used)
+
+
+def _bayes_point(
+    spec: SweepSpec, seed: int, earlier: Sequence[Observation], used: Set[str]
+) -> Proposal | None:
+    """Return what the Gaussian process wants, of the unused ones where they can be listed."""
+    size = spec.points
+    if size is not None and len(used) >= size:
+        return None
+    from deep_cnn.sweep.search import bayes  # Optuna takes a while.
+
+    unused = None
+    if size is not None and size <= _LARGEST_WEIGHED:
+        unused = [p for p in all_points(spec.space) if canonical_key(p) not in used]
+    proposal = bayes.suggest(spec.space, spec.objective, seed, earlier, unused)
+    if canonical_key(proposal.point) in used:
+        return next_point(spec, seed, len(earlier), used)
+    return proposal

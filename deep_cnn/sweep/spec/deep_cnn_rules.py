@@ -1,0 +1,163 @@
+"""Check a sweep over deep_cnn for what only deep_cnn knows: its options, values and metrics."""
+
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+from deep_cnn import names
+from deep_cnn.config import SAMPLE_DATA, TrainConfig, all_options
+from deep_cnn.errors import DataError, DeepCnnError, nearest
+from deep_cnn.options import Option, option_name
+from deep_cnn.resolve import resolve
+from deep_cnn.sweep.spec.base import Distribution
+from deep_cnn.sweep.spec.categorical import Categorical, Constant, WeightedCategorical
+from deep_cnn.sweep.spec.document import Issue
+from deep_cnn.sweep.spec.numeric import Continuous
+from deep_cnn.sweep.spec.points import first_points
+from deep_cnn.sweep.spec.schema import SweepSpec
+
+_NOT_SEARCHED = {
+    "out_dir": "is one for the whole sweep; remove it, sweep --out_dir=FOLDER sets it",
+    "resume": "is not for a sweep, which resumes its own runs; remove it",
+    "dry_run": "is not for a sweep, which trains; remove it",
+    "test_net": "is not for a sweep, which never opens the test split; remove it",
+}
+# Options that name files and folders, and values of theirs that do not.
+_PATHS = ("data_dir", "weights", "keep")
+_NOT_PATHS = {SAMPLE_DATA, "imagenet", "none", "auto"}
+# How many configurations are looked at as a whole.
+_TRIED = 50
+
+
+def check_runs(spec: SweepSpec, *, legal: bool) -> list[Issue]:
+    """Return what is wrong with a sweep over deep_cnn.
+
+    If it is `legal` so far, and its values are, whole configurations are tried as well.
+    """
+    issues = [issue for rule in _RULES for issue in rule(spec)]
+    if issues or not legal:
+        return issues + list(_metric_not_logged(spec))
+    return [issue for rule in _RULES_ON_RUNS for issue in rule(spec)]
+
+
+def _no_arguments(spec: SweepSpec) -> Iterator[Issue]:
+    if not any(word.startswith("${args") for word in spec.command):
+        text = "command has no ${args}: every run would be the same; add it"
+        yield Issue(("command",), text)
+
+
+def _same_option(spec: SweepSpec) -> Iterator[Issue]:
+    by_option: dict[str, str] = {}
+    for name in spec.space:
+        option = _option(name)
+        if option in by_option:
+            text = f"{name} and {by_option[option]} are both the option --{option}"
+            yield Issue(spec.paths[name], f"{text}; rename or remove one")
+        by_option[option] = name
+
+
+def _options_and_values(spec: SweepSpec) -> Iterator[Issue]:
+    known = all_options()
+    for name, distribution in spec.space.items():
+        option = _option(name)
+        if option not in known:
+            texts = [f"parameter {option} is not an option of deep_cnn; {nearest(option, known)}"]
+        elif option in _NOT_SEARCHED:
+            texts = [f"{option} {_NOT_SEARCHED[option]}"]
+        elif spec.method != "grid" and _has_needless_floats(known[option], distribution):
+            text = f"{name}: q is not written as a whole number, so values are floats such as"
+            texts = [f"{text} {distribution.ppf(0.25)}; write q: 1 or the like"]
+        else:
+            texts = _refused(known[option], distribution)
+        for text in texts:
+            yield Issue(spec.paths[name], text)
+
+
+def _has_needless_floats(option: Option, distribution: Distribution) -> bool:
+    step = distribution.step if isinstance(distribution, Continuous) else None
+    return option.kind is int and isinstance(step, float)
+
+
+def _refused(option: Option, distribution: Distribution) -> list[str]:
+    """Return what is said of every value of a list that an option refuses, or one of a range."""
+    errors = []
+    for value in _some_values(distribution):
+        try:
+            TrainConfig.parse({option.name: str(value)})
+        except DeepCnnError as error:
+            errors.append(str(error))
+    return errors if isinstance(distribution, Categorical | WeightedCategorical) else errors[:1]
+
+
+def _some_values(distribution: Distribution) -> Sequence[Any]:
+    """Return all values of a list, or some from the whole of a range."""
+    if isinstance(distribution, WeightedCategorical):
+        return distribution.choices
+    if isinstance(distribution, Categorical | Constant):
+        return distribution.values()
+    if distribution.distribution in ("normal", "log_normal"):
+        return [distribution.ppf(u) for u in (0.01, 0.5, 0.99)]
+    values = [distribution.ppf(u) for u in (1e-12, 0.25, 0.5, 0.75, 1 - 1e-12)]
+    return values + list((distribution.grid or ())[:3])
+
+
+def _cannot_run(spec: SweepSpec) -> Iterator[Issue]:
+    """Find a configuration that cannot run, or else that no run ever logs the metric."""
+    logged = set()
+    for point in first_points(spec, 0, _TRIED):
+        try:
+            config = resolve(spec.config(point))
+            logged.add((config.task, config.train_on))
+        except DataError:  # The data may be on another machine.
+            continue
+        except DeepCnnError as error:
+            values = ", ".join(f"{name}={value}" for name, value in spec.leaves(point).items())
+            # The option that is wrong is what the error begins with, if it is in the file.
+            option = re.match(r"--(\w+)", str(error))
+            paths = {_option(name): path for name, path in spec.paths.items()}
+            path = paths.get(option[1] if option else "", ("command",))
+            yield Issue(path, f"the configuration {values} cannot run: {error}")
+            logged = set()
+            break
+    yield from _metric_not_logged(spec, logged)
+
+
+def _missing_paths(spec: SweepSpec) -> Iterator[Issue]:
+    """Find what is not on this machine, which is no error: the sweep may be for another one."""
+    for point in first_points(spec, 0, _TRIED):
+        by_option = {_option(name): (name, str(value)) for name, value in point.items()}
+        for option in by_option.keys() & _PATHS:
+            name, value = by_option[option]
+            has_root = option == "data_dir" and "root_dir" in by_option
+            root = by_option["root_dir"][1] if has_root else "."
+            # Path's own `exists` fails for a name that is too long.
+            path = os.path.join(*map(os.path.expanduser, (root, value)))  # noqa: PTH118
+            if value not in _NOT_PATHS and not os.path.exists(path):  # noqa: PTH110
+                text = f"{name}: {value} is not on this machine; the sweep needs it"
+                yield Issue(spec.paths[name], text, is_error=False)
+
+
+def _metric_not_logged(spec: SweepSpec, runs: Iterable[tuple[str, str]] = ()) -> Iterator[Issue]:
+    """Find that none of `runs`, (task, train_on) each, logs the metric; without them, no run."""
+    runs = set(runs) or {(task, "train") for task in names.TASKS}
+    legal: set[str] = set()
+    for task, train_on in runs:
+        splits = ("train", "val") if train_on == "train" else ("train",)
+        legal |= {f"{m}_{s}" for m in ("loss", *names.TASKS[task].metrics) for s in splits}
+        legal |= {f"best_{names.TASKS[task].watch}"} if "val" in splits else set()
+    if spec.metric and spec.metric.name not in legal:
+        tasks = "/".join(sorted({task for task, _ in runs}))
+        tasks += "" if any(train_on == "train" for _, train_on in runs) else " on train+val"
+        text = f"metric {spec.metric.name} is never logged by {tasks}"
+        yield Issue(("metric", "name"), f"{text}; {nearest(spec.metric.name, legal)}")
+
+
+def _option(name: str) -> str:
+    """Return the option that a parameter sets, whatever groups it is in."""
+    return option_name(name.rpartition("/")[2])
+
+
+Rule = Callable[[SweepSpec], Iterator[Issue]]
+_RULES: tuple[Rule, ...] = (_no_arguments, _same_option, _options_and_values)
+_RULES_ON_RUNS: tuple[Rule, ...] = (_cannot_run, _missing_paths)

@@ -1,0 +1,179 @@
+"""Read a YAML file as W&B does, and remember the line of each key and value."""
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+# A sweep file has some dozens of nodes; aliases of aliases can multiply to billions.
+_MOST_NODES = 100_000
+# Deeper ones would exhaust the stack of this interpreter.
+_DEEPEST = 200
+# Python refuses to print longer integers.
+_LARGEST_INTEGER = 10**4000
+# YAML 1.1 wants a dot in the mantissa and a sign in the exponent: it reads these as strings.
+NUMBER_AS_TEXT = re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$")
+# The keys and indices that lead to a value.
+YamlPath = tuple[str | int, ...]
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Finding:
+    """An error, or a note on what is legal but may surprise; `line` counts from 1."""
+
+    line: int
+    text: str
+    is_error: bool = True
+
+    def __str__(self) -> str:
+        return f"line {self.line}: {self.text}"
+
+
+@dataclass(frozen=True, slots=True)
+class Issue:
+    """A finding whose line is still to be looked up: it is about the value at `path`."""
+
+    path: YamlPath
+    text: str
+    is_error: bool = True
+
+
+class UnreadableError(Exception):
+    """The file is not a mapping in YAML; `finding` says why."""
+
+    def __init__(self, finding: Finding) -> None:
+        super().__init__(str(finding))
+        self.finding = finding
+
+
+class Document:
+    """YAML as W&B reads it (PyYAML's safe loader), with the line of each key and value.
+
+    `content` is the mapping that the text holds, `duplicates` are the places of keys that are
+    repeated, and `numbers_as_text` the places of unquoted strings that were meant as numbers.
+    """
+
+    def __init__(self, text: str) -> None:
+        """Read `text`; UnreadableError where it is not a mapping."""
+        self.lines: dict[YamlPath, int] = {}
+        self.duplicates: list[Finding] = []
+        self.numbers_as_text: set[YamlPath] = set()
+        self._walked = 0
+        try:
+            content = self._load(text)
+        except yaml.reader.ReaderError as error:
+            line = text.count("\n", 0, error.position) + 1
+            raise UnreadableError(Finding(line, _not_yaml(error.reason))) from None
+        except yaml.MarkedYAMLError as error:
+            mark = error.problem_mark or error.context_mark
+            line = mark.line + 1 if mark else 1
+            raise UnreadableError(Finding(line, _not_yaml(error.problem))) from None
+        if not isinstance(content, dict):
+            kind = type(content).__name__
+            what = "empty" if content is None else f"a {kind}, not keys and values"
+            text = f"the file is {what}; begin with method: and parameters:"
+            raise UnreadableError(Finding(1, text))
+        self.content: dict[Any, Any] = content
+
+    def line(self, path: YamlPath) -> int:
+        """Return the line of a key, or of the nearest one around it."""
+        while path not in self.lines and path:
+            path = path[:-1]
+        return self.lines.get(path, 1)
+
+    def locate(self, issue: Issue) -> Finding:
+        """Return an issue with its line."""
+        return Finding(self.line(issue.path), issue.text, issue.is_error)
+
+    def _load(self, text: str) -> Any:
+        loader = _Loader(text)
+        try:
+            node = loader.get_single_node()
+            if node is None:
+                return None
+            # First, because constructing resolves merge keys in place.
+            self._walk(node, (), frozenset())
+            return loader.construct_document(node)
+        finally:
+            loader.dispose()
+
+    def _walk(self, node: yaml.Node, path: YamlPath, ancestors: frozenset[int]) -> None:
+        self._walked += 1
+        if id(node) in ancestors or self._walked > _MOST_NODES:
+            raise _problem(node, "its aliases have no end")
+        if len(ancestors) > _DEEPEST:
+            raise _problem(node, f"it is nested more than {_DEEPEST} levels deep")
+        self.lines[path] = self.lines.get(path) or node.start_mark.line + 1
+        self.numbers_as_text.discard(path)
+        if isinstance(node, yaml.ScalarNode):
+            is_text = node.style is None and node.tag == "tag:yaml.org,2002:str"
+            if is_text and NUMBER_AS_TEXT.match(node.value):
+                self.numbers_as_text.add(path)
+            return
+        inside = ancestors | {id(node)}
+        if isinstance(node, yaml.MappingNode):
+            self._walk_mapping(node, path, inside)
+        else:
+            for i, item in enumerate(node.value):
+                self._walk(item, (*path, i), inside)
+
+    def _walk_mapping(
+        self, node: yaml.MappingNode, path: YamlPath, ancestors: frozenset[int]
+    ) -> None:
+        merged = [value for key, value in node.value if key.tag == "tag:yaml.org,2002:merge"]
+        for value in merged:  # First, because a mapping's own keys take precedence.
+            for source in value.value if isinstance(value, yaml.SequenceNode) else [value]:
+                self._walk(source, path, ancestors)
+        seen = set()
+        for key, value in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise _problem(key, "a key must be a single word")
+            line = key.start_mark.line + 1
+            if key.value in seen:
+                text = f"key {key.value!r} appears twice and the last one counts; remove one"
+                self.duplicates.append(Finding(line, text, is_error=False))
+            seen.add(key.value)
+            self.lines[(*path, key.value)] = line
+            if value not in merged:
+                self._walk(value, (*path, key.value), ancestors)
+
+
+class _Loader(yaml.SafeLoader):  # type: ignore[misc]
+    """The safe loader, whose every error has a line."""
+
+    depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        """Compose a node; yaml.MarkedYAMLError where it is nested too deep."""
+        self.depth += 1
+        if self.depth > _DEEPEST:
+            mark = self.peek_event().start_mark
+            raise yaml.MarkedYAMLError(
+                problem=f"it is nested more than {_DEEPEST} levels deep", problem_mark=mark
+            )
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        """Construct the value of a node; yaml.MarkedYAMLError for scalars that have none."""
+        if not isinstance(node, yaml.ScalarNode):
+            return super().construct_object(node, deep)
+        try:
+            value = super().construct_object(node, deep)
+        # What PyYAML raises for a date such as 2020-13-45, `!!int x`, `!!int ""` and `!!bool x`.
+        except (ValueError, OverflowError, TypeError, AttributeError, LookupError):
+            kind = node.tag.rpartition(":")[2]
+            raise _problem(node, f"{node.value[:40]!r} is not a legal {kind}") from None
+        if isinstance(value, int) and abs(value) > _LARGEST_INTEGER:
+            raise _problem(node, "a number with more than 4,000 digits")
+        return value
+
+
+def _problem(node: yaml.Node, text: str) -> yaml.MarkedYAMLError:
+    return yaml.MarkedYAMLError(problem=text, problem_mark=node.start_mark)
+
+
+def _not_yaml(problem: str) -> str:
+    return f"this is not YAML ({problem}); correct it"

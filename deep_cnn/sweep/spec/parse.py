@@ -1,0 +1,97 @@
+"""Turn a W&B sweep file into a SweepSpec, reporting every error at once."""
+
+from pathlib import Path
+from typing import Any
+
+from deep_cnn.errors import SpecError
+from deep_cnn.sweep.spec.command import program_end, read_command
+from deep_cnn.sweep.spec.deep_cnn_rules import check_runs
+from deep_cnn.sweep.spec.document import Document, Finding, Issue, UnreadableError
+from deep_cnn.sweep.spec.parameters import read_parameters
+from deep_cnn.sweep.spec.rules import RULES
+from deep_cnn.sweep.spec.schema import Hyperband, SweepMetric, SweepSpec, TopLevel
+from deep_cnn.sweep.spec.validation import validate_section
+
+
+def read_sweep(path: Path) -> SweepSpec:
+    """Return the sweep in a file; SpecError tells every error in it, a line each."""
+    spec, findings = parse_sweep(path)
+    errors = [f"{path} {finding}" for finding in findings if finding.is_error]
+    if spec is None:
+        head = f"{path} has {len(errors)} errors:"
+        raise SpecError("\n".join(errors if len(errors) == 1 else [head, *errors]))
+    return spec
+
+
+def parse_sweep(path: Path) -> tuple[SweepSpec | None, list[Finding]]:
+    """Return the sweep in a file, None if it has errors, and all findings by line.
+
+    SpecError for a file that cannot be read, or is not text.
+    """
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except OSError as error:
+        raise SpecError(f"{path} cannot be read ({error.strerror}); name a sweep file") from None
+    except UnicodeDecodeError:
+        raise SpecError(f"{path} is not UTF-8 text; a sweep file is YAML in UTF-8") from None
+    return parse_text(text, path.stem)
+
+
+def parse_text(text: str, stem: str) -> tuple[SweepSpec | None, list[Finding]]:
+    """Return the sweep in a text as `parse_sweep` does; its name is `stem` if it has none."""
+    try:
+        document = Document(text)
+    except UnreadableError as error:
+        return None, [error.finding]
+    spec, issues = _read_content(document, stem)
+    for rule in RULES:
+        issues += rule(spec)
+    if spec.runs_deep_cnn:
+        issues += check_runs(spec, legal=not any(issue.is_error for issue in issues))
+    findings = sorted({*document.duplicates, *map(document.locate, issues)})
+    return (None if any(finding.is_error for finding in findings) else spec), findings
+
+
+def _read_content(document: Document, stem: str) -> tuple[SweepSpec, list[Issue]]:
+    """Return what a file says as far as it is legal, and what is wrong with the rest."""
+    content = document.content
+    top, issues = validate_section(TopLevel, content, ())
+    # Where the method is wrong, the rest is looked at as for the one with the fewest rules.
+    top = top or TopLevel(method="random")
+    command = read_command(content)
+    runs_deep_cnn = program_end(command) > 0
+    metric, metric_issues = _read_metric(content.get("metric"))
+    hyperband, hyperband_issues = _read_hyperband(content.get("early_terminate"))
+    parameters = read_parameters(document, runs_deep_cnn=runs_deep_cnn)
+    spec = SweepSpec(
+        name=" ".join((top.name or stem).split()),
+        method=top.method,
+        space=dict(sorted(parameters.space.items())),
+        metric=metric,
+        run_cap=top.run_cap,
+        early_terminate=hyperband,
+        command=command,
+        runs_deep_cnn=runs_deep_cnn,
+        content=content,
+        paths=parameters.paths,
+    )
+    return spec, issues + metric_issues + hyperband_issues + parameters.issues
+
+
+def _read_metric(given: Any) -> tuple[SweepMetric | None, list[Issue]]:
+    if given is None:
+        return None, []
+    if not isinstance(given, dict):
+        text = f"metric is {given!r}; write name: and goal: below it"
+        return None, [Issue(("metric",), text)]
+    return validate_section(SweepMetric, given, ("metric",))
+
+
+def _read_hyperband(given: Any) -> tuple[Hyperband | None, list[Issue]]:
+    path = ("early_terminate",)
+    if given is None:
+        return None, []
+    if not isinstance(given, dict) or given.get("type") != "hyperband":
+        text = "early_terminate needs type: hyperband, the only one that W&B has"
+        return None, [Issue(path, text)]
+    return validate_section(Hyperband, given, path)

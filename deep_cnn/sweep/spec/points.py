@@ -1,0 +1,84 @@
+"""Enumerate the configurations of a sweep, or draw them at random."""
+
+import itertools
+import random
+from collections.abc import Mapping, Set
+from dataclasses import dataclass
+
+from deep_cnn.sweep.spec.base import Distribution
+from deep_cnn.sweep.spec.schema import SweepSpec
+from deep_cnn.sweep.spec.values import Point, canonical_key
+
+_TRIES = 200
+_LARGEST_LISTED = 200_000
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """A configuration, and the `u` in [0, 1] that its values were drawn with, by parameter.
+
+    `u` is None for configurations that were chosen from a list, such as a grid.
+    """
+
+    point: Point
+    u: Mapping[str, float] | None = None
+
+
+def first_points(spec: SweepSpec, seed: int, count: int) -> list[Point]:
+    """Return the configurations of the first `count` trials, fewer where the space is exhausted.
+
+    They are those of the search itself, but for bayes once it has learned something.
+    """
+    points: list[Point] = []
+    used: set[str] = set()
+    while len(points) < count:
+        proposal = next_point(spec, seed, len(points), used)
+        if proposal is None:
+            break
+        points.append(proposal.point)
+        used.add(canonical_key(proposal.point))
+    return points
+
+
+def next_point(spec: SweepSpec, seed: int, number: int, used: Set[str]) -> Proposal | None:
+    """Return trial `number` of a grid, or drawn at random; None where the space is exhausted.
+
+    A random one depends on `seed`, `number` and the canonical keys of those that are `used`.
+    """
+    if spec.method == "grid":
+        return _grid_point(spec.space, number)
+    return _random_point(spec, seed, number, used)
+
+
+def all_points(space: Mapping[str, Distribution]) -> list[Point]:
+    """Return every configuration of a finite space."""
+    lists = [space[name].values() for name in sorted(space)]
+    return [dict(zip(sorted(space), values, strict=True)) for values in itertools.product(*lists)]
+
+
+def _grid_point(space: Mapping[str, Distribution], index: int) -> Proposal | None:
+    """W&B's order: names sorted, the last one fastest."""
+    point = {}
+    for name in sorted(space, reverse=True):
+        values = space[name].grid
+        assert values is not None, "the rules refuse a grid over it"
+        index, digit = divmod(index, len(values))
+        point[name] = values[digit]
+    return None if index else Proposal(dict(sorted(point.items())))
+
+
+def _random_point(spec: SweepSpec, seed: int, number: int, used: Set[str]) -> Proposal | None:
+    """Draw by inverse CDF; nothing twice while a finite space has unused configurations."""
+    generator = random.Random(f"{seed}/{number}")
+    size = spec.points
+    proposal = None
+    for _ in range(_TRIES if size is None or size > len(used) else 0):
+        u = {name: generator.random() for name in sorted(spec.space)}
+        point = {name: spec.space[name].ppf(u[name]) for name in u}
+        proposal = Proposal(point, u)
+        if canonical_key(point) not in used:
+            return proposal
+    if size is None or size > _LARGEST_LISTED:
+        return proposal
+    unused = [point for point in all_points(spec.space) if canonical_key(point) not in used]
+    return Proposal(generator.choice(unused)) if unused else None

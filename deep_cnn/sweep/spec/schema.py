@@ -1,0 +1,210 @@
+"""Say what a sweep is: a method, a space, a metric, and the command that runs a configuration."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationInfo, model_validator
+
+from deep_cnn.argv import parse_config
+from deep_cnn.config import TrainConfig
+from deep_cnn.runs import DEFAULT_METRIC, Metric
+from deep_cnn.sweep.spec.base import Distribution, Number, invalid, is_whole
+from deep_cnn.sweep.spec.command import expand, program_end
+from deep_cnn.sweep.spec.document import YamlPath
+from deep_cnn.sweep.spec.values import Point
+
+# No run logs as many values.
+_MOST_VALUES = 1e9
+_MOST_RUNS = 1e15
+Method = Literal["grid", "random", "bayes", "custom"]
+
+
+def _check_text(value: Any, info: ValidationInfo) -> str:
+    # Half of a surrogate pair cannot be printed, nor be part of a file's name.
+    if not isinstance(value, str) or any("\ud800" <= char <= "\udfff" for char in value):
+        raise invalid(f"{info.field_name} {value!r} is not text; put it in quotes")
+    return value
+
+
+def _check_controller(value: Any) -> Any:
+    if not isinstance(value, dict) or value.get("type") not in ("cloud", "local"):
+        raise invalid("controller needs type: local or cloud")
+    return value
+
+
+def _check_run_cap(value: Any) -> Any:
+    if value is not None and not (is_whole(value) and 0 < value < _MOST_RUNS):
+        raise invalid("run_cap is not a whole number above 0")
+    return value
+
+
+def _check_count(value: Any, info: ValidationInfo) -> Any:
+    if value is not None and not (is_whole(value) and value >= 1):
+        raise invalid(f"{info.field_name} {value!r} is not a whole number >= 1")
+    return value
+
+
+Text = Annotated[str, PlainValidator(_check_text)]
+Count = Annotated[int | None, PlainValidator(_check_count)]
+
+
+class TopLevel(BaseModel):
+    """The keys of a sweep file, as W&B has them; those of `Any` are read elsewhere, or by W&B."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    method: Method
+    parameters: Any = None
+    metric: Any = None
+    metrics: Any = None
+    early_terminate: Any = None
+    scheduler: Any = None
+    run_cap: Annotated[int | None, PlainValidator(_check_run_cap)] = None
+    command: Any = None
+    program: Text = ""
+    project: Text = ""
+    entity: Text = ""
+    name: Text = ""
+    description: Text = ""
+    controller: Annotated[Any, PlainValidator(_check_controller)] = None
+    job: Text = ""
+    image_uri: Text = ""
+    apiVersion: Any = None
+    kind: Literal["sweep"] = "sweep"
+
+
+class SweepMetric(Metric):
+    """What a sweep optimizes, until a run reaches the `target`.
+
+    `impute` is what bayes takes for trials that failed: the worst or best value of all, or their
+    own latest. `impute_while_running` is for W&B's own search.
+    """
+
+    name: Annotated[Text, Field(min_length=1)]
+    target: Number | None = None
+    impute: Literal["latest", "best", "worst"] = "worst"
+    impute_while_running: Literal["latest", "best", "worst", "false", False] = "false"
+
+    def reached(self, value: float) -> bool:
+        """Return whether a value is as good as the target; never without one."""
+        return self.target is not None and self.sign * value <= self.sign * self.target
+
+
+class Hyperband(BaseModel):
+    """W&B's early termination."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    type: Literal["hyperband"]
+    min_iter: Count = None
+    max_iter: Count = None
+    s: Count = None
+    eta: Annotated[Number, Field(gt=1)] = 3
+    strict: Annotated[bool, Field(strict=True)] = True
+
+    @model_validator(mode="after")
+    def _check_bands(self) -> Self:
+        if (self.max_iter or self.min_iter) is None or (self.max_iter and self.s is None):
+            raise invalid("early_terminate needs min_iter, or max_iter with s")
+        if not self.bands and self.max_iter is None:
+            raise invalid(f"min_iter {self.min_iter} is more than any run logs", "min_iter")
+        if not self.bands:
+            text = f"max_iter {self.max_iter} / eta {self.eta} is below 1: no band"
+            raise invalid(text, "max_iter")
+        return self
+
+    @cached_property
+    def bands(self) -> tuple[int, ...]:
+        """Return the counts of logged values at which a run is judged, ascending.
+
+        As W&B has them: max_iter/eta^k for k = 1 ... s, or min_iter*eta^k for k = 0, 1, ...
+        """
+        counts: list[int] = []
+        if self.max_iter is not None:
+            band = self.max_iter / self.eta
+            while band >= 1 and len(counts) < (self.s or 0):
+                counts.append(int(band))
+                band /= self.eta
+        else:
+            band = float(self.min_iter or 1)
+            while band < _MOST_VALUES and len(counts) < 100:
+                counts.append(int(band))
+                band *= self.eta
+        return tuple(sorted(set(counts)))
+
+
+@dataclass(frozen=True)
+class SweepSpec:
+    """A sweep file, understood.
+
+    `space` holds the distribution of each parameter, sorted by name; nested names are joined with
+    slashes. `paths` says where each of them is in the file, `content` is all that the file holds.
+    `runs_deep_cnn` says whether the command runs deep_cnn, and not another program.
+    """
+
+    name: str
+    method: Method
+    space: Mapping[str, Distribution]
+    metric: SweepMetric | None = None
+    run_cap: int | None = None
+    early_terminate: Hyperband | None = None
+    command: tuple[str, ...] = ()
+    runs_deep_cnn: bool = False
+    content: Mapping[str, Any] = field(default_factory=dict)
+    paths: Mapping[str, YamlPath] = field(default_factory=dict)
+
+    @property
+    def objective(self) -> SweepMetric:
+        """Return the metric, or what runs are compared by where the file has none."""
+        return self.metric or SweepMetric(name=DEFAULT_METRIC.name, goal=DEFAULT_METRIC.goal)
+
+    @property
+    def points(self) -> int | None:
+        """Return how many distinct configurations there are; None for infinitely many."""
+        total = 1
+        for distribution in self.space.values():
+            size = distribution.size
+            if self.method == "grid":
+                size = len(distribution.grid or ())
+            if size is None:
+                return None
+            total *= size
+        return total
+
+    def leaves(self, point: Point) -> dict[str, Any]:
+        """Return a value for each column: by option for deep_cnn, else by dotted name."""
+        if self.runs_deep_cnn:
+            return {name.rpartition("/")[2]: value for name, value in point.items()}
+        return {name.replace("/", "."): value for name, value in point.items()}
+
+    def arguments(self, point: Point) -> dict[str, Any]:
+        """Return what the agent passes on: options for deep_cnn, else nested as in the file."""
+        if self.runs_deep_cnn:
+            return self.leaves(point)
+        arguments: dict[str, Any] = {}
+        for name, value in point.items():
+            *groups, last = name.split("/")
+            inner = arguments
+            for group in groups:
+                inner = inner.setdefault(group, {})
+            inner[last] = value
+        return arguments
+
+    def command_line(self, point: Point) -> list[str]:
+        """Return all the words that W&B's agent would run for a configuration."""
+        return self._expand(self.command, point)
+
+    def argv(self, point: Point) -> list[str]:
+        """Return the words that follow `deep_cnn` when W&B's agent runs a configuration."""
+        same = {"${args_json_file}": "${args_json}"}
+        command = tuple(same.get(word, word) for word in self.command)
+        return self._expand(command, point)[program_end(self.command) :]
+
+    def config(self, point: Point) -> TrainConfig:
+        """Return the run that a configuration is; ConfigError for what its options refuse."""
+        return parse_config(self.argv(point), from_agent=True)
+
+    def _expand(self, command: tuple[str, ...], point: Point) -> list[str]:
+        return expand(command, str(self.content.get("program", "")), self.arguments(point))

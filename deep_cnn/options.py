@@ -141,7 +141,8 @@ class OptionModel(BaseModel):
     None stands for the default. Raises ConfigError, in one line, for a value that is not legal.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # Schemas are built when a value is first validated, which -h never does.
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     if not TYPE_CHECKING:  # Type checkers see the signature that pydantic makes of the fields.
 

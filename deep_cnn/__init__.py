@@ -7,19 +7,20 @@ from deep_cnn.config import TrainConfig
 from deep_cnn.errors import DeepCnnError
 
 if TYPE_CHECKING:
-    from deep_cnn.resuming import resumed_config
-    from deep_cnn.testing import test
     from deep_cnn.tracking import FileTracker
-    from deep_cnn.training import fit
+    from deep_cnn.training.evaluate import test
+    from deep_cnn.training.fit import fit
+    from deep_cnn.training.resume import resumed_config
 
+__version__ = "0.2.0"
 __all__ = ["DeepCnnError", "FileTracker", "TrainConfig", "fit", "resumed_config", "test"]
 
 
 _HOMES = {
     "FileTracker": "deep_cnn.tracking",
-    "fit": "deep_cnn.training",
-    "resumed_config": "deep_cnn.resuming",
-    "test": "deep_cnn.testing",
+    "fit": "deep_cnn.training.fit",
+    "resumed_config": "deep_cnn.training.resume",
+    "test": "deep_cnn.training.evaluate",
 }
 
 

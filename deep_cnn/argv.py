@@ -90,12 +90,14 @@ def _normalize(
             legal = SWITCH_WORDS if json_arguments else ("true", "false")
             value = words.pop(0) if follows and words[0].lower() in legal else "True"
         elif not equals:
-            if not follows:
-                text = f"--{name} needs a value, as in --{name}={options[name].default}"
-                raise ConfigError(text)
-            value = words.pop(0)
+            value = words.pop(0) if follows else _no_value(options[name])
         found.append(f"--{name}={value}")
     return found
+
+
+def _no_value(option: Option) -> NoReturn:
+    text = f"--{option.name} needs a value, as in --{option.name}={option.default}"
+    raise ConfigError(text, option=option.name)
 
 
 def _read_arguments(word: str) -> dict[str, Any]:
@@ -104,7 +106,7 @@ def _read_arguments(word: str) -> dict[str, Any]:
     try:
         return _mapping(Path(word).read_text(encoding="utf-8"), word)
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{word} cannot be read ({error}); name a JSON file of flags") from None
+        raise ConfigError(f"{word} cannot be read ({error}); name a JSON file of options") from None
 
 
 def _mapping(text: str, source: str) -> dict[str, Any]:
@@ -116,7 +118,7 @@ def _mapping(text: str, source: str) -> dict[str, Any]:
             continue
         if isinstance(value, dict):
             return value
-    raise ConfigError(f"{source} holds no mapping of flags to values, as in {{'lr': 0.1}}")
+    raise ConfigError(f"{source} holds no mapping of options to values, as in {{'lr': 0.1}}")
 
 
 def _leaves(
@@ -167,4 +169,4 @@ def _parse(
 
 def not_an_option(word: str) -> ConfigError:
     """Return the error for a word that is neither an option nor the value of one."""
-    return ConfigError(f"{word!r} is not a flag; they look like --epochs=3 (-h lists them)")
+    return ConfigError(f"{word!r} is not an option; options look like --epochs=3 (-h lists them)")

@@ -11,13 +11,14 @@ from importlib import import_module
 from pathlib import Path
 from typing import TextIO
 
+from deep_cnn import __version__
 from deep_cnn.argv import is_arguments, parse_run
 from deep_cnn.config import TrainConfig
 from deep_cnn.errors import ConfigError, DeepCnnError, choose_from
 from deep_cnn.help import run_help, verb_help
 from deep_cnn.resolve import resolve
-from deep_cnn.runs import RunResult, served_sweep
-from deep_cnn.signals import Signals, exit_status
+from deep_cnn.results import RunResult, SweepTrial, assigned_trial
+from deep_cnn.training.stop import Signals
 
 _LOGGER = logging.getLogger("deep_cnn")
 _USAGE = """usage: python -m deep_cnn [--option=value ...]
@@ -57,24 +58,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         if os.environ.get("DEEP_CNN_DEBUG"):
             raise
-        where = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
-        print(
-            f"deep_cnn: {where} - a fault of deep_cnn; DEEP_CNN_DEBUG=1 shows where, please report",
-            file=sys.stderr,
-        )
+        text = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+        way = "internal error, please report it (set DEEP_CNN_DEBUG=1 for the traceback)"
+        print(f"deep_cnn: {text} - {way}", file=sys.stderr)
         return 1
 
 
 def _dispatch(argv: list[str]) -> int:
     first = argv[0] if argv else "-"
     verb = None if first.startswith("-") or is_arguments(first) else first
-    if served_sweep() and verb not in VERBS:
+    if assigned_trial() and verb not in VERBS:
         verb = None  # Whatever W&B's agent makes of the sweep, its server must learn how it ends.
     if verb is not None and verb not in VERBS:
         raise ConfigError(
-            f"{verb!r} is neither a verb nor a flag; {choose_from(verb, VERBS)}; without one, flags"
-            " such as --epochs=3 train"
+            f"{verb!r} is an unknown verb; {choose_from(verb, VERBS)}; without a verb, options such"
+            " as --epochs=3 train a network"
         )
+    if verb is None and "--version" in argv:
+        print(f"deep_cnn {__version__}")
+        return 0
     if {"-h", "--help"} & set(argv):
         print(help_of(verb) if verb else run_help(_USAGE))
         return 0
@@ -86,11 +88,11 @@ def _dispatch(argv: list[str]) -> int:
 
 
 VERBS: Mapping[str, str] = {
-    "check": "deep_cnn.sweep.command:check",
-    "sample": "deep_cnn.sweep.command:sample",
-    "sweep": "deep_cnn.sweep.command:sweep",
-    "agent": "deep_cnn.sweep.command:agent",
-    "report": "deep_cnn.report:report",
+    "check": "deep_cnn.sweep.verbs:check",
+    "sample": "deep_cnn.sweep.verbs:sample",
+    "sweep": "deep_cnn.sweep.verbs:sweep",
+    "agent": "deep_cnn.sweep.verbs:agent",
+    "report": "deep_cnn.report.verb:report",
     "fetch": "deep_cnn.fetch:fetch",
 }
 _POSITIONALS = {"agent": "ENTITY/PROJECT/SWEEP_ID", "report": "[PATH ...]", "fetch": ""}
@@ -106,9 +108,9 @@ def help_of(verb: str) -> str:
 
 def _train(argv: list[str]) -> int:
     """Train, resume or test, as the options say."""
-    sweep = served_sweep()
+    sweep = assigned_trial()
     if sweep:
-        return _end(_train_served(argv, sweep))
+        return _end(_train_assigned(argv, sweep))
     given = parse_run(argv)
     if "resume" in given and "test_net" in given:
         raise ConfigError("--resume and --test_net are two commands; give one of them")
@@ -117,20 +119,21 @@ def _train(argv: list[str]) -> int:
     config = None if "resume" in given else resolve(TrainConfig.parse(given))
     with Signals() as signals:
         # torch takes seconds, which a wrong option should not cost, and Ctrl-C should not tear.
-        from deep_cnn import resuming, training
         from deep_cnn.tracking import open_tracker
+        from deep_cnn.training.fit import fit
+        from deep_cnn.training.resume import resumed_config
 
-        config = config or resuming.resumed_config(Path(given["resume"]), given)
+        config = config or resumed_config(Path(given["resume"]), given)
         if config.dry_run:
             return _describe(config)
         with _log_on(sys.stderr):
-            return _end(training.fit(config, open_tracker(config), signalled=signals))
+            return _end(fit(config, open_tracker(config), stop=signals))
 
 
-def _train_served(argv: list[str], sweep: Mapping[str, str]) -> RunResult:
-    """Run what W&B's agent asks for; what fails is told to its server, too."""
+def _train_assigned(argv: list[str], sweep: SweepTrial) -> RunResult:
+    """Run what W&B's agent asks for; a failure is reported to its server, too."""
     with Signals() as signals:
-        from deep_cnn.sweep import served
+        from deep_cnn.sweep.wandb_agent import wandb_trial
 
         with _log_on(sys.stderr):
             given: Mapping[str, str] = {"words": shlex.join(argv)}
@@ -138,17 +141,17 @@ def _train_served(argv: list[str], sweep: Mapping[str, str]) -> RunResult:
                 given = parse_run(argv, from_agent=True)
                 config = resolve(TrainConfig.parse(given))
             except DeepCnnError as error:
-                served.report_failure(given, sweep, str(error))
+                wandb_trial.report_failure(given, sweep, str(error))
                 raise
-            return served.run_served(config, sweep, signals)
+            return wandb_trial.run_assigned(config, sweep, signals)
 
 
 def _describe(config: TrainConfig) -> int:
     """Print what the data are, and train nothing."""
-    from deep_cnn.summary import describe
+    from deep_cnn.tasks.describe_data import describe_data
 
     with _log_on(sys.stdout):
-        for line in describe(config):
+        for line in describe_data(config):
             print(line)
     return 0
 
@@ -156,22 +159,23 @@ def _describe(config: TrainConfig) -> int:
 def _end(result: RunResult) -> int:
     """Say how the run ended; its exit status."""
     if result.signal is not None:
-        return exit_status(result.signal)
+        return result.exit_status
     best = result.best
     text = f", best {best.metric}={best.value:.6g} at epoch {best.epoch}" if best else ""
     print(f"{result.run_name} {result.state}{text}")
-    return 1 if result.state == "failed" else 0
+    return result.exit_status
 
 
 def _test(given: Mapping[str, str]) -> int:
-    """The one look at the test split."""
-    from deep_cnn import resuming, testing
+    """Evaluate a checkpoint on the test split, once."""
+    from deep_cnn.training.evaluate import test
+    from deep_cnn.training.resume import resumed_config
 
-    config = resuming.resumed_config(Path(given["test_net"]), given)
+    config = resumed_config(Path(given["test_net"]), given)
     if config.dry_run:
         return _describe(config)
     with _log_on(sys.stderr):
-        metrics = testing.test(config)
+        metrics = test(config)
     print("Test " + " ".join(f"{name}={value:.6g}" for name, value in metrics.items()))
     return 0
 

@@ -1,22 +1,29 @@
-"""Hold the configuration of a run: one field = one option = one name that a sweep may set."""
+"""Hold the configuration of a run as a value that never looks at the disk."""
 
 import hashlib
 import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 from pydantic import Field, PrivateAttr, model_validator
 
 from deep_cnn import names
 from deep_cnn.errors import ConfigError
-from deep_cnn.options import Number, Option, OptionModel, Switch, Text, WholeNumber, option
+from deep_cnn.options import Option, OptionModel
+from deep_cnn.run_options import (
+    SAMPLE_DATA,
+    DataOptions,
+    ModelOptions,
+    RunOptions,
+    TrainingOptions,
+)
 
-SAMPLE_DATA = "tests/places_test_input"
+__all__ = ["SAMPLE_DATA", "TrainConfig", "all_options"]
 
 
-class TrainConfig(OptionModel):
+class TrainConfig(RunOptions, TrainingOptions, ModelOptions, DataOptions):
     """The configuration of one run; every field is the option of the same name.
 
     A pure value: it never looks at the disk. An option that is not given takes the task's own
@@ -26,109 +33,6 @@ class TrainConfig(OptionModel):
     mapping `options`. Raises ConfigError for a value that is not legal.
     """
 
-    task: Text = option("auto", "what is learned", group="data", choices=("auto", *names.TASKS))
-    data_dir: Text = option(SAMPLE_DATA, "folder with the pictures", group="data")
-    train_samples: WholeNumber | None = option(
-        None, "train on this many pictures only", group="data", low=2
-    )
-    val_split: Number = option(
-        0.2, "part of train for validation", group="data", low=0, high=1, open_low=True,
-        open_high=True,
-    )  # fmt: skip
-    test_split: Number = option(
-        0.15, "part set aside as test where nothing marks one", group="data", low=0, high=1,
-        open_high=True,
-    )  # fmt: skip
-    crop_bottom: WholeNumber = option(
-        0, "rows of pixels to cut off below, 25 for Google's logo in Place Pulse", group="data",
-        low=0,
-    )  # fmt: skip
-    strict_data: Switch = option(False, "stop at the first bad picture", group="data")
-    num_workers: WholeNumber | Literal["auto"] = option(
-        "auto", "processes that decode pictures", group="data", low=0, affects_result=False
-    )
-    cache: Text = option(
-        "auto", "keep decoded pictures and features", group="data", choices=names.CACHE,
-        affects_result=False,
-    )  # fmt: skip
-    cache_dir: Text | None = option(
-        None, "folder to keep them in, else OUT_DIR/cache", group="data", affects_result=False
-    )
-    pre: Text = option("default", "preprocessing", group="data", choices=names.PREPROCESSING)
-    model: Text = option(
-        "efficientnet_lite0", "network", group="model", choices=tuple(names.MODELS)
-    )
-    weights: Text = option("imagenet", "imagenet, none, or a file of weights", group="model")
-    freeze: WholeNumber | Literal["none", "trunk"] = option(
-        "none", "what does not train: none, trunk, or this many stages from the input",
-        group="model", low=0,
-    )  # fmt: skip
-    dropout: Number = option(
-        0.2, "dropout before the last layer", group="model", low=0, high=1, open_high=True
-    )
-    epochs: WholeNumber = option(20, "number of epochs", group="training", low=1)
-    initial_epoch: WholeNumber = option(0, "number of the first epoch", group="training", low=0)
-    batch_size: WholeNumber = option(32, "pictures in a step", group="training", low=1)
-    lr: Number = option(1e-3, "learning rate", group="training", low=0, high=1e30, open_low=True)
-    optimizer: Text = option("adam", "optimizer", group="training", choices=names.OPTIMIZERS)
-    momentum: Number = option(
-        0.9, "momentum, for sgd", group="training", low=0, high=1, open_high=True
-    )
-    weight_decay: Number = option(0.0, "weight decay", group="training", low=0)
-    schedule: Text = option(
-        "constant", "learning rate over the epochs", group="training", choices=names.SCHEDULES
-    )
-    decay: Number = option(
-        0.1, "hyperbolic: lr/(1+decay*epoch); step: factor a third; plateau: factor",
-        group="training", low=0, high=1e3,
-    )  # fmt: skip
-    warmup: WholeNumber = option(
-        0, "epochs in which the rate rises linearly to lr", group="training", low=0
-    )
-    lr_trunk: Number = option(
-        1.0, "factor of lr for all but the last layer", group="training", low=0, high=1e3,
-        open_low=True,
-    )  # fmt: skip
-    clip: Number = option(0.0, "largest norm of the gradient; 0: any", group="training", low=0)
-    ema: Number = option(
-        0.0, "decay of averaged weights; 0: none", group="training", low=0, high=1, open_high=True
-    )
-    patience: WholeNumber | None = option(
-        None, "stop after this many epochs without a better one", group="training", low=1
-    )
-    train_on: Text = option(
-        "train", "train+val leaves nothing to validate on", group="training",
-        choices=names.TRAIN_ON,
-    )  # fmt: skip
-    seed: WholeNumber = option(
-        0, "seed of everything random", group="training", low=0, high=2**32 - 1
-    )
-    amp: Text = option(
-        "auto", "auto: bfloat16 where the processor gains", group="training", choices=names.AMP
-    )
-    device: Text = option(
-        "auto", "where to compute", group="training", choices=names.DEVICES, affects_result=False
-    )
-    root_dir: Text = option(
-        ".", "folder that --data_dir and --out_dir start from", group="run", affects_result=False
-    )
-    out_dir: Text = option("outputs", "folder for results", group="run", affects_result=False)
-    run_name: Text | None = option(None, "name of the run", group="run", affects_result=False)
-    resume: Text | None = option(
-        None, "checkpoint to go on from", group="run", affects_result=False
-    )
-    test_net: Text | None = option(
-        None, "checkpoint to evaluate once on the test split", group="run", affects_result=False
-    )
-    dry_run: Switch = option(False, "describe the data and stop", group="run", affects_result=False)
-    wandb: Switch | None = option(
-        None, "log to Weights & Biases; None: where WB_KEY, WB_PROJECT and WB_USER are set",
-        group="run", affects_result=False,
-    )  # fmt: skip
-    wandb_artifacts: Text | None = option(
-        None, "checkpoint that W&B keeps; None: best, and none in a sweep", group="run",
-        choices=("none", "best"), affects_result=False,
-    )  # fmt: skip
     options: Mapping[str, Any] = Field(default_factory=dict)
 
     # What was given; the defaults of all else; and where the data lie, once that is known.
@@ -156,7 +60,7 @@ class TrainConfig(OptionModel):
         task = names.TASKS[self.task]
         for name in own:
             if name not in task.options.model_fields:
-                raise ConfigError(f"--{name} {_not_of_task(name, self.task)}")
+                raise ConfigError(f"--{name} {_not_of_task(name, self.task)}", option=name)
         self._defaults |= task.defaults
         known = task.options.model_fields
         self.__dict__.update({k: v for k, v in task.defaults.items() if k not in set_here})
@@ -166,27 +70,20 @@ class TrainConfig(OptionModel):
 
     def _check_combinations(self) -> None:
         if self.weights == "imagenet" and self.model in names.NOT_PRETRAINED:
-            raise ConfigError(f"--model={self.model} has no ImageNet weights; add --weights=none")
+            raise _error("model", self.model, "has no ImageNet weights; add --weights=none")
         if self.model == "lenet" and self.batch_size == 1:
-            raise ConfigError(
-                "--batch_size=1 is too small for the batch norm of lenet; use 2 or more"
-            )
+            text = "is too small for the batch norm of lenet; use 2 or more"
+            raise _error("batch_size", self.batch_size, text)
         stages, size = names.MODELS[self.model], names.FIXED_SIZE.get(self.model)
         if isinstance(self.freeze, int) and self.freeze > stages:
-            raise ConfigError(
-                f"--freeze={self.freeze} is too many: {self.model} has {stages} stages; give 0 to"
-                f" {stages}, none or trunk"
-            )
+            text = f"is too many: {self.model} has {stages} stages; give 0 to {stages}, none or"
+            raise _error("freeze", self.freeze, f"{text} trunk")
         if size and self.pre == "resnet":
-            raise ConfigError(
-                f"--pre=resnet makes 224 x 224 pixels, but {self.model} takes {size} x {size};"
-                " use another --pre"
-            )
+            text = f"makes 224 x 224 pixels, but {self.model} takes {size} x {size}; use another"
+            raise _error("pre", self.pre, f"{text} --pre")
         if self.initial_epoch >= self.epochs:
-            raise ConfigError(
-                f"--initial_epoch={self.initial_epoch} leaves nothing to train;"
-                f" it must be below --epochs={self.epochs}"
-            )
+            text = f"leaves nothing to train; it must be below --epochs={self.epochs}"
+            raise _error("initial_epoch", self.initial_epoch, text)
 
     @classmethod
     def known_options(cls) -> Mapping[str, Option]:
@@ -278,6 +175,10 @@ class TrainConfig(OptionModel):
         return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:16]
 
 
+def _error(option: str, value: object, text: str) -> ConfigError:
+    return ConfigError(f"--{option}={value} {text}", option=option)
+
+
 def _task_options() -> dict[str, type[OptionModel]]:
     """Return, for each option of a task, the model of the first task that has it."""
     owners: dict[str, type[OptionModel]] = {}
@@ -293,7 +194,7 @@ _TASK_OPTIONS = _task_options()
 def _checked(name: str, value: Any) -> Any:
     """Return the value of a task's own option; raise ConfigError if it is not legal."""
     if name not in _TASK_OPTIONS:
-        raise ConfigError(f"--{name} {_not_of_task(name, 'auto')}")
+        raise ConfigError(f"--{name} {_not_of_task(name, 'auto')}", option=name)
     return getattr(_TASK_OPTIONS[name].parse({name: value}), name)
 
 

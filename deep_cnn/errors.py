@@ -1,19 +1,27 @@
-"""Say what a user can mend: each error is one line with where, what and the way out."""
+"""Define the errors that a user can fix: each is one line with where, what and the way out."""
 
 from collections.abc import Iterable
 from difflib import get_close_matches
 
 
 class DeepCnnError(ValueError):
-    """Something that the user can mend; the command line prints it and exits with status 2."""
+    """An error that the user can fix; the command line prints it and exits with status 2.
+
+    Attributes:
+        option: The option that is wrong, if it is one.
+    """
+
+    def __init__(self, text: str, *, option: str | None = None) -> None:
+        super().__init__(text)
+        self.option = option
 
 
 class ConfigError(DeepCnnError):
-    """A flag or a value that is not legal."""
+    """An option or a value that is not legal."""
 
 
 class SpecError(DeepCnnError):
-    """A sweep file with faults, a line each; or one that does not fit the sweep on disk."""
+    """A sweep file with errors, one line each, or one that does not fit the sweep on disk."""
 
 
 class DataError(DeepCnnError):
@@ -21,7 +29,7 @@ class DataError(DeepCnnError):
 
 
 class WeightsError(DeepCnnError):
-    """Pretrained weights that cannot be had or do not fit."""
+    """Pretrained weights that are not available or do not fit."""
 
 
 class CheckpointError(DeepCnnError):
@@ -33,7 +41,7 @@ class OutputError(DeepCnnError):
 
 
 def choose_from(value: object, legal: Iterable[str]) -> str:
-    """The end of a message about an unknown name: the nearest legal one, then all of them."""
+    """Return the end of a message about an unknown name: the nearest legal one, then all."""
     names = sorted(legal)
     near = get_close_matches(str(value), names, n=1)
     guess = f"did you mean {near[0]}? " if near else ""
@@ -41,6 +49,6 @@ def choose_from(value: object, legal: Iterable[str]) -> str:
 
 
 def nearest(name: object, legal: Iterable[str]) -> str:
-    """As `choose_from`, but of many names the nearest one alone, where one is near."""
-    said = choose_from(name, legal)
-    return f"{said.partition('?')[0]}?" if said.startswith("did you mean") else said
+    """Return the same as `choose_from`, but only the nearest name, if one is near."""
+    text = choose_from(name, legal)
+    return f"{text.partition('?')[0]}?" if text.startswith("did you mean") else text

@@ -10,9 +10,10 @@ from pathlib import Path, PurePosixPath
 
 from deep_cnn.argv import not_an_option, parse_verb
 from deep_cnn.errors import ConfigError, DataError, OutputError, WeightsError, choose_from
+from deep_cnn.files import write_whole
 from deep_cnn.names import MODELS, NOT_PRETRAINED
 from deep_cnn.options import OptionModel, Text, option
-from deep_cnn.writing import write_whole
+from deep_cnn.progress import track_reading
 
 # Places365-Standard, pictures of 256 x 256: http://places2.csail.mit.edu/download.html
 DATA = {"places365": "http://data.csail.mit.edu/places/places365/places365standard_easyformat.tar"}
@@ -126,13 +127,11 @@ def fetch_pictures(url: str, folder: Path, keep: set[str] | None) -> str:
 
 
 def _members(url: str) -> Iterator[tuple[tarfile.TarInfo, tarfile.TarFile]]:
-    """The members of a tar while it arrives; OSError where it does not arrive as a whole."""
-    from tqdm import tqdm
-
+    """Yield the members of a tar while it arrives; raise OSError if it breaks off."""
     with urllib.request.urlopen(url, timeout=_TIMEOUT) as answer:
         length = getattr(answer, "length", None)
         with (
-            tqdm.wrapattr(answer, "read", length, desc="Fetching", disable=None) as stream,
+            track_reading(answer, "Fetching", length) as stream,
             tarfile.open(fileobj=stream, mode="r|*") as tar,
         ):
             while (member := tar.next()) is not None:
@@ -154,7 +153,7 @@ def _place(member: tarfile.TarInfo, folder: Path) -> Path | None:
 
 
 def _read_classes(file: Path) -> set[str]:
-    """The classes in a file, one a line, as folders are called or as MIT lists them.
+    """Return the classes in a file, one per line, as folders are named or as MIT lists them.
 
     `/a/apartment_building/outdoor 8` is the folder apartment_building-outdoor.
     """

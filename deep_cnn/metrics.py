@@ -75,7 +75,7 @@ def pairwise_accuracy(left: Array, right: Array, choices: Array) -> float:
 
     `left` and `right` are the scores of the two pictures, `choices` 1 for left, -1 for right and 0
     for a tie. Ties are left out, as by Dubey et al. 2016 (arXiv:1608.01769); equal scores count
-    half. nan where nobody has decided.
+    half. nan if there are only ties.
     """
     agreement = (np.sign(left - right) * choices)[choices != 0]
     return float((agreement.mean() + 1) / 2) if len(agreement) else float("nan")

@@ -148,11 +148,14 @@ DEVICES = ("auto", "cpu", "cuda", "mps")
 
 
 @dataclass(frozen=True, slots=True)
-class InputFormat:
-    """How a network wants its pictures.
+class InputSpec:
+    """What pictures a network expects.
 
-    The shorter side is resized to `resize` pixels, the middle `crop` x `crop` pixels are kept, and
-    values in [0, 1] are normalised to (value - mean) / std, one number for each of `channels`.
+    Attributes:
+        resize: Pixels to which the shorter side is resized.
+        crop: Pixels of a side of the square that is then cut from the middle.
+        mean, std: Values in [0, 1] are normalised to (value - mean) / std, by channel.
+        interpolation: bilinear or bicubic.
     """
 
     resize: int
@@ -167,4 +170,4 @@ class InputFormat:
         return len(self.mean)
 
 
-IMAGENET = InputFormat(256, 224, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+IMAGENET = InputSpec(256, 224, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))

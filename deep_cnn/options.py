@@ -5,7 +5,8 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, get_args, get_origin
+from inspect import get_annotations
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, get_args, get_origin
 
 from pydantic import (
     BaseModel,
@@ -80,11 +81,11 @@ class Option:
         if value == "None":
             if self.default is None:
                 return None
-            raise ConfigError(f"--{self.name}=None is not legal; the default is {self.default}")
+            raise self._error(f"=None is not legal; the default is {self.default}")
         if str(value) == "False" and "off" in self.choices:  # YAML 1.1 reads `off` as False.
             return "off"
         if value == "":
-            raise ConfigError(f"--{self.name}= is empty; give it a value")
+            raise self._error("= is empty; give it a value")
         return value
 
     def check(self, value: Any) -> None:
@@ -92,16 +93,18 @@ class Option:
         if value is None or value in self.sentinels:
             return
         if self.choices and value not in self.choices:
-            text = f"--{self.name}={value} is unknown; {choose_from(value, self.choices)}"
-            raise ConfigError(text)
+            raise self._error(f"={value} is unknown; {choose_from(value, self.choices)}")
         if self.kind in (int, float) and not self._in_range(value):
-            raise ConfigError(f"--{self.name}={value} is out of range; it must be {self._range()}")
+            raise self._error(f"={value} is out of range; it must be {self._range()}")
 
     def type_error(self, value: Any) -> ConfigError:
         """Return the error for a value of another type."""
         kinds = {int: "a whole number", float: "a number", bool: "True or False", str: "a text"}
         kind = " or ".join((kinds[self.kind], *self.sentinels))
-        return ConfigError(f"--{self.name}={str(value)!r} is not {kind}")
+        return self._error(f"={str(value)!r} is not {kind}")
+
+    def _error(self, text: str) -> ConfigError:
+        return ConfigError(f"--{self.name}{text}", option=self.name)
 
     def _in_range(self, value: float) -> bool:
         above = value > self.low if self.open_low else value >= self.low
@@ -123,15 +126,12 @@ def option_name(text: str) -> str:
     return {"data": "data_dir"}.get(name, name)
 
 
-def option(
-    default: Any, help: str, *, group: str = "", alias: str | None = None, **details: Any
-) -> Any:
+def option(default: Any, help: str, *, alias: str | None = None, **details: Any) -> Any:
     """Declare a field of an OptionModel; `details` are fields of Option.
 
     `alias` is the name of the option where pydantic has another use for the field's.
     """
-    extra = {"group": group, **details}
-    return Field(default, alias=alias, description=help, json_schema_extra=extra)
+    return Field(default, alias=alias, description=help, json_schema_extra=details)
 
 
 class OptionModel(BaseModel):
@@ -139,7 +139,10 @@ class OptionModel(BaseModel):
 
     Values may be what a command line or a sweep file holds: "1e-3", or 7.0 for a whole number. A
     None stands for the default. Raises ConfigError, in one line, for a value that is not legal.
+    `heading` is where `-h` lists the options that a class declares.
     """
+
+    heading: ClassVar[str] = ""
 
     # Schemas are built when a value is first validated, which -h never does.
     model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
@@ -189,8 +192,13 @@ class OptionModel(BaseModel):
 
 @cache
 def _table(model: type[OptionModel]) -> Mapping[str, Option]:
-    fields = [(info.alias or name, info) for name, info in model.model_fields.items()]
-    return {name: _option(name, info) for name, info in fields if info.json_schema_extra}
+    classes = [base for base in reversed(model.__mro__) if issubclass(base, OptionModel)]
+    headings = {name: c.heading for c in classes for name in get_annotations(c)}
+    return {
+        info.alias or name: _option(info.alias or name, info, headings[name])
+        for name, info in model.model_fields.items()
+        if info.json_schema_extra is not None
+    }
 
 
 def _option_of(model: type[OptionModel], info: ValidationInfo) -> Option | None:
@@ -199,7 +207,7 @@ def _option_of(model: type[OptionModel], info: ValidationInfo) -> Option | None:
     return model.table().get(name)
 
 
-def _option(name: str, info: FieldInfo) -> Option:
+def _option(name: str, info: FieldInfo, group: str) -> Option:
     """Read what the declaration of a field says, as in `WholeNumber | Literal["auto"]`."""
     details = info.json_schema_extra
     assert isinstance(details, dict)
@@ -210,6 +218,7 @@ def _option(name: str, info: FieldInfo) -> Option:
         name,
         next(kind for kind in kinds if kind in (int, float, bool, str)),
         info.default,
+        group,
         help=str(info.description),
         sentinels=tuple(text for literal in literals for text in get_args(literal)),
         **details,  # type: ignore[arg-type]
@@ -238,4 +247,4 @@ def _first_error(
 
 def unknown_option(name: str, known: Mapping[str, Option]) -> ConfigError:
     """Return the error for the name of an option that does not exist."""
-    return ConfigError(f"--{name} is no flag; {choose_from(name, known)}")
+    return ConfigError(f"--{name} is an unknown option; {choose_from(name, known)}", option=name)

@@ -1,37 +1,70 @@
-"""Show how far a pass is: a bar on a terminal, now and then a plain line elsewhere."""
+"""Show how far something is: a bar on a terminal, now and then a plain line elsewhere."""
 
 import sys
+import threading
 import time
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager
 from types import TracebackType
+from typing import Any, TypeAlias, TypeVar
 
 from tqdm import tqdm
 
 _SECONDS_BETWEEN_LINES = 30.0
 _SECONDS_BETWEEN_UPDATES = 0.5
+_T = TypeVar("_T")
+ProgressBar: TypeAlias = "tqdm[Any]"
+
+
+def progress_bar(title: str, total: int | None, unit: str, **details: Any) -> ProgressBar:
+    """Return a bar on stderr, which shows nothing where stderr is no terminal."""
+    plain = not sys.stderr.isatty()
+    return tqdm(total=total, desc=title, unit=unit, file=sys.stderr, disable=plain, **details)
+
+
+def track(items: Iterable[_T], title: str, total: int) -> Iterator[_T]:
+    """Yield the items, with a bar that appears after two seconds and does not stay."""
+    with progress_bar(title, total, "", delay=2, leave=False) as bar:
+        for item in items:
+            yield item
+            bar.update()
+
+
+def track_reading(stream: Any, title: str, total: int | None) -> AbstractContextManager[Any]:
+    """Return a stream that shows how many of `total` bytes were read."""
+    plain = not sys.stderr.isatty()
+    wrapped: AbstractContextManager[Any] = tqdm.wrapattr(
+        stream, "read", total, desc=title, file=sys.stderr, disable=plain
+    )
+    return wrapped
+
+
+def use_thread_lock() -> None:
+    """Share no lock with other processes: a worker that is killed would leak the semaphore."""
+    tqdm.set_lock(threading.RLock())
 
 
 class Progress:
-    """`Epoch 0:  2%|…| 35/1697 [00:19<15:28, 1.79batch/s, loss=3.06]` on stderr."""
+    """Shows `Epoch 0:  2%|…| 35/1697 [00:19<15:28, 1.79batch/s, loss=3.06]` on stderr."""
 
     def __init__(self, title: str, total: int) -> None:
-        self.plain = not sys.stderr.isatty()
         self.title, self.total, self.done, self.loss = title, total, 0, ""
         self.started = time.monotonic()
         self.printed = self.updated = self.started
-        self.bar = tqdm(total=total, desc=title, unit="batch", disable=self.plain, file=sys.stderr)
+        self.bar = progress_bar(title, total, "batch")
 
-    def due(self) -> bool:
-        """Whether a new loss would be shown; reading one from a GPU costs a wait."""
+    def is_due(self) -> bool:
+        """Return whether a new loss would be displayed; reading one from a GPU costs a wait."""
         return time.monotonic() - self.updated >= _SECONDS_BETWEEN_UPDATES
 
     def step(self, loss: float | None = None) -> None:
-        """One more batch is done; `loss` is shown from now on."""
+        """Count one more batch; a new `loss` replaces the one on display."""
         self.done += 1
         if loss is not None:
             self.loss, self.updated = f"loss={loss:.3g}", time.monotonic()
             self.bar.set_postfix_str(self.loss, refresh=False)
         self.bar.update()
-        if self.plain and time.monotonic() - self.printed >= _SECONDS_BETWEEN_LINES:
+        if self.bar.disable and time.monotonic() - self.printed >= _SECONDS_BETWEEN_LINES:
             self._print()
 
     def _print(self) -> None:
@@ -58,5 +91,5 @@ class Progress:
         trace: TracebackType | None,
     ) -> None:
         self.bar.close()
-        if self.plain and error is None and self.title.startswith("Epoch"):
+        if self.bar.disable and error is None and self.title.startswith("Epoch"):
             self._print()

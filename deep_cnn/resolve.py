@@ -12,8 +12,8 @@ from deep_cnn.names import STUDIES
 def resolve(config: TrainConfig) -> TrainConfig:
     """Return `config` with its task, the folder of its pictures, and the defaults for that folder.
 
-    Raises DataError if the task cannot be told from the folder, and ConfigError for an option that
-    the task does not have, or a study that Place Pulse does not have.
+    Raises DataError if the folder does not say which task it is for, and ConfigError for an option
+    that the task does not have, or a study that Place Pulse does not have.
     """
     if config.is_resolved:
         return config
@@ -31,7 +31,7 @@ def resolve(config: TrainConfig) -> TrainConfig:
 
 
 def detect_task(folder: Path) -> str:
-    """The task of a data folder: tables of scores win over class folders; DataError for none."""
+    """Return the task of a data folder; tables take precedence. Raise DataError for none."""
     try:
         there = folder.is_dir()
     except OSError as error:
@@ -50,21 +50,21 @@ def detect_task(folder: Path) -> str:
 
 
 def detected(folder: Path) -> str | None:
-    """The task of a data folder, or None."""
+    """Return the task of a data folder, or None."""
     if (folder / "scores.csv").is_file() or is_place_pulse(folder):
         return "perception"
     return "folders" if (folder / "train").is_dir() else None
 
 
 def is_place_pulse(folder: Path) -> bool:
-    """Whether scores are in qscores.tsv, as Place Pulse 2.0 was released; scores.csv wins."""
+    """Return whether scores are in qscores.tsv, as in Place Pulse 2.0, and not in scores.csv."""
     # Path's own fails for a name that is too long.
     there = [os.path.isfile(folder / name) for name in ("scores.csv", "qscores.tsv")]  # noqa: PTH113
     return there == [False, True]
 
 
 def study_id(study: str) -> str:
-    """The id of a study of Place Pulse 2.0, by a name or itself; ConfigError."""
+    """Return the id of a study of Place Pulse 2.0 for a name or an id; raise ConfigError."""
     plain = study.lower().replace("_", " ").replace("-", " ")
     for known, called in STUDIES.items():
         if plain in called:
@@ -73,4 +73,4 @@ def study_id(study: str) -> str:
         return plain
     known_names = [called[0] for called in STUDIES.values()]
     text = f"--study={study} is no study of Place Pulse"
-    raise ConfigError(f"{text}; {choose_from(study, known_names)}")
+    raise ConfigError(f"{text}; {choose_from(study, known_names)}", option="study")

@@ -13,7 +13,7 @@ _declared: list[library.Library] = []
 
 
 def torchvision() -> Any:
-    """The module torchvision.
+    """Return the module torchvision.
 
     Its wheel may be built for CUDA while torch is not. Then its compiled operators cannot load,
     and its import would end in "operator torchvision::nms does not exist". Classifiers need none

@@ -7,9 +7,11 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from deep_cnn.cli import main
@@ -77,6 +79,11 @@ def here(
         return subprocess.CompletedProcess(words, status, *capsys.readouterr())
 
     return run
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Return what is in the file, whatever deep_cnn makes of it."""
+    return torch.load(path, weights_only=True)
 
 
 def until(condition: Callable[[], object], process: "subprocess.Popen[str] | None" = None) -> None:

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from deep_cnn.config import TrainConfig
-from deep_cnn.training import fit
+from deep_cnn.training.fit import fit
 from tests.conftest import Command, make_classes, make_scored
 
 LAST = "models/d.pt"

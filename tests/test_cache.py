@@ -17,11 +17,11 @@ from filelock import FileLock
 from PIL import Image
 
 from deep_cnn import FileTracker, TrainConfig, fit
-from deep_cnn.data import cache
-from deep_cnn.data.cache import open_pictures
-from deep_cnn.data.images import SHAPES, decode, to_array
+from deep_cnn.data import array_cache
+from deep_cnn.data.image_cache import open_image_cache
+from deep_cnn.data.preprocessing import Preprocessing
 from deep_cnn.names import IMAGENET
-from deep_cnn.runs import EpochRecord
+from deep_cnn.results import EpochRecord
 from deep_cnn.tasks.perception import read_scores
 from tests.conftest import PATIENCE, environment, make_scored, until
 
@@ -98,7 +98,7 @@ def test_another_seed_or_head_shares_it_another_pre_does_not(scored: Path) -> No
 def test_a_changed_picture_of_the_same_size_and_time_is_seen(scored: Path) -> None:
     store = scored.parent / "cache"
     examples, _ = read_scores(scored / "scores.csv", "score")
-    first = open_pictures(examples, "squash", IMAGENET, store, nothing)
+    first = open_image_cache(examples, Preprocessing("squash", IMAGENET), store, nothing)
     assert first
     path = scored / "p003.png"
     before = path.stat()
@@ -109,14 +109,14 @@ def test_a_changed_picture_of_the_same_size_and_time_is_seen(scored: Path) -> No
     path.write_bytes(changed)
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
     assert path.stat().st_size == before.st_size
-    second = open_pictures(examples, "squash", IMAGENET, store, nothing)
+    second = open_image_cache(examples, Preprocessing("squash", IMAGENET), store, nothing)
     assert second
     assert second.fingerprint != first.fingerprint
     try:
-        expected = to_array(SHAPES["squash"](decode(path), IMAGENET), 3)
+        expected = Preprocessing("squash", IMAGENET).shape(path)
         assert (second.values[second.rows["p003.png"]] == expected).all()
     except ValueError:  # What was cut off was needed: then it is a bad picture.
-        assert "p003.png" in second.bad
+        assert "p003.png" in second.unreadable
 
 
 def test_bad_pictures_are_known_without_a_second_look(scored: Path) -> None:
@@ -124,9 +124,9 @@ def test_bad_pictures_are_known_without_a_second_look(scored: Path) -> None:
     store = scored.parent / "cache"
     examples, _ = read_scores(scored / "scores.csv", "score")
     for _ in range(2):
-        found = open_pictures(examples, "default", IMAGENET, store, nothing)
+        found = open_image_cache(examples, Preprocessing("default", IMAGENET), store, nothing)
         assert found
-        assert set(found.bad) == {"p005.png"}
+        assert set(found.unreadable) == {"p005.png"}
 
 
 @pytest.mark.parametrize(
@@ -145,12 +145,12 @@ def test_a_damaged_entry_is_made_again(
 ) -> None:
     store = scored.parent / "cache"
     examples, _ = read_scores(scored / "scores.csv", "score")
-    first = open_pictures(examples, "default", IMAGENET, store, nothing)
+    first = open_image_cache(examples, Preprocessing("default", IMAGENET), store, nothing)
     assert first
     values = np.array(first.values)
     (path,) = store.rglob(name)
     path.write_bytes(left(path.read_bytes()))
-    again = open_pictures(examples, "default", IMAGENET, store, nothing)
+    again = open_image_cache(examples, Preprocessing("default", IMAGENET), store, nothing)
     assert again
     assert (again.values == values).all()
 
@@ -164,17 +164,17 @@ def test_what_other_killed_builds_left_is_removed_but_not_what_is_being_built(
     building.mkdir()
     examples, _ = read_scores(scored / "scores.csv", "score")
     with FileLock(store / "features-2.lock"):
-        assert open_pictures(examples, "default", IMAGENET, store, nothing)
+        assert open_image_cache(examples, Preprocessing("default", IMAGENET), store, nothing)
     assert [killed.exists(), building.exists()] == [False, True]
 
 
 def test_who_waits_for_another_process_says_so(
     scored: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cache, "_PATIENCE", 0.0)
+    monkeypatch.setattr(array_cache, "_SECONDS_BEFORE_MESSAGE", 0.0)
     store = scored.parent / "cache"
     examples, _ = read_scores(scored / "scores.csv", "score")
-    first = open_pictures(examples, "default", IMAGENET, store, nothing)
+    first = open_image_cache(examples, Preprocessing("default", IMAGENET), store, nothing)
     assert first
     shutil.rmtree(store / f"pictures-{first.fingerprint}")
     lock = FileLock(store / f"pictures-{first.fingerprint}.lock", thread_local=False)
@@ -188,7 +188,7 @@ def test_who_waits_for_another_process_says_so(
             lock.release()
 
     with caplog.at_level("INFO", "deep_cnn"):
-        assert open_pictures(examples, "default", IMAGENET, store, release)
+        assert open_image_cache(examples, Preprocessing("default", IMAGENET), store, release)
 
 
 def test_a_place_that_cannot_be_written_costs_a_warning(

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from deep_cnn.checkpoint import load_checkpoint
 from tests.conftest import PATIENCE, ROOT, SAMPLE, Command, environment, until
+from tests.conftest import read_checkpoint as load_checkpoint
 
 DIGITS = ["--task=digits", "--run_name=d", "--train_samples=400", "--out_dir=out"]
 

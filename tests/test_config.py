@@ -47,7 +47,7 @@ def test_underscores_hyphens_and_the_alias_are_one_flag(tmp_path: Path, scored: 
     ("argv", "message"),
     [
         (["--wandb=maybe"], "--wandb='maybe' is not True or False"),
-        (["--epoch=3"], "--epoch is no flag; did you mean epochs"),
+        (["--epoch=3"], "--epoch is an unknown option; did you mean epochs"),
         (["--model=resnet19"], "--model=resnet19 is unknown; did you mean resnet18"),
         (["--pre=squish"], "did you mean squash"),
         (["--batch_size=0"], "--batch_size=0 is out of range; it must be at least 1"),
@@ -67,8 +67,8 @@ def test_underscores_hyphens_and_the_alias_are_one_flag(tmp_path: Path, scored: 
         (["--lr_trunk=0"], "--lr_trunk=0.0 is out of range; it must be above 0 and at most 1000"),
         (["--task=digits", "--label_smoothing=1"], "it must be at least 0 and below 1"),
         (["--label_smoothing=0.1"], "belongs to --task=folders or digits; this run's task is"),
-        (["epochs=3"], "'epochs=3' is not a flag"),
-        (["-e", "3"], "'-e' is not a flag"),
+        (["epochs=3"], "'epochs=3' is not an option"),
+        (["-e", "3"], "'-e' is not an option"),
         (["--hidden=3"], "--hidden belongs to --task=digits; this run's task is perception"),
         (["--model=lenet"], "--model=lenet has no ImageNet weights; add --weights=none"),
         (["--num_workers=many"], "is not a whole number or auto"),
@@ -112,7 +112,7 @@ def test_updated_keeps_what_was_set_and_follows_a_new_task() -> None:
     assert config.updated({"lr": "1e-2"}).lr == 0.01
     assert config.updated({"task": "digits"}).model == "lenet"
     assert config.updated({"task": "digits"}).batch_size == 9
-    with pytest.raises(ConfigError, match="learning_rate is no flag"):
+    with pytest.raises(ConfigError, match="learning_rate is an unknown option"):
         config.updated({"learning_rate": 1})
 
 
@@ -146,7 +146,7 @@ def test_a_configuration_is_a_value_that_never_looks_at_the_disk() -> None:
     assert config.short_name() == "data_dir=/nowhere/at/all,keep=x.txt,lr=0.5"
     elsewhere = TrainConfig(**{**resolve(TrainConfig()).to_dict(), "data_dir": "/elsewhere"})
     assert (elsewhere.task, elsewhere.options["study"]) == ("perception", "score")
-    with pytest.raises(ConfigError, match="--learning_rate is no flag"):
+    with pytest.raises(ConfigError, match="--learning_rate is an unknown option"):
         TrainConfig.parse({"learning-rate": 1})
 
 
@@ -187,7 +187,7 @@ def test_help_shows_every_flag_with_its_default_and_no_torch(deep_cnn: Command) 
 def test_a_wrong_flag_costs_no_import_of_torch(deep_cnn: Command) -> None:
     wrong = deep_cnn("--epoch=3")
     assert wrong.returncode == 2
-    assert wrong.stderr.startswith("deep_cnn: --epoch is no flag; did you mean epochs?")
+    assert wrong.stderr.startswith("deep_cnn: --epoch is an unknown option; did you mean epochs?")
     code = "from deep_cnn.cli import main; assert main(['--epoch=3']) == 2; import sys;"
     code += "assert not {'torch', 'numpy', 'wandb', 'pandas', 'optuna'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], env=environment(), cwd=ROOT, check=True)

@@ -9,10 +9,12 @@ import pytest
 import torch
 from PIL import Image
 
-from deep_cnn.data.images import (
+from deep_cnn.data.loading import Augmentation, PictureSet, epoch_order, load_batches
+from deep_cnn.data.preprocessing import (
     AUGMENTS,
+    FROM_WHOLE_PICTURE,
     SHAPES,
-    UNSHAPED,
+    Preprocessing,
     centre,
     decode,
     random_crop,
@@ -20,9 +22,9 @@ from deep_cnn.data.images import (
     squash,
     to_array,
 )
-from deep_cnn.data.splits import Examples, assign_splits, epoch_order, load_batches, subset
-from deep_cnn.data.usable import find_bad
-from deep_cnn.names import IMAGENET, PREPROCESSING, InputFormat
+from deep_cnn.data.splits import Examples, assign_splits, subset
+from deep_cnn.data.unreadable import find_unreadable
+from deep_cnn.names import IMAGENET, PREPROCESSING, InputSpec
 from deep_cnn.vision import torchvision
 
 
@@ -77,7 +79,7 @@ def test_a_bad_picture_is_a_value_error_with_a_reason(tmp_path: Path, fault: str
         decode(path)
     assert str(tmp_path) not in str(caught.value)
     examples = Examples(("good", "bad"), [tmp_path / "good.jpg", path], np.zeros(2), np.ones(2))
-    assert set(find_bad(examples)) == {1}
+    assert set(find_unreadable(examples)) == {1}
 
 
 def test_the_bottom_is_cut_off_what_is_upright(tmp_path: Path) -> None:
@@ -193,10 +195,10 @@ def test_a_subset_is_the_same_each_time() -> None:
 def test_batches_hold_what_was_asked_for(workers: int) -> None:
     pictures = [np.full((28, 28), i, dtype=np.uint8) for i in range(5)]
     examples = Examples(tuple("abcde"), pictures, np.zeros(5), np.ones(5))
-    form = InputFormat(28, 28, (0.5,), (0.5,))
+    preprocessing = Preprocessing("default", InputSpec(28, 28, (0.5,), (0.5,)))
     order = [[4, 0], [2, 3, 1]]
     before = torch.get_rng_state()
-    found = list(load_batches(examples, order, pre="default", form=form, workers=workers))
+    found = list(load_batches(PictureSet(examples, preprocessing), order, workers=workers))
     assert torch.equal(before, torch.get_rng_state())
     assert [indices.tolist() for _, indices in found] == order
     assert [x[:, 0, 0, 0].tolist() for x, _ in found] == order
@@ -210,15 +212,16 @@ def test_every_preprocessing_has_a_shape() -> None:
 @pytest.mark.parametrize("pre", sorted(AUGMENTS))
 @pytest.mark.parametrize("channels", [1, 3])
 def test_what_is_random_belongs_to_seed_epoch_and_name(pre: str, channels: int) -> None:
-    form = InputFormat(32, 28, (0.5,) * channels, (0.5,) * channels)
+    form = InputSpec(32, 28, (0.5,) * channels, (0.5,) * channels)
     coloured = np.stack([gradient(), 255 - gradient(), gradient() // 2], axis=2)
     pictures = [np.roll(coloured, 7 * i) for i in range(8)]
     names = tuple(f"p{i}" for i in range(8))
     examples = Examples(names, pictures, np.zeros(8), np.ones(8))
 
-    def loaded(order: list[list[int]], epoch: int = 1, **more: object) -> torch.Tensor:
-        batches = list(load_batches(examples, order, pre=pre, form=form, augment=True, seed=3,
-                                    epoch=epoch, **more))  # fmt: skip
+    def loaded(order: list[list[int]], epoch: int = 1, shaped=None, workers=0) -> torch.Tensor:
+        augmentation, preprocessing = Augmentation(3, epoch), Preprocessing(pre, form)
+        pictures = PictureSet(examples, preprocessing, augmentation, shaped)
+        batches = list(load_batches(pictures, order, workers=workers))
         order = torch.cat([indices for _, indices in batches])
         return torch.cat([x for x, _ in batches])[order.argsort()]
 
@@ -229,7 +232,7 @@ def test_what_is_random_belongs_to_seed_epoch_and_name(pre: str, channels: int) 
     assert torch.equal(one, loaded([[6, 1], [2, 3, 4], [5, 0, 7]], workers=2))
     assert not torch.equal(one, loaded([list(range(8))], epoch=2))
     assert one.shape == (8, channels, 28, 28)
-    if pre not in UNSHAPED:
+    if pre not in FROM_WHOLE_PICTURE:
         kept = [to_array(SHAPES[pre](decode(picture), form), channels) for picture in pictures]
         shaped = np.stack(kept)[::-1], np.arange(8)[::-1]
         assert torch.equal(one, loaded([list(range(8))], shaped=shaped))

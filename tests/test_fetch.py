@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from deep_cnn.cli import main
-from deep_cnn.data.images import decode
+from deep_cnn.data.preprocessing import decode
 from deep_cnn.models.weights import weights_address
 from tests.conftest import make_classes
 

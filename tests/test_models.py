@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from deep_cnn import names
-from deep_cnn.data.images import centre, decode, to_array
+from deep_cnn.data.preprocessing import centre, decode, to_array
 from deep_cnn.errors import WeightsError
 from deep_cnn.models import Unallocated, build_backbone, build_network, efficientnet_lite, stages
 from deep_cnn.models.weights import weights_address
@@ -128,7 +128,7 @@ def test_features_are_what_torchvisions_last_layer_takes(name: str, tmp_path: Pa
 def test_a_large_model_takes_its_size_and_224(name: str) -> None:
     with Unallocated():
         network = build_network(name, 3, weights="none", dropout=0.1).to("meta")
-    for size in (network.form.crop, 224):
+    for size in (network.input_spec.crop, 224):
         pictures = torch.empty(1, 3, size, size, dtype=torch.uint8, device="meta")
         if size == 224 and name in names.FIXED_SIZE:
             with pytest.raises(AssertionError):
@@ -138,7 +138,7 @@ def test_a_large_model_takes_its_size_and_224(name: str) -> None:
         assert answers.shape == (1, 3)
         answers.sum().backward()
         assert all(p.grad is not None for p in network.parameters())
-    assert names.FIXED_SIZE.get(name, network.form.crop) == network.form.crop
+    assert names.FIXED_SIZE.get(name, network.input_spec.crop) == network.input_spec.crop
 
 
 @pytest.mark.parametrize(
@@ -161,7 +161,7 @@ def test_what_is_frozen_does_not_move_and_keeps_its_statistics(name: str, what: 
     count = names.MODELS[name] if what == "trunk" else int(what)
     optimizer = torch.optim.SGD([p for p in network.parameters() if p.requires_grad], lr=0.1)
     before = {k: v.clone() for k, v in network.state_dict().items()}
-    pictures = torch.randint(0, 255, (4, network.form.channels, 28, 28), dtype=torch.uint8)
+    pictures = torch.randint(0, 255, (4, network.input_spec.channels, 28, 28), dtype=torch.uint8)
     network.eval().train()(pictures).square().sum().backward()
     optimizer.step()
     parts = [set(map(id, part.state_dict(keep_vars=True).values())) for part in

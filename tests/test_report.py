@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from deep_cnn.config import TrainConfig
-from deep_cnn.report import report
-from deep_cnn.runs import Best, RunFiles, RunResult, State
-from deep_cnn.writing import write_csv, write_text
+from deep_cnn.files import RunFiles, write_csv, write_text
+from deep_cnn.report.verb import report
+from deep_cnn.results import Best, RunResult, State
 
 
 def make(out: Path, name: str, value: float | None = 0.5, **changes: Any) -> RunFiles:

@@ -7,8 +7,8 @@ import pytest
 
 from deep_cnn.config import TrainConfig
 from deep_cnn.errors import OutputError
-from deep_cnn.runs import Best, RunResult, State, StopReason, claim_run, safe_name
-from deep_cnn.writing import write_text
+from deep_cnn.files import claim_run, safe_name, write_text
+from deep_cnn.results import Best, RunResult, State, StopReason
 
 
 @pytest.mark.parametrize("name", ["first", "lr=0.00102,pre=squash", "a" * 100, "A-1_b.c", "-rf"])
@@ -69,7 +69,7 @@ def test_a_result_comes_back_from_json_and_holds_no_nan() -> None:
     assert content["metrics"] == {"loss_val": 0.5, "pearson_val": None}
     assert set(content) == {
         "version", "run_name", "state", "stop_reason", "config", "sweep", "best", "metrics", "test",
-        "seconds", "error",
+        "seconds", "error", "environment", "unsynced",
     }  # fmt: skip
     back = RunResult.from_json(result.to_json())
     assert (back.state, back.stop_reason, back.best) == (

@@ -9,7 +9,7 @@ from PIL import Image
 from deep_cnn.cli import main
 from deep_cnn.config import TrainConfig
 from deep_cnn.errors import ConfigError
-from deep_cnn.training import fit
+from deep_cnn.training.fit import fit
 from tests.conftest import make_classes, make_scored
 from tests.test_place_pulse import make_place_pulse
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from deep_cnn.runs import Metric
+from deep_cnn.results import Metric
 from deep_cnn.sweep.search.bayes import _Coordinates, _imputed, suggest, winsorize
 from deep_cnn.sweep.search.propose import STARTUP, Observation, propose
 from deep_cnn.sweep.spec.numeric import Numeric

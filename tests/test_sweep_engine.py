@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from deep_cnn.sweep.run.records import TrialOutcome
+from deep_cnn.sweep.run.store import FolderStore
 from deep_cnn.sweep.spec.points import Proposal
-from deep_cnn.sweep.store import FolderStore
 from tests.conftest import (
     PATIENCE,
     SHOWS_PROCESSES,
@@ -279,7 +280,7 @@ def test_damaged_state_files_cost_at_most_their_trial(
             "has no end; add run_cap: 20",
         ),
         (GRID, ("--workers=0",), "--workers=0 is out of range"),
-        (GRID, ("--worker=2",), "--worker is no flag; did you mean workers?"),
+        (GRID, ("--worker=2",), "--worker is an unknown option; did you mean workers?"),
         (GRID, ("t.yaml",), "takes one sweep, not 2"),
     ],
 )  # fmt: skip
@@ -306,9 +307,9 @@ def test_a_claim_is_won_by_one(tmp_path: Path) -> None:
     again = store.trials()[0]
     assert (again.state, store.claim(again)) == ("interrupted", 1)
     assert not store.renew(0, 0)
-    assert not store.finish(0, 0, {"state": "finished"})
-    assert store.finish(0, 1, {"state": "finished", "value": 1.0})
-    assert not store.finish(0, 1, {"state": "stopped"})
+    assert not store.finish(0, 0, TrialOutcome("finished"))
+    assert store.finish(0, 1, TrialOutcome("finished", 1.0))
+    assert not store.finish(0, 1, TrialOutcome("stopped"))
     assert store.trials()[0].state == "finished"
 
 

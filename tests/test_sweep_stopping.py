@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from deep_cnn.runs import Metric, StopReason
+from deep_cnn.results import Metric, StopReason
 from deep_cnn.sweep.search.early_stopping import should_stop
 from deep_cnn.sweep.spec.schema import Hyperband
 from tests.conftest import Command

@@ -5,17 +5,16 @@ import json
 import math
 import statistics
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import optuna
 import pytest
 import torch
 
-from deep_cnn.sweep.export import export_study
+from deep_cnn.sweep.repeats import bootstrap, changed, distinct_but_for_seed, unused_seeds
+from deep_cnn.sweep.run.export import export_study
+from deep_cnn.sweep.run.records import Trial, TrialOutcome
 from deep_cnn.sweep.spec.parse import parse_text
-from deep_cnn.sweep.store import Trial
-from deep_cnn.sweep.trust import bootstrap, changed, distinct_but_for_seed, unused_seeds
 from tests.conftest import Command
 
 DIGITS = """method: grid
@@ -178,8 +177,8 @@ def test_the_study_shows_every_trial(tmp_path: Path) -> None:
     assert spec
     point = {"lr": 0.1, "n": 3, "kind": True, "wide": -0.5, "nested/q": 0.25}
 
-    def outcome(value: float | None, *values: float) -> dict[str, Any]:
-        return {"value": value, "values": list(values), "seconds": 60.0, "epochs": len(values)}
+    def outcome(value: float | None, *values: float) -> TrialOutcome:
+        return TrialOutcome("finished", value, values=values, epochs=len(values), seconds=60.0)
 
     trials = [
         Trial(0, point, "finished", run_name="a", outcome=outcome(0.5, 0.25, 0.5)),

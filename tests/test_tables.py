@@ -8,10 +8,10 @@ import pandas as pd
 import pytest
 
 from deep_cnn.errors import DataError
+from deep_cnn.files import to_csv
 from deep_cnn.tasks import tables
 from deep_cnn.tasks.perception import read_scores
 from deep_cnn.tasks.tables import read_columns, read_table
-from deep_cnn.writing import to_csv
 
 
 def write(folder: Path, text: str | bytes) -> Path:

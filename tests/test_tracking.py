@@ -12,8 +12,9 @@ import wandb
 from PIL import Image
 
 from deep_cnn.errors import ConfigError
-from deep_cnn.runs import Best, EpochRecord, RunFiles, RunResult, State, StopReason
-from deep_cnn.tracking import FileTracker, Shown, Start, Tracker
+from deep_cnn.files import RunFiles
+from deep_cnn.results import Best, EpochRecord, RunResult, State, StopReason
+from deep_cnn.tracking import Example, FileTracker, Start, Tracker
 from deep_cnn.tracking.access import Access
 from deep_cnn.tracking.fanout import Fanout
 from deep_cnn.tracking.wandb_tracker import WandbTracker
@@ -59,7 +60,7 @@ def tell(tracker: Tracker, files: RunFiles, end: RunResult) -> None:
     for record in RECORDS:
         tracker.log_steps("train", record.epoch, [0.5, 0.25])
         if record is RECORDS[-1]:
-            tracker.images(1, lambda: [Shown(Image.new("RGB", (4, 4)), 3.25, 2.0)])
+            tracker.images(1, lambda: [Example(Image.new("RGB", (4, 4)), 3.25, 2.0)])
         tracker.log(record)
     tracker.close(end)
 

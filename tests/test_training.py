@@ -14,13 +14,15 @@ from scipy import stats
 
 import deep_cnn
 from deep_cnn import FileTracker, TrainConfig, fit, names
-from deep_cnn.checkpoint import load_checkpoint
 from deep_cnn.errors import CheckpointError, ConfigError, DataError
-from deep_cnn.optim import OPTIMIZERS, SCHEDULES
-from deep_cnn.resuming import resumed_config
-from deep_cnn.runs import RunFiles, RunResult, State, StopReason
+from deep_cnn.files import RunFiles
+from deep_cnn.results import RunResult, State, StopReason
 from deep_cnn.tracking import Start, Tracker
+from deep_cnn.training.optim import OPTIMIZERS, SCHEDULES
+from deep_cnn.training.resume import resumed_config
+from deep_cnn.training.stop import StopRequest, StopToken
 from tests.conftest import SAMPLE, environment, make_classes, make_scored
+from tests.conftest import read_checkpoint as load_checkpoint
 
 
 def digits(out: Path, **changes: object) -> TrainConfig:
@@ -120,12 +122,12 @@ def test_a_signal_between_two_steps_repeats_the_epoch(tmp_path: Path) -> None:
     straight = fit(digits(tmp_path / "a"))
     files, asked = RunFiles(tmp_path / "b", "d"), 0
 
-    def signalled() -> int | None:
+    def ask() -> StopRequest | None:
         nonlocal asked
         asked += files.table.exists()  # The first epoch is over.
-        return 15 if asked > 3 else None
+        return StopRequest(15) if asked > 3 else None
 
-    result = fit(digits(tmp_path / "b"), FileTracker(), signalled=signalled)
+    result = fit(digits(tmp_path / "b"), FileTracker(), stop=StopToken(ask))
     assert result.state is State.INTERRUPTED
     assert result.signal == 15
     assert "Interrupted in epoch 1 after 3 steps" in files.log.read_text()
@@ -401,7 +403,7 @@ def test_weights_weigh_the_loss(tmp_path: Path) -> None:
 
 def test_features_once_equal_features_each_time(tmp_path: Path) -> None:
     """`augment` recomputes them; with its random crop taken away both must agree."""
-    from deep_cnn.data import images
+    from deep_cnn.data import preprocessing as images
 
     folder = make_scored(tmp_path / "data", 30)
 

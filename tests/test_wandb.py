@@ -563,7 +563,7 @@ def test_a_stop_ends_a_run_cleanly(client: Client, server: WandbServer, by_agent
 IN_PROCESS = """
 import sys, wandb
 from deep_cnn import TrainConfig, fit
-from deep_cnn.runs import served_sweep
+from deep_cnn.results import assigned_trial
 from deep_cnn.tracking import open_tracker
 from wandb.agents import pyagent
 
@@ -572,7 +572,7 @@ results = []
 
 def trial():
     config = TrainConfig(task="digits", train_samples=64, epochs=100_000)
-    sweep = served_sweep()
+    sweep = assigned_trial()
     results.append(fit(config, open_tracker(config, sweep), sweep=sweep))
 
 wandb.agent(sys.argv[1], function=trial, count=1)
@@ -598,7 +598,7 @@ def test_the_agent_in_a_notebook_stops_a_run_by_an_exception(
 def test_a_parameter_that_is_no_flag_fails_the_run(here: Command, server: WandbServer) -> None:
     done = here("--task=digits", "--learning_rate=0.1", **served())
     assert done.returncode == 2
-    assert "--learning_rate is no flag" in done.stderr
+    assert "--learning_rate is an unknown option" in done.stderr
     run = only(server)
     assert run.state == "failed"
     assert "learning_rate" in run.summary["error"]

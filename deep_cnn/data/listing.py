@@ -9,9 +9,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from deep_cnn.data.cache import fingerprint
+from deep_cnn.data.array_cache import fingerprint
 from deep_cnn.errors import DataError, OutputError
-from deep_cnn.writing import write_text
+from deep_cnn.files import write_text
 
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 # A file system may tell times in steps of up to two seconds.
@@ -31,7 +31,7 @@ _listed: dict[str, Mapping[str, Listing]] = {}
 
 
 def list_pictures(root: Path, cache: Path | None) -> Mapping[str, Listing]:
-    """What lies in `root` and in every folder below it, by its path from there ("" is `root`).
+    """Return what lies in `root` and in every folder below, by its path from there ("" is `root`).
 
     Hidden folders are passed over; no picture is opened, nor asked for its size or time. What
     was found is kept in memory, and under `cache` where that can be written: a folder is listed
@@ -61,7 +61,7 @@ def list_pictures(root: Path, cache: Path | None) -> Mapping[str, Listing]:
 
 
 def _list(folder: Path, known: Listing | None) -> tuple[tuple[int, int], Listing]:
-    """The folder's device and inode, and what lies in it: as `known`, where nothing changed."""
+    """Return the folder's device and inode, and what lies in it: `known` if nothing has changed."""
     now = time.time_ns()
     try:
         stat = folder.stat()

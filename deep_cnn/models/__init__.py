@@ -12,7 +12,7 @@ from torch.overrides import TorchFunctionMode
 
 from deep_cnn.models import efficientnet_lite, lenet
 from deep_cnn.models.weights import download_weights, hash_in, load_weights, weights_address
-from deep_cnn.names import IMAGENET, InputFormat
+from deep_cnn.names import IMAGENET, InputSpec
 from deep_cnn.vision import torchvision
 
 # Parts of a trunk that are a sequence of stages, whatever the family calls it.
@@ -26,15 +26,21 @@ class Network(nn.Module):
     std: Tensor
 
     def __init__(
-        self, trunk: nn.Module, features: int, outputs: int, *, dropout: float, form: InputFormat
+        self,
+        trunk: nn.Module,
+        features: int,
+        outputs: int,
+        *,
+        dropout: float,
+        input_spec: InputSpec,
     ) -> None:
         super().__init__()
         self.trunk = trunk
         self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(features, outputs))
-        self.form, self.width = form, features
+        self.input_spec, self.width = input_spec, features
         self.frozen = False
         self._resting: Sequence[nn.Module] = ()
-        for name, values in (("mean", form.mean), ("std", form.std)):
+        for name, values in (("mean", input_spec.mean), ("std", input_spec.std)):
             self.register_buffer(name, torch.tensor(values).view(1, -1, 1, 1), persistent=False)
 
     def freeze(self, what: str | int) -> None:
@@ -84,7 +90,7 @@ class Network(nn.Module):
 
 
 def stages(trunk: nn.Module) -> list[nn.ModuleList]:
-    """The parts of a trunk that have weights, from the input on: what --freeze=N counts.
+    """Return the parts of a trunk that have weights, from the input on: what --freeze=N counts.
 
     A stage is a child of the trunk or of a sequence in it; what only normalises is of the stage
     before.
@@ -120,26 +126,30 @@ class Backbone:
 
     trunk: nn.Module
     features: int
-    form: InputFormat
+    input_spec: InputSpec
 
 
 def build_network(
-    name: str, outputs: int, *, weights: str, dropout: float, form: InputFormat | None = None
+    name: str, outputs: int, *, weights: str, dropout: float, input_spec: InputSpec | None = None
 ) -> Network:
-    """The network `name` with `outputs` outputs.
+    """Return the network `name` with `outputs` outputs.
 
     `weights` is imagenet, none, or a file: a state dict of the whole classifier, or a checkpoint of
-    ours (its head is left out). `form` overrides what the network's own weights were trained with.
-    WeightsError where the weights cannot be had.
+    ours (its head is left out). `input_spec` overrides what the network's own weights expect.
+    Raises WeightsError if the weights are not available.
     """
     backbone = build_backbone(name, weights)
     return Network(
-        backbone.trunk, backbone.features, outputs, dropout=dropout, form=form or backbone.form
+        backbone.trunk,
+        backbone.features,
+        outputs,
+        dropout=dropout,
+        input_spec=input_spec or backbone.input_spec,
     )
 
 
 def build_backbone(name: str, weights: str = "none") -> Backbone:
-    """The trunk of the classifier `name`; see `build_network` for `weights`."""
+    """Return the trunk of the classifier `name`; see `build_network` for `weights`."""
     source = weights if weights in ("imagenet", "none") else "none"
     backbone = _BUILDERS.get(name, _torchvision_backbone)(name, source)
     if source != weights:
@@ -168,25 +178,25 @@ def _torchvision_backbone(name: str, weights: str) -> Backbone:
         if not file.exists():
             download_weights(name, url, file, hash_in(url))
     preset = models.get_model_weights(name).DEFAULT.transforms()
-    form = InputFormat(
+    input_spec = InputSpec(
         preset.resize_size[0],
         preset.crop_size[0],
         tuple(preset.mean),
         tuple(preset.std),
         preset.interpolation.value,
     )
-    network = models.get_model(name, weights=None, **_arguments(name, form))
+    network = models.get_model(name, weights=None, **_arguments(name, input_spec))
     features = _cut(network)
     if weights == "imagenet":
         load_weights(network, name, file, fetched=True)
-    return Backbone(network, features, form)
+    return Backbone(network, features, input_spec)
 
 
-def _arguments(name: str, form: InputFormat) -> dict[str, Any]:
-    """What a network needs to be the one that its weights belong to, whether they are loaded."""
+def _arguments(name: str, input_spec: InputSpec) -> dict[str, Any]:
+    """Return the arguments that make a network the one that its pretrained weights belong to."""
     if name in ("googlenet", "inception_v3"):
         return {"aux_logits": False, "transform_input": True, "init_weights": True}
-    return {"image_size": form.crop} if name.startswith("vit_") else {}
+    return {"image_size": input_spec.crop} if name.startswith("vit_") else {}
 
 
 _BUILDERS: Mapping[str, Callable[[str, str], Backbone]] = {
@@ -213,6 +223,6 @@ def _cut(network: nn.Module) -> int:
     return layer.in_features if isinstance(layer, nn.Linear) else layer.in_channels
 
 
-def preprocessing_format(pre: str, name: str) -> InputFormat | None:
-    """What `--pre` asks for instead of the network's own format, or None for that one."""
+def preprocessing_spec(pre: str, name: str) -> InputSpec | None:
+    """Return what --pre needs instead of what the network expects, or None for that."""
     return IMAGENET if pre == "resnet" and name != "lenet" else None

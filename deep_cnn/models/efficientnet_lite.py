@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from deep_cnn.names import InputFormat
+from deep_cnn.names import InputSpec
 
-FORMAT = InputFormat(256, 224, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), "bicubic")
+FORMAT = InputSpec(256, 224, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), "bicubic")
 FEATURES = 1280
 
 # (expansion, kernel, stride of the first block, channels, blocks) for each stage.

@@ -2,9 +2,9 @@
 
 from torch import nn
 
-from deep_cnn.names import InputFormat
+from deep_cnn.names import InputSpec
 
-FORMAT = InputFormat(28, 28, (0.1307,), (0.3081,))
+FORMAT = InputSpec(28, 28, (0.1307,), (0.3081,))
 
 
 def lenet_trunk(hidden: int, dropout: float) -> nn.Sequential:

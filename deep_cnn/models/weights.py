@@ -49,7 +49,7 @@ def download_weights(name: str, url: str, file: Path, digest: str | None) -> Non
 
 
 def hash_in(url: str) -> str | None:
-    """The first digits of the SHA-256 of a file, where its name has them as torchvision's do."""
+    """Return the first digits of a file's SHA-256, if its name has them as torchvision's do."""
     found = re.search(r"-([0-9a-f]{8,})\.", url.rpartition("/")[2])
     return found[1] if found else None
 

@@ -40,7 +40,7 @@ class Probe:
     device_memory: int | None
 
     def seconds(self, config: TrainConfig) -> float:
-        """What a trial would take, at this speed for a picture; an upper bound for smaller ones."""
+        """Return the seconds that a trial takes at this speed, or less if it is smaller."""
         picture = self.step / min(self.config.batch_size, self.train)
         epoch = self.train * picture + self.val * self.check
         return (self.train + self.val) * self.once + config.epochs * epoch
@@ -87,7 +87,7 @@ def _parameters(config: TrainConfig) -> int:
 
 
 def _apart(config: TrainConfig) -> Probe:
-    """Measure in a process of its own, so that its peak is its own, and its death is told."""
+    """Measure in a process of its own: its peak of memory is its own, and it may die."""
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(target=_measure, args=(config, theirs))
@@ -127,34 +127,31 @@ def _steps(config: TrainConfig) -> Probe:
 
     import torch
 
-    from deep_cnn.data.splits import subset
-    from deep_cnn.devices import choose_device, seed_everything
-    from deep_cnn.session import Session
-    from deep_cnn.tasks import get_task
+    from deep_cnn.training.features import compute_features
+    from deep_cnn.training.session import open_session
+    from deep_cnn.training.stop import StopToken
 
-    seed_everything(config.seed)
-    task, device = get_task(config.task), choose_device(config.device)
-    found = task.splits(config, ("train", "val"))
-    train = found["train"]
-    count = min(len(train), config.train_samples or len(train))
-    labels = task.labels(train, config)
-    session = Session(config, task, labels, task.network(config, labels), device, lambda: None)
-    part = session.split(subset(train, min(count, config.batch_size), config.seed))
+    count = config.train_samples
+    one_batch = min(config.batch_size, count or config.batch_size)
+    limited = config.replace(train_samples=one_batch, cache="off")
+    session = open_session(limited, ("train",), StopToken())
     begun = time.perf_counter()
-    session.prepare_features(part, "Features")
-    once = (time.perf_counter() - begun) / len(part.examples)
-    session.train(part, 0)  # The first one warms up.
+    compute_features(session, "train")
+    pictures = len(session.splits["train"])
+    once = (time.perf_counter() - begun) / pictures
+    session.train(0)  # The first one warms up.
     begun = time.perf_counter()
     for epoch in range(1, _STEPS + 1):
-        session.train(part, epoch)
+        session.train(epoch)
     step = (time.perf_counter() - begun) / _STEPS
     begun = time.perf_counter()
-    session.evaluate(part, "Validation")
-    check = (time.perf_counter() - begun) / len(part.examples)
+    session.evaluate("train", "Validation")
+    check = (time.perf_counter() - begun) / pictures
     unit = 1 if sys.platform == "darwin" else 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-    on_gpu = torch.cuda.max_memory_reserved() if device.type == "cuda" else None
-    return Probe(config, count, len(found["val"]), once, step, check, peak, on_gpu)
+    on_gpu = torch.cuda.max_memory_reserved() if session.device.type == "cuda" else None
+    train = min(session.sizes["train"], count or session.sizes["train"])
+    return Probe(config, train, session.sizes["val"], once, step, check, peak, on_gpu)
 
 
 def _bytes(count: int) -> str:

@@ -8,7 +8,7 @@ __all__ = ["Labels", "Task", "get_task"]
 
 
 def get_task(name: str) -> Task:
-    """The task called `name` in deep_cnn.names.TASKS."""
+    """Return the task called `name` in deep_cnn.names.TASKS."""
     task = import_module(f"deep_cnn.tasks.{name}").TASK()
     assert isinstance(task, Task)
     return task

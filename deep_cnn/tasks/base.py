@@ -1,4 +1,4 @@
-"""What a task is: the pictures, what is to be learned of each, and how an answer is scored."""
+"""Define what a task is: the pictures, what is learned of each, and how outputs are scored."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping
@@ -14,7 +14,7 @@ from deep_cnn import metrics
 from deep_cnn.config import TrainConfig
 from deep_cnn.data.splits import SPLITS, Examples, assign_splits
 from deep_cnn.errors import CheckpointError, DataError
-from deep_cnn.models import Network, build_network, preprocessing_format
+from deep_cnn.models import Network, build_network, preprocessing_spec
 
 Labels = Mapping[str, Any]
 
@@ -30,60 +30,63 @@ class Task(ABC):
 
     @abstractmethod
     def all_examples(self, config: TrainConfig) -> tuple[Examples, list[str | None]]:
-        """Every picture, and the split that the data mark it with; opens no picture. DataError."""
+        """Return every picture and the split that the data mark it with; raise DataError.
+
+        Opens no picture.
+        """
 
     @abstractmethod
     def labels(self, train: Examples, config: TrainConfig) -> Labels:
-        """What the training split says about the labels; DataError if there is nothing to learn."""
+        """Return what training says about the labels; raise DataError if nothing can be learned."""
 
     @abstractmethod
     def encode(self, targets: NDArray[Any], labels: Labels) -> Tensor:
-        """(N,) targets as the loss wants them."""
+        """Return (N,) targets as the loss expects them."""
 
     @abstractmethod
     def predictions(self, outputs: Tensor, labels: Labels) -> NDArray[np.float64]:
-        """(N, outputs) of the network as the metrics want them, on the original scale."""
+        """Return (N, outputs) of the network as the metrics expect them, on the targets' scale."""
 
     @abstractmethod
     def loss(
         self, outputs: Tensor, encoded: Tensor, options: Mapping[str, Any], *, learn: bool
     ) -> Tensor:
-        """The loss of each picture, (N,); `options` are the task's, `learn` while training."""
+        """Return the loss of each picture, (N,); `learn` is true in training."""
 
     @abstractmethod
     def outputs(self, labels: Labels) -> int:
-        """How many outputs the network needs."""
+        """Return how many outputs the network needs."""
 
     @abstractmethod
     def baseline(self, train: NDArray[Any], count: int, labels: Labels) -> Tensor:
-        """(count, outputs) as of a network that saw the training labels but no picture."""
+        """Return (count, outputs) as of a network that saw training labels but no picture."""
 
     @abstractmethod
-    def shown(self, predictions: NDArray[Any], labels: Labels) -> list[Any]:
-        """Predictions as a person reads them: scores or class names, (N,)."""
+    def display(self, predictions: NDArray[Any], labels: Labels) -> list[Any]:
+        """Return predictions as people read them: scores or class names, (N,)."""
 
     @abstractmethod
     def check_labels(self, labels: Labels, config: TrainConfig) -> None:
         """Raise CheckpointError where a checkpoint with these labels does not fit the data."""
 
-    def judge(
+    def extra_metrics(
         self, config: TrainConfig, examples: Examples, predictions: NDArray[np.float64]
     ) -> Mapping[str, float]:
-        """More numbers for the test split, `{metric_test: value}`; DataError."""
+        """Return more metrics of the test split, `{metric_test: value}`; raise DataError."""
         return {}
 
     def network(self, config: TrainConfig, labels: Labels, weights: str | None = None) -> Network:
-        """The network for this configuration; `weights` overrides --weights."""
+        """Return the network for this configuration; `weights` overrides --weights."""
         return build_network(
             config.model,
             self.outputs(labels),
             weights=weights or config.weights,
             dropout=config.dropout,
-            form=preprocessing_format(config.pre, config.model),
+            input_spec=preprocessing_spec(config.pre, config.model),
         )
 
     def splits(self, config: TrainConfig, wanted: Collection[str]) -> dict[str, Examples]:
-        """The wanted ones of train, val and test. DataError where one of them has too little."""
+        """Return the wanted splits; raise DataError if one of them has too few pictures."""
         found = self.all_splits(config)
         self.check_splits(found, config, wanted)
         return {name: found[name] for name in wanted}
@@ -91,7 +94,7 @@ class Task(ABC):
     def check_splits(
         self, found: Mapping[str, Examples], config: TrainConfig, wanted: Collection[str]
     ) -> None:
-        """DataError where the wanted ones of train, val and test have too little to go on with."""
+        """Raise DataError if one of the wanted splits has too few pictures."""
         grouped = config.options.get("group", "none") != "none"
         if "train" in wanted and len(found["train"]) and not found["train"].weights.any():
             raise DataError(f"{config.data_path}: every weight in train is 0; nothing is learned")
@@ -108,7 +111,7 @@ class Task(ABC):
                 )
 
     def all_splits(self, config: TrainConfig) -> dict[str, Examples]:
-        """train, val and test, whatever is in them. DataError where marks part a group."""
+        """Return train, val and test, even if empty; raise DataError if marks divide a group."""
         examples, marks = self.all_examples(config)
         keys = examples.keys or examples.names
         splits = assign_splits(
@@ -137,7 +140,7 @@ class Regression(Task):
     metrics = metrics.REGRESSION
 
     def labels(self, train: Examples, config: TrainConfig) -> Labels:
-        """Mean and standard deviation of the training scores; DataError where all are equal."""
+        """Return mean and standard deviation of the training scores; they must not be equal."""
         mean, std = float(train.targets.mean()), float(train.targets.std())
         if np.ptp(train.targets) == 0 or std == 0:
             raise DataError(
@@ -147,34 +150,34 @@ class Regression(Task):
         return {"mean": mean, "std": std}
 
     def check_labels(self, labels: Labels, config: TrainConfig) -> None:
-        """Any score fits: new ones are scaled as the old ones were."""
+        """Accept any data: new scores are scaled as the old ones were."""
 
     def encode(self, targets: NDArray[Any], labels: Labels) -> Tensor:
-        """(N,) scores in training standard deviations from the training mean, float32."""
+        """Return (N,) scores in training standard deviations from the training mean, float32."""
         return torch.from_numpy((targets - labels["mean"]) / labels["std"]).float()
 
     def predictions(self, outputs: Tensor, labels: Labels) -> NDArray[np.float64]:
-        """(N, 1) outputs as (N,) scores on the original scale."""
+        """Return (N, 1) outputs as (N,) scores on the original scale."""
         scores: NDArray[np.float64] = outputs.squeeze(1).double().cpu().numpy()
         return scores * float(labels["std"]) + float(labels["mean"])
 
     def loss(
         self, outputs: Tensor, encoded: Tensor, options: Mapping[str, Any], *, learn: bool
     ) -> Tensor:
-        """Squared error of each picture, in training variances; or Huber's loss, delta 1."""
+        """Return each picture's squared error, in training variances, or Huber's loss, delta 1."""
         loss = functional.huber_loss if options["loss"] == "huber" else functional.mse_loss
         return loss(outputs.squeeze(1), encoded, reduction="none")
 
     def outputs(self, labels: Labels) -> int:
-        """One, the score."""
+        """Return 1: the score."""
         return 1
 
     def baseline(self, train: NDArray[Any], count: int, labels: Labels) -> Tensor:
-        """The training mean for every picture."""
+        """Return the training mean for every picture, in standard units: zeros, (count, 1)."""
         return torch.zeros(count, 1)
 
-    def shown(self, predictions: NDArray[Any], labels: Labels) -> list[Any]:
-        """The scores."""
+    def display(self, predictions: NDArray[Any], labels: Labels) -> list[Any]:
+        """Return the scores."""
         return [float(score) for score in predictions]
 
 
@@ -185,10 +188,10 @@ class Classification(Task):
 
     @abstractmethod
     def classes(self, config: TrainConfig) -> list[str]:
-        """The names of the classes, in the order of the targets."""
+        """Return the names of the classes, in the order of the targets."""
 
     def labels(self, train: Examples, config: TrainConfig) -> Labels:
-        """The class names."""
+        """Return the class names."""
         return {"classes": self.classes(config)}
 
     def check_labels(self, labels: Labels, config: TrainConfig) -> None:
@@ -202,33 +205,33 @@ class Classification(Task):
             )
 
     def encode(self, targets: NDArray[Any], labels: Labels) -> Tensor:
-        """(N,) classes, int64."""
+        """Return (N,) classes, int64."""
         return torch.from_numpy(targets).long()
 
     def predictions(self, outputs: Tensor, labels: Labels) -> NDArray[np.float64]:
-        """(N, C) scores of the classes."""
+        """Return (N, C) scores of the classes."""
         scores: NDArray[Any] = outputs.cpu().numpy()  # Of a million pictures, double is too much.
         return scores
 
     def loss(
         self, outputs: Tensor, encoded: Tensor, options: Mapping[str, Any], *, learn: bool
     ) -> Tensor:
-        """Cross-entropy of each picture, in nats; while training with --label_smoothing."""
+        """Return the cross-entropy of each picture, in nats; in training with --label_smoothing."""
         smoothing = options["label_smoothing"] if learn else 0.0
         return functional.cross_entropy(
             outputs, encoded, reduction="none", label_smoothing=smoothing
         )
 
     def outputs(self, labels: Labels) -> int:
-        """One for each class."""
+        """Return the number of classes."""
         return len(labels["classes"])
 
     def baseline(self, train: NDArray[Any], count: int, labels: Labels) -> Tensor:
-        """The log of how often each class is in training, with one more picture for each."""
+        """Return the log frequency of each class in training, with one more picture for each."""
         counts = np.bincount(train, minlength=self.outputs(labels)) + 1.0
         return torch.from_numpy(np.log(counts / counts.sum())).float().repeat(count, 1)
 
-    def shown(self, predictions: NDArray[Any], labels: Labels) -> list[Any]:
-        """The class names; (N, C) scores give the best one, (N,) indices their own."""
+    def display(self, predictions: NDArray[Any], labels: Labels) -> list[Any]:
+        """Return the class names; of (N, C) scores the best one, of (N,) indices their own."""
         indices = predictions.argmax(1) if predictions.ndim == 2 else predictions
         return [labels["classes"][int(i)] for i in indices]

@@ -39,7 +39,7 @@ class Digits(Classification):
             hidden,
             self.outputs(labels),
             dropout=config.dropout,
-            form=FORMAT,
+            input_spec=FORMAT,
         )
 
 

@@ -26,7 +26,7 @@ class Folders(Classification):
     """Class folders, nested or not; where there is a val/ folder it is the test split."""
 
     def all_examples(self, config: TrainConfig) -> tuple[Examples, list[str | None]]:
-        """The pictures of train/, and those of val/ marked as test.
+        """Return the pictures of train/, and those of val/ marked as test.
 
         Only classes that --keep names, and where there is train.txt or val.txt what it lists.
         """
@@ -46,7 +46,7 @@ class Folders(Classification):
         return Examples(kept, Files(root, kept), numbers, np.ones(len(kept))), marks
 
     def classes(self, config: TrainConfig) -> list[str]:
-        """The class folders in train/ that --keep names, sorted; DataError unless val/ has them."""
+        """Return the class folders in train/ that --keep names, sorted; val/ must have them."""
         root, keep = config.data_path, _keep_file(config)
         train = _class_folders(config, "train")
         if keep:
@@ -70,7 +70,7 @@ class Folders(Classification):
 
 @lru_cache(4096)
 def plain(folder: str) -> str:
-    """The class that a path means, spelled with hyphens: /b/bazaar/indoor is bazaar-indoor.
+    """Return the class that a path means, with hyphens: /b/bazaar/indoor is bazaar-indoor.
 
     Places365 sorts its classes into folders by first letters in one release, not in another.
     """
@@ -81,7 +81,7 @@ def plain(folder: str) -> str:
 
 
 def _class_folders(config: TrainConfig, part: str) -> _Classes:
-    """The folders in train/ or val/ that hold pictures, and those there that hold nothing."""
+    """Return the folders in train/ or val/ that hold pictures, and those that are empty."""
     found: _Classes = {}
     root = config.data_path / part
     for folder, listing in sorted(list_pictures(root, config.cache_path).items()):
@@ -101,7 +101,7 @@ def _keep_file(config: TrainConfig) -> Path | None:
 
 
 def _kept(keep: Path, classes: _Classes) -> _Classes:
-    """The classes that the file `keep` names, one a line; DataError for a line that names none."""
+    """Return the classes that the file `keep` names, one per line; raise DataError for others."""
     kept = set()
     for line, text, names in named_classes(keep):
         known = [name for name in names if name in classes]
@@ -123,7 +123,7 @@ def named_classes(keep: Path) -> Iterator[tuple[int, str, list[str]]]:
 
 
 def _pictures(config: TrainConfig, part: str, classes: list[str]) -> Iterator[list[str]]:
-    """The pictures of each class in train/ or val/, by their paths from the data folder."""
+    """Yield the pictures of each class in train/ or val/, by their paths from the data folder."""
     root = config.data_path
     if not (root / part).is_dir():
         return
@@ -158,7 +158,7 @@ def _listed(path: Path, there: dict[str, str], config: TrainConfig) -> dict[str,
         kept = [file for file in files if file in listed[name]]
         if not kept:
             raise DataError(
-                f"{path} lists no picture that is there of the class {name}; mend or remove the"
+                f"{path} lists no picture that is there of the class {name}; correct or remove the"
                 " list, or name the other classes in keep.txt"
             )
         found[name] = "/".join(kept)
@@ -179,7 +179,7 @@ def _listed(path: Path, there: dict[str, str], config: TrainConfig) -> dict[str,
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    """The lines of a text that say something, with their numbers. DataError."""
+    """Yield the lines of a text, without blanks and comments, with their numbers."""
     try:
         with path.open(encoding="utf-8-sig") as file:
             for number, line in enumerate(file, 1):

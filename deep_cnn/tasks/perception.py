@@ -35,7 +35,7 @@ class Perception(Regression):
     """A mean score for each picture, from scores.csv, or else qscores.tsv of Place Pulse 2.0."""
 
     def all_examples(self, config: TrainConfig) -> tuple[Examples, list[str | None]]:
-        """The scored pictures, with what the column `split` of scores.csv marks."""
+        """Return the scored pictures, with what the column `split` of scores.csv marks."""
         root, options = config.data_path, config.options
         if is_place_pulse(root):
             examples = read_place_pulse(root, options)
@@ -48,10 +48,10 @@ class Perception(Regression):
                 )
         return read_scores(root / "scores.csv", options["study"], options["group"] != "none")
 
-    def judge(
+    def extra_metrics(
         self, config: TrainConfig, examples: Examples, predictions: NDArray[np.float64]
     ) -> Mapping[str, float]:
-        """How well votes of Place Pulse are told, where votes.tsv is there: see `judge_votes`."""
+        """Return how well votes of Place Pulse are predicted, if votes.tsv exists."""
         path = config.data_path / "votes.tsv"
         if not is_place_pulse(config.data_path) or not path.is_file():
             return {}

@@ -162,7 +162,7 @@ def _check_columns(path: Path, columns: Sequence[str], needed: Sequence[str]) ->
 
 
 def _location(name: str) -> tuple[str, str]:
-    """The location id and the place in the name of a picture; "" for what is not there."""
+    """Return the location id and the place in the name of a picture, "" for what is missing."""
     match = _ID.search(name.rpartition("/")[2].rpartition(".")[0])
     return (match[1].lower(), match[2]) if match else ("", "")
 
@@ -185,7 +185,7 @@ def _find_pictures(root: Path) -> dict[str, str]:
 
 
 def _tiles(pictures: Mapping[str, Path]) -> set[str]:
-    """Which of the pictures, by id, say that there is no imagery: told by their size alone."""
+    """Return the ids of pictures that say that there is no imagery, judged by their size alone."""
     sizes = {}
     for location, path in pictures.items():
         with suppress(OSError):  # It will be a bad picture.
@@ -196,7 +196,7 @@ def _tiles(pictures: Mapping[str, Path]) -> set[str]:
 
 
 def _cities(names: Sequence[str], places: Sequence[str]) -> list[str]:
-    """The place in each name, or the place_id of all where one has none: no city has two names."""
+    """Return the place in each name, or the place_id of all if a name has none."""
     cities = [_location(name)[1] for name in names]
     cities = cities if all(cities) else list(places)
     if not all(cities):

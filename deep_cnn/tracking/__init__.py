@@ -1,26 +1,45 @@
 """Where the numbers of a run go: one protocol, one file for each place."""
 
-from collections.abc import Mapping
-from typing import Any
-
 from deep_cnn.config import TrainConfig
+from deep_cnn.results import SweepTrial
 from deep_cnn.tracking.access import find_access
-from deep_cnn.tracking.base import Shown, Start, Tracker
+from deep_cnn.tracking.base import (
+    FOR_USER,
+    Example,
+    RemoteRun,
+    Start,
+    Tracker,
+    TrackingState,
+    is_agents_stop,
+)
 from deep_cnn.tracking.fanout import Fanout
 from deep_cnn.tracking.files import FileTracker
 
-__all__ = ["FileTracker", "Shown", "Start", "Tracker", "open_tracker"]
+__all__ = [
+    "FOR_USER",
+    "Example",
+    "FileTracker",
+    "RemoteRun",
+    "Start",
+    "Tracker",
+    "TrackingState",
+    "is_agents_stop",
+    "open_tracker",
+]
 
 
 def open_tracker(
-    config: TrainConfig,
-    sweep: Mapping[str, Any] | None = None,
-    remote: Mapping[str, Any] | None = None,
+    config: TrainConfig, sweep: SweepTrial | None = None, remote: RemoteRun | None = None
 ) -> Tracker:
-    """The trackers that `config` and the environment ask for; the file logger is always there.
+    """Return the trackers that `config` and the environment ask for, always with the file logger.
 
-    `sweep` is `{name, trial}`; `remote` the settings of a run that W&B's server made, where its
-    agent runs in this process. ConfigError where --wandb=True was said and W&B cannot be used.
+    Args:
+        config: The configuration of the run.
+        sweep: The sweep that the run belongs to.
+        remote: The run on W&B's server, if the server made it and our own agent received it.
+
+    Raises:
+        ConfigError: --wandb=True was set and W&B cannot be used.
     """
     files = FileTracker()
     access = find_access(config)

@@ -11,7 +11,8 @@ from urllib.parse import urlsplit
 
 from deep_cnn.config import TrainConfig
 from deep_cnn.errors import ConfigError
-from deep_cnn.runs import served_sweep
+from deep_cnn.results import assigned_trial
+from deep_cnn.tracking.base import FOR_USER
 
 _LOGGER = logging.getLogger("deep_cnn")
 # Ours, and the name that W&B itself has for it.
@@ -55,7 +56,7 @@ def access_of(
 ) -> Access | None:
     """As `find_access`, for the value of --wandb and an environment.
 
-    `needed_by` is what insists on W&B in the place of a flag that could be left out.
+    `needed_by` is what requires W&B, if it is not an option that could be left out.
     """
     without = "" if needed_by else _OR_WITHOUT
     if wanted is False:
@@ -72,7 +73,7 @@ def access_of(
     missing = [ours for ours, standard in _NAMES.values() if not _first(environ, ours, standard)]
     if "WB_KEY" in missing and _in_netrc(environ):
         missing.remove("WB_KEY")
-    asked = wanted or served_sweep(environ) is not None
+    asked = wanted or assigned_trial(environ) is not None
     standard = "WB_KEY" not in missing and not given
     if standard and (asked or "WB_PROJECT" not in missing):
         missing = []  # W&B's own login: it knows the user, and a project has a default.
@@ -84,7 +85,7 @@ def access_of(
         raise ConfigError(f"{who}, but {_listed(missing)} not set; {_HOW}{without}")
     if given or asked:
         text = "W&B: %s not set, the numbers go to files; %s"
-        _LOGGER.warning(text, _listed(missing), f"{_HOW}{_OR_WITHOUT}")
+        _LOGGER.warning(text, _listed(missing), f"{_HOW}{_OR_WITHOUT}", extra=FOR_USER)
     else:
         _LOGGER.info("W&B: WB_KEY, WB_PROJECT and WB_USER are not set, the numbers go to files")
     return None
@@ -104,8 +105,8 @@ def _sound(access: Access, without: str) -> Access | None:
     if fault is None:
         return access
     if access.insist:
-        raise ConfigError(f"{fault}; mend it{without}")
-    _LOGGER.warning("W&B: %s; the numbers go to files", fault)
+        raise ConfigError(f"{fault}; correct it{without}")
+    _LOGGER.warning("W&B: %s; the numbers go to files", fault, extra=FOR_USER)
     return None
 
 

@@ -1,33 +1,84 @@
-"""What every tracker can be told; the base class does nothing with it."""
+"""Define what trackers receive from a run."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from deep_cnn.runs import EpochRecord, RunFiles, RunResult
+from deep_cnn.files import RunFiles
+from deep_cnn.results import EpochRecord, RunResult
 
-if TYPE_CHECKING:  # Who only asks whether W&B is used need not wait for it.
+if TYPE_CHECKING:  # Whoever only asks whether W&B is used need not wait for it.
     from PIL import Image
+
+# Marks log records that the user of an agent must see, who does not see the logs of its workers.
+FOR_USER = {"for_user": True}
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteRun:
+    """A run that W&B's server has made, for a process that it did not start.
+
+    Attributes:
+        sweep_id: The sweep that assigned the run.
+        run_id: The run.
+        entity: The user or team that owns the sweep.
+        project: The project of the sweep.
+        arguments: The parameters as the server chose them.
+    """
+
+    sweep_id: str
+    run_id: str
+    entity: str | None
+    project: str
+    arguments: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class WandbRun:
+    """A run of W&B, by its id."""
+
+    id: str
+    project: str
+
+
+@dataclass(frozen=True, slots=True)
+class TrackingState:
+    """What trackers need to go on with the same run; a checkpoint keeps it."""
+
+    wandb: WandbRun | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values, without what is None."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> "TrackingState":
+        """Return the state that `to_dict` wrote."""
+        return cls(WandbRun(**content["wandb"]) if content.get("wandb") else None)
 
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """A run as it begins, or goes on after `history`.
+    """A run as it begins or goes on.
 
-    `flags` are all its arguments, `kept` what `Tracker.kept` said when the checkpoint was written
-    that it goes on from, `parameters` the numbers that the network has.
+    Attributes:
+        files: Its files.
+        options: Every option with its value.
+        history: The epochs before.
+        state: What trackers kept in the checkpoint that the run goes on from.
+        parameters: How many numbers the network has, if that is known.
     """
 
     files: RunFiles
-    flags: Mapping[str, Any]
+    options: Mapping[str, Any]
     history: Sequence[EpochRecord] = ()
-    kept: Mapping[str, Any] = field(default_factory=dict)
+    state: TrackingState = TrackingState()
     parameters: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
-    """A picture with what is true of it and what was predicted."""
+class Example:
+    """A picture with its target and what was predicted."""
 
     image: "Image.Image"
     truth: Any
@@ -35,38 +86,48 @@ class Shown:
 
 
 class Tracker:
-    """Told of a run as it goes: start, then log and log_steps an epoch, then close or abandon.
+    """Receives a run: start, then log and log_steps in each epoch, then close or abandon.
 
-    Keeps nothing; the others override what they keep.
+    This base class ignores everything; subclasses override what they need.
     """
 
     def start(self, start: Start) -> None:
-        """The run begins, or goes on."""
+        """Begin a run, or go on with it."""
 
     def log(self, record: EpochRecord) -> None:
-        """An epoch is over."""
+        """Log an epoch that is over."""
 
     def log_steps(self, split: str, epoch: int, losses: Sequence[float]) -> None:
-        """The loss of each step of an epoch over `split`, in order."""
+        """Log the loss of each step of an epoch over `split`, in order."""
 
-    def images(self, epoch: int, show: Callable[[], Sequence[Shown]]) -> None:
-        """Some pictures can be had from `show`, as the network saw them in `epoch`."""
+    def images(self, epoch: int, examples: Callable[[], Sequence[Example]]) -> None:
+        """Log some pictures; `examples` returns them, as the network saw them in `epoch`."""
 
     def tested(self, start: Start, metrics: Mapping[str, float]) -> None:
-        """The run that `start` describes was evaluated on its test split."""
+        """Log the metrics of the test split of the run that `start` describes."""
 
     def close(self, result: RunResult) -> None:
-        """The run is over."""
+        """Log how the run ended."""
 
     def abandon(self) -> None:
-        """The run breaks off with an error that the user can mend, and has no result."""
+        """End a run that broke off with an error of its user, and has no result."""
 
     @property
-    def kept(self) -> Mapping[str, Any]:
-        """What a checkpoint must keep for this tracker to go on with the same run; plain values."""
-        return {}
+    def state(self) -> TrackingState:
+        """What a checkpoint must keep so that this tracker can go on with the same run."""
+        return TrackingState()
+
+    @property
+    def unsynced(self) -> tuple[str, ...]:
+        """The folders of W&B that were not uploaded, once the run is closed."""
+        return ()
 
     @property
     def asked_to_stop(self) -> bool:
-        """Whether whoever follows the run from afar has asked it to end."""
+        """Whether the run was asked to stop from elsewhere, such as on its page."""
         return False
+
+
+def is_agents_stop(error: BaseException) -> bool:
+    """Return whether W&B's agent asks to stop: in-process, it raises a bare Exception."""
+    return type(error) is Exception and not error.args

@@ -1,71 +1,80 @@
-"""Tell several trackers; those beside the first may fail without the run noticing."""
+"""Pass a run on to several trackers; those beside the file logger may fail without harm."""
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any
+from dataclasses import replace
 
 from deep_cnn.errors import DeepCnnError
-from deep_cnn.runs import EpochRecord, RunResult
-from deep_cnn.signals import is_agents_stop
-from deep_cnn.tracking.base import Shown, Start, Tracker
+from deep_cnn.results import EpochRecord, RunResult
+from deep_cnn.tracking.base import Example, Start, Tracker, TrackingState, is_agents_stop
 from deep_cnn.tracking.files import FileTracker, log_to
 
 _LOGGER = logging.getLogger("deep_cnn")
 
 
 class Fanout(Tracker):
-    """`files` must work; of the others one that raises is named in a warning and told no more."""
+    """`files` must work; another tracker that raises is named in a warning and dropped."""
 
     def __init__(self, files: FileTracker, *others: Tracker) -> None:
         self.files, self.others = files, list(others)
 
     def start(self, start: Start) -> None:
-        """The others first: what they refuse is said before a file is there."""
-        self._tell(lambda tracker: tracker.start(start))
+        """Begin a run; the others first, so that what they refuse leaves no file behind."""
+        self._for_each(lambda tracker: tracker.start(start))
         self.files.start(start)
 
     def log(self, record: EpochRecord) -> None:
-        """An epoch is over."""
+        """Log an epoch that is over."""
         self.files.log(record)
-        self._tell(lambda tracker: tracker.log(record))
+        self._for_each(lambda tracker: tracker.log(record))
 
     def log_steps(self, split: str, epoch: int, losses: Sequence[float]) -> None:
-        """The loss of each step."""
+        """Log the loss of each step."""
         self.files.log_steps(split, epoch, losses)
-        self._tell(lambda tracker: tracker.log_steps(split, epoch, losses))
+        self._for_each(lambda tracker: tracker.log_steps(split, epoch, losses))
 
-    def images(self, epoch: int, show: Callable[[], Sequence[Shown]]) -> None:
-        """Some pictures can be had."""
-        self._tell(lambda tracker: tracker.images(epoch, show))
+    def images(self, epoch: int, examples: Callable[[], Sequence[Example]]) -> None:
+        """Log some pictures."""
+        self._for_each(lambda tracker: tracker.images(epoch, examples))
 
     def tested(self, start: Start, metrics: Mapping[str, float]) -> None:
-        """The run was evaluated on its test split."""
+        """Log the metrics of the test split."""
         with log_to(start.files.log):
-            self._tell(lambda tracker: tracker.tested(start, metrics))
+            self._for_each(lambda tracker: tracker.tested(start, metrics))
 
     def close(self, result: RunResult) -> None:
-        """The files first: a slow upload that is killed must not cost the result."""
-        self.files.close(result)
+        """End the run; the files first, because a slow upload may be killed."""
+        unsynced = self.unsynced
+        self.files.close(replace(result, unsynced=unsynced))
         with log_to(self.files.files.log):
-            self._tell(lambda tracker: tracker.close(result))
+            self._for_each(lambda tracker: tracker.close(result))
+        if self.unsynced != unsynced:
+            self.files.close(replace(result, unsynced=self.unsynced))
 
     def abandon(self) -> None:
-        """The run breaks off."""
-        self._tell(lambda tracker: tracker.abandon())
+        """End a run that broke off."""
+        self._for_each(lambda tracker: tracker.abandon())
         self.files.abandon()
 
     @property
-    def kept(self) -> Mapping[str, Any]:
-        """What all of them want kept."""
-        return {name: value for tracker in self.others for name, value in tracker.kept.items()}
+    def state(self) -> TrackingState:
+        """What all of them need in a checkpoint."""
+        states = [tracker.state for tracker in self.others]
+        return TrackingState(next((state.wandb for state in states if state.wandb), None))
+
+    @property
+    def unsynced(self) -> tuple[str, ...]:
+        """The folders that any of them has not uploaded."""
+        folders = [folder for tracker in (self.files, *self.others) for folder in tracker.unsynced]
+        return tuple(dict.fromkeys(folders))
 
     @property
     def asked_to_stop(self) -> bool:
         """Whether any of them was asked."""
         return any(tracker.asked_to_stop for tracker in self.others)
 
-    def _tell(self, call: Callable[[Tracker], None]) -> None:
+    def _for_each(self, call: Callable[[Tracker], None]) -> None:
         for tracker in tuple(self.others):
             try:
                 call(tracker)

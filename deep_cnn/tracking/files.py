@@ -10,9 +10,9 @@ from logging.handlers import MemoryHandler
 from pathlib import Path
 from typing import Any
 
-from deep_cnn.runs import EpochRecord, RunFiles, RunResult
+from deep_cnn.files import RunFiles, unwritable, write_text
+from deep_cnn.results import EpochRecord, RunResult
 from deep_cnn.tracking.base import Start, Tracker
-from deep_cnn.writing import unwritable, write_text
 
 _LOGGER = logging.getLogger("deep_cnn")
 _STEP_SPLITS = ("train", "val")
@@ -85,6 +85,12 @@ class FileTracker(Tracker):
         self.table: _Table | None = None
         self.steps: dict[str, _Table] = {}
         self.handler: logging.Handler | None = None
+        self.earlier_unsynced: tuple[str, ...] = ()
+
+    @property
+    def unsynced(self) -> tuple[str, ...]:
+        """The folders of W&B that this run left behind when it was interrupted before."""
+        return self.earlier_unsynced
 
     def start(self, start: Start) -> None:
         """Open the log, beginning with every argument; bring the tables to where `history` ends."""
@@ -94,12 +100,13 @@ class FileTracker(Tracker):
             self.steps[split] = _Table(files.steps(split), ("step", "epoch", "loss"))
             self.steps[split].add(_read_steps(files.steps(split), epochs))
         self.handler = _attach(files.log)
-        for name, value in start.flags.items():
+        for name, value in start.options.items():
             self.handler.emit(_line(f"--{name}={value}"))
         _LOGGER.removeHandler(self.early)
         self.early.setTarget(self.handler)
         self.early.close()
-        write_text(files.arguments, json.dumps(dict(start.flags), indent=2) + "\n")
+        write_text(files.arguments, json.dumps(dict(start.options), indent=2) + "\n")
+        self.earlier_unsynced = _read_unsynced(files.result)
         files.result.unlink(missing_ok=True)  # It means that the run is over, and it is not.
         self.table = None
         self._tabulate(start.history)
@@ -147,8 +154,15 @@ def _line(text: str) -> logging.LogRecord:
     return logging.LogRecord("deep_cnn", logging.INFO, "", 0, text, None, None)
 
 
+def _read_unsynced(path: Path) -> tuple[str, ...]:
+    try:
+        return RunResult.from_json(path.read_text(encoding="utf-8")).unsynced
+    except (OSError, ValueError, TypeError):
+        return ()
+
+
 def _read_steps(path: Path, epochs: set[int]) -> list[tuple[Any, ...]]:
-    """The steps of these epochs; none where the file was lost."""
+    """Return the steps of these epochs, or none if the file was lost."""
     try:
         with path.open(encoding="utf-8", newline="") as file:
             rows = [

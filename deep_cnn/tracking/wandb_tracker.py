@@ -19,10 +19,19 @@ from urllib.request import build_opener
 import wandb
 
 from deep_cnn.errors import ConfigError
-from deep_cnn.runs import EpochRecord, RunResult, State, safe_name, served_sweep
-from deep_cnn.signals import exit_status, is_agents_stop
+from deep_cnn.files import safe_name
+from deep_cnn.results import EpochRecord, RunResult, SweepTrial, assigned_trial
 from deep_cnn.tracking.access import Access, redacted
-from deep_cnn.tracking.base import Shown, Start, Tracker
+from deep_cnn.tracking.base import (
+    FOR_USER,
+    Example,
+    RemoteRun,
+    Start,
+    Tracker,
+    TrackingState,
+    WandbRun,
+    is_agents_stop,
+)
 
 _LOGGER = logging.getLogger("deep_cnn")
 # The client would wait 90 seconds for its server at the start of a run, and for ever at its end.
@@ -43,7 +52,6 @@ _OUT_OF_REACH = re.compile(
 _NOT_UPLOADED = re.compile(
     r'"level":"ERROR.*(fatal|upload|artifact|runfiles|giving up)', re.IGNORECASE
 )
-_REMOTE = ("sweep_id", "run_id", "entity", "project")
 _down_until = 0.0
 
 
@@ -57,22 +65,28 @@ class WandbTracker(Tracker):
         self,
         access: Access,
         artifacts: str = "none",
-        sweep: Mapping[str, Any] | None = None,
-        remote: Mapping[str, Any] | None = None,
+        sweep: SweepTrial | None = None,
+        remote: RemoteRun | None = None,
     ) -> None:
         self.access, self.artifacts = access, artifacts
-        self.sweep, self.remote = sweep, dict(remote or {})
+        self.sweep, self.remote = sweep, remote
         self.run: Any = None
         self.stop = False
         self.whole = True
+        self.unsynced_folder: str | None = None
         self.pictures: dict[str, Any] = {}
 
     @property
-    def kept(self) -> Mapping[str, Any]:
+    def state(self) -> TrackingState:
         """The run's id, so that it is the same run after a resume."""
         if self.run is None:
-            return {}
-        return {"wandb": {"id": self.run.id, "project": self.access.project}}
+            return TrackingState()
+        return TrackingState(WandbRun(self.run.id, self.access.project))
+
+    @property
+    def unsynced(self) -> tuple[str, ...]:
+        """The run's folder, if it was kept offline or not everything was uploaded."""
+        return (self.unsynced_folder,) if self.unsynced_folder else ()
 
     @property
     def asked_to_stop(self) -> bool:
@@ -98,17 +112,17 @@ class WandbTracker(Tracker):
     def log(self, record: EpochRecord) -> None:
         """A row of the history, sent at once; every column of results/<run>.csv.
 
-        The epoch is its step: an epoch that a killed run has told already is not told twice.
+        The epoch is its step, so an epoch that a killed run has logged is not logged twice.
         """
         if self.run is not None:
             self.run.log({**self.pictures, **record.row()}, step=record.epoch, commit=True)
             self.pictures = {}
 
-    def images(self, epoch: int, show: Callable[[], Sequence[Shown]]) -> None:
+    def images(self, epoch: int, examples: Callable[[], Sequence[Example]]) -> None:
         """Pictures with truth and prediction in the caption, in the next row of the history."""
         if self.run is None:
             return
-        pictures = [wandb.Image(shown.image, caption=_caption(shown)) for shown in show()]
+        pictures = [wandb.Image(each.image, caption=_caption(each)) for each in examples()]
         if pictures:
             self.pictures = {"examples": pictures, "epoch": epoch}
 
@@ -136,9 +150,7 @@ class WandbTracker(Tracker):
         if "examples" in self.pictures:  # The run ended early: its rows are sent already.
             summary["examples"] = self.pictures["examples"]
         self.run.summary.update(summary)
-        status = 1 if result.state is State.FAILED else 0
         if result.signal is not None:
-            status = exit_status(result.signal)
             if result.signal == getattr(Signals, "SIGUSR1", None):
                 self.run.mark_preempting()
         elif self.artifacts == "best" and result.best and self.files.best.exists():
@@ -148,9 +160,10 @@ class WandbTracker(Tracker):
                 if is_agents_stop(error):
                     raise
                 text = redacted(str(error) or type(error).__name__, self.access)
-                _LOGGER.warning("W&B did not take the checkpoint %s (%s)", self.files.best, text)
+                message = "W&B did not take the checkpoint %s (%s)"
+                _LOGGER.warning(message, self.files.best, text, extra=FOR_USER)
                 self.whole = False
-        self._finish(status)
+        self._finish(result.exit_status)
 
     def abandon(self) -> None:
         """A run that was begun is marked as failed."""
@@ -177,26 +190,28 @@ class WandbTracker(Tracker):
                         f"W&B cannot be used ({reason}); check WB_KEY, WB_PROJECT and WB_USER, or"
                         " use --wandb=False"
                     ) from None
-                _LOGGER.warning("W&B cannot be used (%s); the numbers go to files", reason)
+                message = "W&B cannot be used (%s); the numbers go to files"
+                _LOGGER.warning(message, reason, extra=FOR_USER)
                 return None
             _down_until = time.monotonic() + _DOWN_FOR
-        _LOGGER.warning("W&B is out of reach (%s); the run is kept offline", reason)
+        message = "W&B is out of reach (%s); the run is kept offline"
+        _LOGGER.warning(message, reason, extra=FOR_USER)
         return self._init(start, job, offline=True)
 
     def _init(self, start: Start, job: str, *, offline: bool = False) -> Any:
-        before = start.kept.get("wandb") or {}
-        known = before.get("id") if before.get("project") == self.access.project else None
+        before = start.state.wandb
+        known = before.id if before and before.project == self.access.project else None
         if job == "test" and offline:  # An upload would put it in the place of what was trained.
             known = None
-        sweep = str(self.sweep["name"]) if self.sweep else None
-        tags = [str(start.flags[name]) for name in ("task", "model") if name in start.flags]
+        sweep = self.sweep.name if self.sweep else None
+        tags = [str(start.options[name]) for name in ("task", "model") if name in start.options]
         tags += [tag for tag in os.environ.get("WANDB_TAGS", "").split(",") if tag]
         return wandb.init(
             name=start.files.name,
             group=os.environ.get("WANDB_RUN_GROUP") or sweep,
             job_type="train" if known else job,
             tags=[tag[:64] for tag in tags],
-            config={**start.flags, **self.remote.get("arguments", {})},
+            config={**start.options, **(self.remote.arguments if self.remote else {})},
             dir=_folder(start.files.out),
             reinit="finish_previous",
             settings=wandb.Settings(**self._settings(known, offline)),
@@ -217,8 +232,9 @@ class WandbTracker(Tracker):
         if (code / ".git").exists():
             settings["git_root"] = str(code)
         if self.remote:
-            settings |= {name: self.remote.get(name) for name in _REMOTE}
-        elif self.sweep is None or self.sweep != served_sweep():  # Else its agent has set them.
+            settings |= asdict(self.remote)
+            del settings["arguments"]
+        elif self.sweep is None or self.sweep != assigned_trial():  # Else its agent has set them.
             settings |= {
                 "project": self.access.project,
                 "entity": self.access.entity,
@@ -294,15 +310,20 @@ class WandbTracker(Tracker):
             run.finish(exit_code=status)
         except TimeoutError:
             self.whole = False
-        shown = quote(os.path.relpath(folder))
+        relative = os.path.relpath(folder)
         if offline:
-            _LOGGER.info("W&B: kept offline; upload it with: wandb sync %s", shown)
+            message = "W&B: kept offline; upload it with: wandb sync %s"
+            _LOGGER.info(message, quote(relative), extra=FOR_USER)
         elif not self.whole or _upload_broke_off(folder):
             _LOGGER.warning(
                 "W&B did not take everything, the files have it; upload the rest with:"
                 " wandb sync --include-online %s",
-                shown,
+                quote(relative),
+                extra=FOR_USER,
             )
+        else:
+            return
+        self.unsynced_folder = relative
 
 
 def _folder(out: Path) -> str | None:
@@ -323,8 +344,8 @@ def _upload_broke_off(folder: Path) -> bool:
     return _NOT_UPLOADED.search(text) is not None
 
 
-def _caption(shown: Shown) -> str:
-    return f"truth {_short(shown.truth)}, prediction {_short(shown.prediction)}"
+def _caption(example: Example) -> str:
+    return f"truth {_short(example.truth)}, prediction {_short(example.prediction)}"
 
 
 def _short(value: Any) -> str:

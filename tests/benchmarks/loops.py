@@ -20,10 +20,10 @@ from PIL import Image
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
-from deep_cnn.data.images import centre, decode, to_array
-from deep_cnn.devices import choose_dtype
+from deep_cnn.data.preprocessing import centre, decode, to_array
 from deep_cnn.models import Network, build_network
 from deep_cnn.names import IMAGENET
+from deep_cnn.training.devices import choose_dtype
 from deep_cnn.vision import torchvision
 from tests.benchmarks.common import timed
 
@@ -86,7 +86,7 @@ def head_reference(folder: Path, epochs: int) -> Timing:
     """The same for the last layer of efficientnet_lite0: the frozen trunk runs in each epoch."""
     network = build_network("efficientnet_lite0", 1, weights="imagenet", dropout=0.2)
     network.freeze("trunk")
-    form = network.form
+    form = network.input_spec
 
     def pre(image: Image.Image) -> torch.Tensor:
         return torch.from_numpy(to_array(centre(image, form), 3))
@@ -137,7 +137,7 @@ def limit(folder: Path, epochs: int) -> Timing:
         data[split] = torch.from_numpy(np.stack(pictures)), scores
     trunk = _resnet(folder)
     trunk.fc = nn.Identity()
-    network = Network(trunk, 512, 1, dropout=0.0, form=IMAGENET)
+    network = Network(trunk, 512, 1, dropout=0.0, input_spec=IMAGENET)
     dtype = choose_dtype("auto", torch.device("cpu"))
     if dtype != torch.float32:
         network.to(memory_format=torch.channels_last)

@@ -4,17 +4,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from deep_cnn import fetch, names, report
+from deep_cnn import fetch, names
 from deep_cnn.argv import parse_run
 from deep_cnn.config import TrainConfig, all_options
-from deep_cnn.data.cache import fingerprint
+from deep_cnn.data.array_cache import fingerprint
 from deep_cnn.errors import DeepCnnError
+from deep_cnn.report import verb as report
 from deep_cnn.resolve import resolve
-from deep_cnn.sweep import command
+from deep_cnn.sweep import verbs
+from deep_cnn.sweep.run.store import FolderStore
 from deep_cnn.sweep.search.propose import Observation, propose
 from deep_cnn.sweep.spec import values
 from deep_cnn.sweep.spec.parse import read_sweep
-from deep_cnn.sweep.store import FolderStore
 
 # Raised for every mistake of a user; its text begins with the option where one is at fault.
 Refused = DeepCnnError
@@ -25,7 +26,7 @@ def option_tables() -> dict[str, dict[str, tuple[type, Any, tuple[str, ...]]]]:
     tables: dict[str, Mapping[str, Any]] = {
         f"train {task}": all_options(task) for task in names.TASKS
     }
-    models = {**command.OPTIONS, **report.OPTIONS, **fetch.OPTIONS}
+    models = {**verbs.OPTIONS, **report.OPTIONS, **fetch.OPTIONS}
     tables |= {verb: model.table() for verb, model in models.items()}
     return {
         verb: {name: (flag.kind, flag.default, flag.choices) for name, flag in table.items()}
@@ -47,7 +48,7 @@ def next_point(file: Path, seed: int, seen: Sequence[tuple[Mapping[str, Any], An
 def stored_trials(folder: Path) -> list[tuple[Mapping[str, Any], str, Any]]:
     """Tell (point, state, value or None) of each trial in the folder of a sweep, by number."""
     return [
-        (trial.point or {}, trial.state, trial.outcome["value"] if trial.outcome else None)
+        (trial.point or {}, trial.state, trial.outcome.value if trial.outcome else None)
         for trial in FolderStore(folder).trials()
     ]
 

@@ -16,7 +16,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from deep_cnn.runs import Metric
+from deep_cnn.results import Metric
 from deep_cnn.sweep.search.propose import Observation
 from deep_cnn.sweep.spec.base import Distribution
 from deep_cnn.sweep.spec.categorical import Categorical, WeightedCategorical

@@ -7,7 +7,7 @@ has reached it goes on if it is among the best 1/eta of all runs that have reach
 import math
 from collections.abc import Iterable, Sequence
 
-from deep_cnn.runs import Metric, StopReason
+from deep_cnn.results import Metric, StopReason
 from deep_cnn.sweep.spec.schema import Hyperband
 
 

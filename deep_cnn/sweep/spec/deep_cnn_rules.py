@@ -1,7 +1,6 @@
 """Check a sweep over deep_cnn for what only deep_cnn knows: its options, values and metrics."""
 
 import os
-import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -113,10 +112,8 @@ def _cannot_run(spec: SweepSpec) -> Iterator[Issue]:
             continue
         except DeepCnnError as error:
             values = ", ".join(f"{name}={value}" for name, value in spec.leaves(point).items())
-            # The option that is wrong is what the error begins with, if it is in the file.
-            option = re.match(r"--(\w+)", str(error))
             paths = {_option(name): path for name, path in spec.paths.items()}
-            path = paths.get(option[1] if option else "", ("command",))
+            path = paths.get(error.option or "", ("command",))
             yield Issue(path, f"the configuration {values} cannot run: {error}")
             logged = set()
             break

@@ -161,8 +161,8 @@ class Continuous(Numeric):
         del numbers["q"]
         if self.step is not None:
             numbers["q"] = self.step
-        shown = (f"{name}={value:g}" for name, value in numbers.items())
-        return f"{self.distribution}({', '.join(shown)})"
+        parts = (f"{name}={value:g}" for name, value in numbers.items())
+        return f"{self.distribution}({', '.join(parts)})"
 
 
 class Uniform(Continuous, Bounded):

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationInf
 
 from deep_cnn.argv import parse_config
 from deep_cnn.config import TrainConfig
-from deep_cnn.runs import DEFAULT_METRIC, Metric
+from deep_cnn.results import DEFAULT_METRIC, Metric
 from deep_cnn.sweep.spec.base import Distribution, Number, invalid, is_whole
 from deep_cnn.sweep.spec.command import expand, program_end
 from deep_cnn.sweep.spec.document import YamlPath

@@ -1,0 +1,218 @@
+"""Decode a picture, whatever is in the file, and turn it into what a network expects."""
+
+import hashlib
+import math
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from deep_cnn.names import InputSpec
+from deep_cnn.vision import torchvision
+
+Picture = Path | NDArray[np.uint8]
+# Large pictures and odd EXIF are no news; set once, because decoding runs in many threads.
+warnings.filterwarnings("ignore", module=r"PIL\.")
+_LONGEST = 100
+_THUMBNAIL = 256
+_FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+
+
+def decode(picture: Picture, crop_bottom: int = 0) -> Image.Image:
+    """Return the picture upright and as RGB, whatever colours and depth the file has.
+
+    Transparent pixels become white. The lowest `crop_bottom` rows are cut off. An array,
+    (H, W) uint8, stays grey. Raises ValueError, with the reason, if it cannot be decoded.
+    """
+    image = _decoded(picture)
+    if not crop_bottom:
+        return image
+    width, height = image.width, image.height - crop_bottom
+    if width > _LONGEST * height:
+        raise ValueError(f"{width} x {image.height} pixels, too few for --crop_bottom")
+    return image.crop((0, 0, width, height))
+
+
+def _decoded(picture: Picture) -> Image.Image:
+    if isinstance(picture, np.ndarray):
+        return Image.fromarray(picture)
+    try:
+        if picture.stat().st_size == 0:
+            raise ValueError("empty file")
+        with Image.open(picture) as image:
+            if max(image.size) > _LONGEST * min(image.size):
+                raise ValueError(f"{image.width} x {image.height} pixels is a line, not a picture")
+            return _to_rgb(ImageOps.exif_transpose(image))
+    except FileNotFoundError:
+        raise ValueError("missing") from None
+    except Exception as error:  # Pillow's many readers raise many kinds on damaged files.
+        text = str(error).splitlines()[0] if str(error) else ""
+        reason = text.replace(repr(str(picture)), "").strip() or type(error).__name__
+        raise ValueError(reason) from error
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode in ("I", "F") or image.mode.startswith("I;"):
+        values = np.asarray(image, dtype=np.float64)
+        if not np.isfinite(values).all():
+            raise ValueError("pixels that are no numbers")
+        top = 1.0 if image.mode == "F" and values.max() <= 1 else 255.0
+        top = 65535.0 if values.max() > 255 or image.mode.startswith("I;") else top
+        return Image.fromarray((values / top * 255).clip(0, 255).astype(np.uint8)).convert("RGB")
+    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        return Image.alpha_composite(white, image).convert("RGB")
+    return image.convert("RGB")
+
+
+def random_state(seed: int, epoch: int, name: str) -> np.random.Generator:
+    """Return the generator of a picture in an epoch, which does not depend on the batch."""
+    digest = hashlib.sha256(f"{seed}/{epoch}/{name}".encode(errors="surrogatepass")).digest()
+    return np.random.default_rng(int.from_bytes(digest[:16], "little"))
+
+
+def centre(image: Image.Image, spec: InputSpec) -> Image.Image:
+    """Resize the shorter side to spec.resize and crop the middle, as torchvision does."""
+    width, height = image.size
+    short, long = min(width, height), int(spec.resize * max(width, height) / min(width, height))
+    size = (spec.resize, long) if width == short else (long, spec.resize)
+    image = image.resize(size, _FILTERS[spec.interpolation])
+    left, top = (round((side - spec.crop) / 2) for side in size)
+    return image.crop((left, top, left + spec.crop, top + spec.crop))
+
+
+def squash(image: Image.Image, spec: InputSpec) -> Image.Image:
+    """Resize the whole scene to spec.crop x spec.crop: nothing that people judged is cut off."""
+    return image.resize((spec.crop, spec.crop), _FILTERS[spec.interpolation])
+
+
+def random_crop(image: Image.Image, spec: InputSpec, random: np.random.Generator) -> Image.Image:
+    """Crop 25 to 100 % of the area at random, 3:4 to 4:3, resize, and flip half of the time.
+
+    This is the random resized crop of Szegedy et al. 2015, which keeps more of the scene than is
+    usual for objects.
+    """
+    width, height = image.size
+    for _ in range(10):
+        area = width * height * random.uniform(0.25, 1.0)
+        ratio = math.exp(random.uniform(math.log(3 / 4), math.log(4 / 3)))
+        w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+        if 0 < w <= width and 0 < h <= height:
+            break
+    else:
+        w = h = min(width, height)
+    left, top = int(random.integers(0, width - w + 1)), int(random.integers(0, height - h + 1))
+    box = (left, top, left + w, top + h)
+    image = image.resize((spec.crop, spec.crop), _FILTERS[spec.interpolation], box=box)
+    flip = random.random() < 0.5
+    return image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if flip else image
+
+
+# Transforms of torchvision, which is imported when the first one is used.
+_TRANSFORMS: Mapping[str, Callable[[Any], Callable[[Image.Image], Image.Image]]] = {
+    "trivial": lambda t: t.TrivialAugmentWide(interpolation=t.InterpolationMode.BILINEAR),
+    "randaug": lambda t: t.RandAugment(interpolation=t.InterpolationMode.BILINEAR),
+    "colour": lambda t: t.ColorJitter(0.4, 0.4, 0.4, 0.1),
+}
+
+
+@cache
+def _transform(name: str) -> Callable[[Image.Image], Image.Image]:
+    return _TRANSFORMS[name](torchvision().transforms)
+
+
+def _augment(
+    name: str, image: Image.Image, spec: InputSpec, random: np.random.Generator
+) -> Image.Image:
+    """Apply a random transform of torchvision, and flip half of the time."""
+    # torchvision draws from torch's global generator, which is the dropout's.
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(int(random.integers(2**63)))
+        image = _transform(name)(image)
+    flip = random.random() < 0.5
+    return image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if flip else image
+
+
+Shape = Callable[[Image.Image, InputSpec], Image.Image]
+Augment = Callable[[Image.Image, InputSpec, np.random.Generator], Image.Image]
+# What each --pre does to every picture, and what to pictures that are trained on.
+SHAPES: dict[str, Shape] = {
+    "default": centre,
+    "resnet": centre,
+    "squash": squash,
+    "augment": centre,
+    "trivial": centre,
+    "randaug": centre,
+    "colour": centre,
+}
+AUGMENTS: dict[str, Augment] = {
+    "augment": random_crop,
+    **{name: partial(_augment, name) for name in _TRANSFORMS},
+}
+# These take the whole picture, which is decoded each time; the others a shaped one.
+FROM_WHOLE_PICTURE = ("augment",)
+
+
+@dataclass(frozen=True, slots=True)
+class Preprocessing:
+    """How a picture becomes the input of a network.
+
+    Attributes:
+        name: The --pre of the run.
+        spec: What the network expects.
+        crop_bottom: Rows of pixels that are cut off below.
+    """
+
+    name: str
+    spec: InputSpec
+    crop_bottom: int = 0
+
+    @property
+    def augments(self) -> bool:
+        """Whether pictures that are trained on are changed at random."""
+        return self.name in AUGMENTS
+
+    @property
+    def augments_whole_picture(self) -> bool:
+        """Whether what is changed at random is the whole picture, not the shaped one."""
+        return self.name in FROM_WHOLE_PICTURE
+
+    @property
+    def key(self) -> list[Any]:
+        """What the shaped pictures depend on, for a fingerprint."""
+        return [SHAPES[self.name].__name__, asdict(self.spec), self.crop_bottom]
+
+    def shape(self, picture: Picture) -> NDArray[np.uint8]:
+        """Return the picture as (C, H, W) uint8, without augmentation; raise ValueError."""
+        image = SHAPES[self.name](decode(picture, self.crop_bottom), self.spec)
+        return to_array(image, self.spec.channels)
+
+    def augment(self, image: Image.Image, random: np.random.Generator) -> Image.Image:
+        """Return the picture changed at random."""
+        return AUGMENTS[self.name](image, self.spec, random)
+
+
+def thumbnail(picture: Picture, crop_bottom: int = 0) -> Image.Image:
+    """Return the picture for people to look at, 256 pixels a side at most."""
+    image = decode(picture, crop_bottom)
+    image.thumbnail((_THUMBNAIL, _THUMBNAIL))
+    return image
+
+
+def to_image(array: NDArray[np.uint8]) -> Image.Image:
+    """Return the picture of an array, (C, H, W) uint8: the inverse of `to_array`."""
+    return Image.fromarray(array[0] if len(array) == 1 else array.transpose(1, 2, 0))
+
+
+def to_array(image: Image.Image, channels: int) -> NDArray[np.uint8]:
+    """Return the picture as (channels, H, W) uint8."""
+    array = np.array(image.convert("L" if channels == 1 else "RGB"))
+    return array[None] if channels == 1 else np.ascontiguousarray(array.transpose(2, 0, 1))

@@ -1,0 +1,226 @@
+"""Own every file name of a run, and write files so that they are complete at any time."""
+
+import csv
+import hashlib
+import json
+import os
+import re
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+from io import StringIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from deep_cnn.config import TrainConfig
+from deep_cnn.errors import OutputError
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+_LONGEST_NAME = 100
+_UNSAFE = re.compile(r"[^A-Za-z0-9._=,-]")
+# Runs of these names would own files of other runs: first.best.pt is the best of `first`.
+_OTHERS_FILES = re.compile(r"\.(best|test|confusion|args|steps_train|steps_val)$", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class RunFiles:
+    """Every file of the run `name` under the folder `out`."""
+
+    out: Path
+    name: str
+
+    @property
+    def log(self) -> Path:
+        """The log; it begins with every argument."""
+        return self.out / "logger" / f"{self.name}.log"
+
+    @property
+    def table(self) -> Path:
+        """One row an epoch."""
+        return self.out / "results" / f"{self.name}.csv"
+
+    @property
+    def arguments(self) -> Path:
+        """The arguments as JSON."""
+        return self.out / "results" / f"{self.name}.args.json"
+
+    @property
+    def result(self) -> Path:
+        """The result; its presence means that the run is over."""
+        return self.out / "results" / f"{self.name}.json"
+
+    @property
+    def predictions(self) -> Path:
+        """Truth and prediction for each picture of the test split."""
+        return self.out / "results" / f"{self.name}.test.csv"
+
+    @property
+    def confusion(self) -> Path:
+        """How many test pictures of each class were taken for which."""
+        return self.out / "results" / f"{self.name}.confusion.csv"
+
+    @property
+    def last(self) -> Path:
+        """The last checkpoint."""
+        return self.out / "models" / f"{self.name}.pt"
+
+    @property
+    def best(self) -> Path:
+        """The best checkpoint."""
+        return self.out / "models" / f"{self.name}.best.pt"
+
+    def steps(self, split: str) -> Path:
+        """Return the table with the loss of each step of `split` (train or val)."""
+        return self.out / "results" / f"{self.name}.steps_{split}.csv"
+
+    def exist(self) -> bool:
+        """Whether any file of a run of this name is there."""
+        files = (self.log, self.table, self.arguments, self.result, self.last, self.best)
+        return any(file.exists() for file in files)
+
+
+def safe_name(name: str) -> str:
+    """`name` as the stem of a file: 100 bytes of letters, digits and ._=,- at most.
+
+    Where something has to be changed a short hash of the original is appended, so that two
+    names never become one.
+    """
+    safe = _OTHERS_FILES.sub(r"_\1", _UNSAFE.sub("_", name))
+    safe = re.sub(r"^\.", "_", safe) or "run"
+    if safe == name and len(safe) <= _LONGEST_NAME:
+        return name
+    digest = hashlib.sha256(name.encode(errors="surrogatepass")).hexdigest()[:8]
+    return f"{safe[: _LONGEST_NAME - 9]}-{digest}"
+
+
+def claim_run(config: TrainConfig) -> RunFiles:
+    """Take a name that no run under `config.out_path` has, by creating its log.
+
+    The name is config.run_name or `<model>-<YYYYmmdd-HHMMSS>`, made safe; `-2`, `-3` and so on are
+    appended where it is taken. OutputError where the folder cannot be written.
+    """
+    wanted = config.run_name or f"{config.model}-{datetime.now():%Y%m%d-%H%M%S}"
+    safe = safe_name(wanted)
+    number = 1
+    while True:
+        suffix = "" if number == 1 else f"-{number}"
+        files = RunFiles(config.out_path, safe[: _LONGEST_NAME - len(suffix)] + suffix)
+        if not files.exist() and _create(files.log):
+            return files
+        number += 1
+
+
+def _create(path: Path) -> bool:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+    except FileExistsError as error:
+        if not path.exists():  # A file stands where a folder is wanted.
+            raise unwritable(path, error) from error
+        return False
+    except OSError as error:
+        raise unwritable(path, error) from error
+    return True
+
+
+def opened_tests(out: Path) -> list[tuple[str, set[str], str | None]]:
+    """Return the runs under `out` that opened test pictures: name, pictures, data folder."""
+    found = []
+    for path in sorted((out / "results").glob("*.test.csv")):
+        try:
+            with path.open(encoding="utf-8", newline="") as file:
+                pictures = {row["image"] for row in csv.DictReader(file)}
+        except (OSError, ValueError, KeyError, csv.Error):
+            continue
+        name = path.name.removesuffix(".test.csv")
+        try:
+            arguments = json.loads(RunFiles(out, name).arguments.read_text(encoding="utf-8"))
+            place = str(Path(arguments["root_dir"]) / arguments["data_dir"])
+        except (OSError, ValueError, KeyError, TypeError):
+            place = None
+        found.append((name, pictures, place))
+    return found
+
+
+def make_exclusively(path: Path, text: str) -> bool:
+    """Make a whole file that was not there; False where it was. OutputError.
+
+    The file is written beside and linked into place, so that it is never seen incomplete.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.part")
+    try:
+        _write(temporary, text)
+        try:
+            os.link(temporary, path)
+        except FileExistsError:
+            return False
+        except OSError:  # A file system without links: exclusive, but not whole at once.
+            with path.open("x", encoding="utf-8") as file:
+                file.write(text)
+    except FileExistsError:
+        return False
+    except OSError as error:
+        raise unwritable(path, error) from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+    return True
+
+
+def unwritable(path: Path, error: Exception, flag: str = "--out_dir") -> OutputError:
+    """Return the error to raise if `path`, which the option `flag` chose, cannot be written."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, OSError):
+        cause = cause.__cause__ or cause.__context__  # torch wraps the system's reason.
+    reason = (isinstance(cause, OSError) and cause.strerror) or str(error)
+    return OutputError(
+        f"{path} cannot be written ({reason.splitlines()[0]});"
+        f" make room or permission there, or choose another {flag}"
+    )
+
+
+def write_whole(path: Path, write: Callable[[Path], object], flag: str = "--out_dir") -> None:
+    """Let `write` make a file beside `path`, then rename it, so that `path` is never half there.
+
+    OutputError where that fails; what stood at `path` before is then still there.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write(temporary)
+        temporary.replace(path)
+    except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError.
+        raise unwritable(path, error, flag) from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` as a whole file; OutputError."""
+    write_whole(path, lambda temporary: _write(temporary, text))
+
+
+def _write(path: Path, text: str) -> None:
+    with path.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
+        file.write(text)
+
+
+def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Write a whole CSV file; floats by repr. OutputError."""
+    text = StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(rows)
+    write_text(path, text.getvalue())
+
+
+def to_csv(table: "DataFrame") -> str:
+    """Return a table as CSV without its index: None is an empty cell, floats are by repr."""
+    # pandas would write nan as it writes None.
+    text = table.map(lambda value: "" if value is None else str(value))
+    return str(text.to_csv(index=False, lineterminator="\n"))

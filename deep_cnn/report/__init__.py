@@ -1,0 +1,1 @@
+"""Compare runs: a leaderboard, and two runs side by side."""

@@ -1,0 +1,270 @@
+"""The verb report: a leaderboard of runs, or two of them side by side."""
+
+import json
+import math
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from deep_cnn.argv import parse_verb
+from deep_cnn.config import all_options
+from deep_cnn.errors import ConfigError, DataError, choose_from
+from deep_cnn.files import RunFiles, to_csv
+from deep_cnn.options import OptionModel, Switch, Text, WholeNumber, option
+from deep_cnn.report.paired import compare_predictions, format_comparison, read_predictions
+from deep_cnn.results import Metric, RunResult
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+_MOST_ROWS = 20
+_MOST_FLAGS = 6
+_MOST_TEST_METRICS = 2
+_WIDEST_CELL = 44
+
+
+class ReportOptions(OptionModel):
+    """Options of the verb report."""
+
+    sort: Text = option("best", "column to sort by")
+    top: WholeNumber | None = option(None, "how many runs, else 20, or all as CSV or JSON", low=1)
+    csv: Switch = option(False, "every column as CSV")
+    as_json: Switch = option(False, "everything as JSON", alias="json")
+
+
+OPTIONS: Mapping[str, type[OptionModel]] = {"report": ReportOptions}
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A run that is over, and the file that says so."""
+
+    path: Path
+    result: RunResult
+
+    @property
+    def name(self) -> str:
+        """The name of the run."""
+        return self.result.run_name
+
+    def row(self) -> dict[str, Any]:
+        """Return every column of the leaderboard."""
+        result, best = self.result, self.result.best
+        return {
+            "run_name": self.name,
+            "state": str(result.state),
+            "metric": best.metric if best else None,
+            "best": best.value if best else None,
+            "epoch": best.epoch if best else None,
+            "seconds": result.seconds,
+            "sweep": result.sweep.name if result.sweep else None,
+            "trial": result.sweep.trial if result.sweep else None,
+            **result.metrics,
+            **(result.test or {}),
+            **{k: v for k, v in result.config.items() if k not in ("run_name", "epoch")},
+        }
+
+
+def report(argv: list[str]) -> int:
+    """Print a leaderboard of the runs in PATH ... (outputs), or compare two runs A B."""
+    options, paths = parse_verb(ReportOptions, argv)
+    if options.csv and options.as_json:
+        raise ConfigError("--csv and --json are two formats; give one of them")
+    single = [_one_run(path) for path in paths]
+    if len(paths) == 2 and all(single):
+        first, second = (_read(path) for path in single if path)
+        _print_comparison(first, second, options)
+        return 0
+    runs = [run for path in paths or ["outputs"] for run in _runs(path)]
+    runs = list({run.path.resolve(): run for run in runs}.values())
+    if not runs:
+        raise DataError(f"no run is over in {', '.join(paths) or 'outputs'}; name other folders")
+    _print_leaderboard(runs, options)
+    return 0
+
+
+def _one_run(text: str) -> Path | None:
+    """Return the result that `text` names by a file of the run, or by its name in outputs."""
+    path = Path(text)
+    if path.suffix == ".json" and path.is_file():
+        return path
+    if path.suffix == ".pt" and path.parent.name == "models":
+        stem = path.name.removesuffix(".pt").removesuffix(".best")
+        result = RunFiles(path.parent.parent, stem).result
+        return result if result.is_file() else None
+    named = RunFiles(Path("outputs"), text).result
+    return named if "/" not in text and not path.is_dir() and named.is_file() else None
+
+
+def _runs(text: str) -> list[Run]:
+    """Return the run, or the runs of the folder, that `text` names. Raises DataError."""
+    one = _one_run(text)
+    if one:
+        return [_read(one)]
+    folder = Path(text)
+    if not folder.is_dir():
+        raise DataError(f"{text} is no folder, no result and no run in outputs; name one")
+    results = folder / "results"
+    runs = []
+    for path in sorted(results.glob("*.json") if results.is_dir() else folder.rglob("*.json")):
+        if path.name.endswith(".args.json"):
+            continue
+        try:
+            runs.append(_read(path))
+        except DataError as error:
+            # Elsewhere, a JSON file that is no result is no surprise.
+            if path.parent.name == "results":
+                print(f"left out: {error}", file=sys.stderr)
+    return runs
+
+
+def _read(path: Path) -> Run:
+    try:
+        return Run(path, RunResult.from_json(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        text = " ".join(str(error).split())
+        raise DataError(f"{path} is no result of a run ({text}); leave it out") from None
+
+
+def leaderboard(runs: Sequence[Run]) -> "DataFrame":
+    """Return a row for each of the runs, with all their columns; a run without one has None."""
+    import pandas as pd
+
+    rows = [run.row() for run in runs]
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    cells = [[row.get(name) for name in columns] for row in rows]
+    return pd.DataFrame(cells, columns=columns, dtype=object)
+
+
+def sort_leaderboard(table: "DataFrame", column: str) -> "DataFrame":
+    """Return the rows, the best first: numbers by their metric, then texts, then what is missing.
+
+    Equal ones keep their order. Numbers that are not finite count as missing.
+    """
+    metrics = table["metric"].dropna().tolist() if column == "best" else [column]
+    sign = Metric.named(metrics[0] if metrics else "loss_val").sign
+
+    def key(value: Any) -> tuple[int, float, str]:
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return (2, 0.0, "") if value is None else (1, 0.0, str(value))
+        return (0, sign * value, "") if math.isfinite(value) else (2, 0.0, "")
+
+    # Tuples and not a column for each of their parts: a whole number may be too large for a column.
+    keys = [key(value) for value in table[column]]
+    return table.iloc[sorted(range(len(table)), key=keys.__getitem__)]
+
+
+def choose_columns(table: "DataFrame", sort: str, extra: Sequence[str]) -> "DataFrame":
+    """Return the columns for the screen: the main ones, the one of --sort, and the `extra` ones."""
+    titles = _titles(table)
+    head = ["run_name", "state", *([] if "best" in titles else ["metric"]), "best", "epoch"]
+    if sort not in (*head, *extra, "seconds"):
+        head.append(sort)
+    return table[[*head, *extra, "seconds"]].rename(columns=titles)
+
+
+def _sort_column(text: str, table: "DataFrame") -> str:
+    """Return the column that --sort names, as in the CSV or by its title on the screen."""
+    name = text.replace("-", "_")
+    column = {title: name for name, title in _titles(table).items()}.get(name, name)
+    if column not in table:
+        raise ConfigError(f"--sort={text} is no column; {choose_from(name, table.columns)}")
+    return column
+
+
+def _titles(table: "DataFrame") -> dict[str, str]:
+    """Return W&B's names of what is of the best epoch; other metrics are of the last epoch."""
+    metrics = table["metric"].dropna().unique()
+    one = {"best": f"best_{metrics[0]}"} if len(metrics) == 1 else {}
+    return {**one, "epoch": "best_epoch"}
+
+
+def _print_leaderboard(runs: Sequence[Run], options: ReportOptions) -> None:
+    table = leaderboard(runs)
+    column = _sort_column(options.sort, table)
+    table = sort_leaderboard(table, column)
+    ranked = [runs[i] for i in table.index]
+    whole = options.csv or options.as_json
+    top = ranked[: options.top or (len(runs) if whole else _MOST_ROWS)]
+    if options.as_json:
+        print(json.dumps([json.loads(run.result.to_json()) for run in top], indent=2))
+    elif options.csv:
+        print(to_csv(leaderboard(top)), end="")
+    else:
+        varied = _varied([run.result for run in ranked])[:_MOST_FLAGS]
+        tests = [name for name in leaderboard(top) if name.endswith("_test")][:_MOST_TEST_METRICS]
+        _print_table(choose_columns(table, column, [*tests, *varied]).head(len(top)))
+        if len(runs) > len(top):
+            print(f"and {len(runs) - len(top)} more; --top={len(runs)} lists them all")
+
+
+def _varied(results: Sequence[RunResult]) -> list[str]:
+    """Return the options that differ, without those that only say where things go."""
+    known = all_options()
+    names = dict.fromkeys(name for result in results for name in result.config)
+    return [
+        name
+        for name in names
+        if not (name in known and not known[name].affects_result)
+        and len({repr(result.config.get(name)) for result in results}) > 1
+    ]
+
+
+def _print_comparison(first: Run, second: Run, options: ReportOptions) -> None:
+    both = (first.result, second.result)
+    # A and B as rows, and then as columns.
+    table = leaderboard([first, second]).T
+    config = _varied(both)
+    metrics = [name for r in both for name in (*r.metrics, *(r.test or {}))]
+    results = list(dict.fromkeys(("state", "metric", "best", "epoch", "seconds", *metrics)))
+    tables = [read_predictions(run.path, run.result) for run in (first, second)]
+    compared = compare_predictions(both, tables)
+    if options.as_json:
+        content = {
+            "a": first.name,
+            "b": second.name,
+            "config": {name: table.loc[name].tolist() for name in config},
+            "results": {name: table.loc[name].tolist() for name in results},
+            "paired": compared.to_jsonable(),
+        }
+        print(json.dumps(_finite(content), indent=2))
+        return
+    table = table.loc[list(dict.fromkeys((*config, *results)))].set_axis(["A", "B"], axis=1)
+    if options.csv:
+        print(to_csv(table.set_axis(["a", "b"], axis=1).reset_index(names="name")), end="")
+        return
+    print(f"A: {first.name}\nB: {second.name}\n")
+    table["B - A"] = [_difference(a, b) for a, b in zip(table["A"], table["B"], strict=True)]
+    _print_table(table.reset_index(names=""))
+    print(f"\n{format_comparison(compared)}")
+
+
+def _difference(a: Any, b: Any) -> str:
+    numbers = all(isinstance(v, int | float) and not isinstance(v, bool) for v in (a, b))
+    return f"{b - a:+.4g}" if numbers else ""
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    text = f"{value:.5g}" if isinstance(value, float) else str(value)
+    return text if len(text) <= _WIDEST_CELL else f"{text[: _WIDEST_CELL - 3]}..."
+
+
+def _print_table(table: "DataFrame") -> None:
+    rows = [list(table.columns), *table.map(_cell).to_numpy().tolist()]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        print("  ".join(cells).rstrip())
+
+
+def _finite(value: Any) -> Any:
+    """Return `value` as JSON, which has no infinities: the interval of one picture alone."""
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

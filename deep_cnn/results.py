@@ -1,0 +1,180 @@
+"""Define what a run is on disk: its epochs, how it ended, and its result as JSON."""
+
+import json
+import math
+import os
+import signal
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from enum import StrEnum
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from deep_cnn.names import MORE_IS_BETTER
+
+RESULT_VERSION = 1
+# A run that was asked to make room comes back; the others were asked to end.
+_EXIT_STATUS = {"SIGINT": 130, "SIGTERM": 143, "SIGUSR1": 75}
+
+
+class Metric(BaseModel):
+    """A number that runs log, and the direction in which it gets better."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    goal: Literal["minimize", "maximize"] = "minimize"
+
+    @classmethod
+    def named(cls, name: str) -> "Metric":
+        """Return the metric of a column such as `loss_val` or `pearson_test`."""
+        more = name.rpartition("_")[0].removeprefix("best_") in MORE_IS_BETTER
+        return cls(name=name, goal="maximize" if more else "minimize")
+
+    @property
+    def sign(self) -> float:
+        """The factor that turns values of this metric into costs: less is better."""
+        return -1.0 if self.goal == "maximize" else 1.0
+
+    def is_better(self, value: float, than: float) -> bool:
+        """Return whether `value` is strictly better than another one."""
+        return self.sign * value < self.sign * than
+
+    def best(self, values: Iterable[float]) -> float | None:
+        """Return the best of the finite `values`, or None if there is none."""
+        finite = (value for value in values if math.isfinite(value))
+        return min(finite, key=lambda value: self.sign * value, default=None)
+
+
+# What a sweep whose file has no `metric`, and a task without one of its own, compare runs by.
+DEFAULT_METRIC = Metric(name="loss_val")
+
+
+class State(StrEnum):
+    """How a run ended."""
+
+    FINISHED = "finished"
+    STOPPED = "stopped"
+    FAILED = "failed"
+    INTERRUPTED = "interrupted"
+
+
+@dataclass(frozen=True, slots=True)
+class StopReason:
+    """Why a run was stopped early: the rule, and where it applies the band, value, threshold."""
+
+    rule: str
+    band: int | None = None
+    value: float | None = None
+    threshold: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EpochRecord:
+    """The numbers of one epoch; how long it took does not count when two are compared."""
+
+    epoch: int
+    lr: float
+    metrics: Mapping[str, float]
+    seconds: float = field(default=0.0, compare=False)
+    images_per_second: float = field(default=0.0, compare=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as plain values, for a checkpoint."""
+        timing = {"seconds": self.seconds, "images_per_second": self.images_per_second}
+        return {"epoch": self.epoch, "lr": self.lr, "metrics": dict(self.metrics), **timing}
+
+    def row(self) -> dict[str, float]:
+        """Return the columns of results/<run>.csv."""
+        timing = {"seconds": self.seconds, "images_per_second": self.images_per_second}
+        return {"epoch": self.epoch, "lr": self.lr, **timing, **self.metrics}
+
+
+@dataclass(frozen=True, slots=True)
+class Best:
+    """The best epoch so far by the metric that the task watches."""
+
+    epoch: int
+    metric: str
+    value: float
+
+
+@dataclass(frozen=True, slots=True)
+class SweepTrial:
+    """The sweep that a run belongs to, and which of its trials: a number, or W&B's id."""
+
+    name: str
+    trial: int | str
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """How a run ended: what results/<run>.json holds, and the history beside it.
+
+    `unsynced` lists the folders of W&B that were not uploaded.
+    """
+
+    run_name: str
+    state: State
+    config: Mapping[str, Any]
+    stop_reason: StopReason | None = None
+    sweep: SweepTrial | None = None
+    environment: Mapping[str, Any] | None = None
+    best: Best | None = None
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    test: Mapping[str, float] | None = None
+    seconds: float = 0.0
+    error: str | None = None
+    unsynced: tuple[str, ...] = ()
+    history: tuple[EpochRecord, ...] = ()
+    signal: int | None = None
+
+    @property
+    def exit_status(self) -> int:
+        """What the process of this run exits with."""
+        if self.signal is not None:
+            return exit_status(self.signal)
+        return 1 if self.state is State.FAILED else 0
+
+    def to_json(self) -> str:
+        """Return the text of results/<run>.json; numbers that are not finite become null."""
+        content = asdict(replace(self, config=dict(self.config), history=()))
+        del content["history"], content["signal"]
+        return json.dumps(_plain({"version": RESULT_VERSION, **content}), indent=2) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> "RunResult":
+        """Return the result that `to_json` wrote, without history; raise ValueError otherwise."""
+        content = json.loads(text)
+        if not isinstance(content, dict) or not {"config", "state", "run_name"} <= set(content):
+            raise ValueError("not the result of a run")
+        version = content.pop("version", RESULT_VERSION)
+        if not isinstance(version, int) or version > RESULT_VERSION:
+            raise ValueError(f"written by a newer version ({version})")
+        content["state"] = State(content["state"])
+        content["best"] = Best(**content["best"]) if content.get("best") else None
+        reason = content.get("stop_reason")
+        content["stop_reason"] = StopReason(**reason) if reason else None
+        content["sweep"] = SweepTrial(**content["sweep"]) if content.get("sweep") else None
+        content["unsynced"] = tuple(content.get("unsynced") or ())
+        return cls(**content)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def exit_status(signum: int) -> int:
+    """Return what a process exits with after a signal: 130, 143, or 75 for "preempted"."""
+    return _EXIT_STATUS.get(signal.Signals(signum).name, 128 + signum)
+
+
+def assigned_trial(environ: Mapping[str, str] = os.environ) -> SweepTrial | None:
+    """Return the sweep and the run that W&B's own agent started this process for."""
+    sweep, run = environ.get("WANDB_SWEEP_ID"), environ.get("WANDB_RUN_ID")
+    return SweepTrial(sweep, run) if sweep and run else None

@@ -1,0 +1,16 @@
+"""Imported by the server that workers are forked from: torch once for all, and SIGTERM ignored."""
+
+import gc
+import signal
+
+import deep_cnn.sweep.run.store_source
+import deep_cnn.sweep.wandb_agent.wandb_source
+import deep_cnn.tasks.perception
+import deep_cnn.training.fit  # noqa: F401 - what the forks need.
+
+# A scheduler signals the whole group. The server must outlive its workers, or no process could wait
+# for them; it ends when the pipe to its parent closes.
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+# A collection writes into what it looks at, and each worker would have a copy of its own.
+gc.collect()
+gc.freeze()

@@ -1,0 +1,117 @@
+"""Format what the verbs print: a plan, configurations, and how a sweep stands."""
+
+import csv
+import json
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+from deep_cnn.files import RunFiles, safe_name
+from deep_cnn.results import RunResult
+from deep_cnn.sweep.run.engine import SweepSummary
+from deep_cnn.sweep.run.records import Trial
+from deep_cnn.sweep.run.table import best_trials
+from deep_cnn.sweep.spec.schema import SweepSpec
+from deep_cnn.sweep.spec.values import Point, to_jsonable
+
+# How many of the best trials are listed after a sweep.
+_LISTED = 5
+
+
+def describe(spec: SweepSpec) -> list[str]:
+    """Return what a sweep would do, in lines."""
+    count = spec.points
+    points = "infinitely many" if count is None else f"{count:,}"
+    lines = [f"{spec.name}: {spec.method} search, {points} configurations"]
+    for name, distribution in spec.space.items():
+        lines.append(f"  {name.replace('/', '.')}: {distribution.describe()}")
+    if spec.run_cap:
+        lines.append(f"at most {spec.run_cap} trials (run_cap)")
+    if spec.metric:
+        target = "" if spec.metric.target is None else f" until {spec.metric.target:g}"
+        lines.append(f"{spec.metric.goal} {spec.metric.name}{target}")
+    if spec.early_terminate:
+        bands = ", ".join(map(str, spec.early_terminate.bands[:8]))
+        more = ", ..." if len(spec.early_terminate.bands) > 8 else ""
+        kind = "strict" if spec.early_terminate.strict else "not strict"
+        lines.append(f"hyperband ({kind}): a run may stop at its value number {bands}{more}")
+    if not spec.runs_deep_cnn:
+        lines.append("the command runs another program: its flags and metrics are not checked")
+    return lines
+
+
+def _as_csv(spec: SweepSpec, points: Sequence[Point]) -> list[str]:
+    names = sorted(spec.leaves(dict.fromkeys(spec.space)))
+    text = StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(names)
+    for point in points:
+        leaves = spec.leaves(point)
+        writer.writerow([_cell(leaves[name]) for name in names])
+    return [text.getvalue().removesuffix("\n")]
+
+
+def _cell(value: Any) -> Any:
+    """Return text as it is, None and nested values as JSON, so that they can be read back."""
+    return json.dumps(to_jsonable(value)) if isinstance(value, list | dict | None) else value
+
+
+def _as_json(spec: SweepSpec, points: Sequence[Point]) -> list[str]:
+    return [json.dumps([to_jsonable(spec.arguments(point)) for point in points], indent=2)]
+
+
+def _as_commands(spec: SweepSpec, points: Sequence[Point]) -> list[str]:
+    return [shlex.join(spec.command_line(point)) for point in points]
+
+
+FORMATS: Mapping[str, Callable[[SweepSpec, Sequence[Point]], list[str]]] = {
+    "csv": _as_csv,
+    "json": _as_json,
+    "commands": _as_commands,
+}
+
+
+def format_summary(spec: SweepSpec, summary: SweepSummary) -> list[str]:
+    """Return how many trials are over, and the best of them, in lines."""
+    over = sum(trial.over for trial in summary.trials)
+    lines = [f"{spec.name}: {over} of {len(summary.trials)} trials are over"]
+    valued = best_trials(spec, summary.trials)
+    best = valued[:_LISTED]
+    if best:
+        lines.append(f"{'trial':>6}  {spec.objective.name:<12}  run")
+    for trial in best:
+        lines.append(f"{trial.number:>6}  {trial.value:<12.6g}  {trial.run_name}")
+    if len(valued) > len(best):
+        name = safe_name(spec.name)
+        lines.append(f"and {len(valued) - len(best)} more, in sweeps/{name}/trials.csv")
+    value = best[0].value if best else None
+    if value is not None and spec.metric and spec.metric.reached(value):
+        lines.append(f"the target {spec.metric.target:g} is reached: no new trial is begun")
+    return lines
+
+
+def sync_commands(out: Path, trials: Sequence[Trial]) -> list[str]:
+    """Return the commands that upload what W&B has not received of these trials, in lines."""
+    folders: dict[str, list[str]] = {}
+    for trial in trials:
+        for folder in _unsynced(out, trial):
+            if Path(folder).name.startswith("offline-run-"):
+                folders["wandb sync"] = [str(out / "wandb" / "offline-run-*")]
+            else:
+                folders.setdefault("wandb sync --include-online", []).append(shlex.quote(folder))
+    return [
+        f"W&B: not uploaded yet; do it with: {command} {' '.join(names)}"
+        for command, names in folders.items()
+    ]
+
+
+def _unsynced(out: Path, trial: Trial) -> tuple[str, ...]:
+    if trial.run_name is None:
+        return ()
+    try:
+        text = RunFiles(out, trial.run_name).result.read_text(encoding="utf-8", errors="replace")
+        return RunResult.from_json(text).unsynced
+    except (OSError, ValueError, TypeError, KeyError):
+        return ()  # The run is not over, or its result is lost.

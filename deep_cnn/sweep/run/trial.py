@@ -1,0 +1,148 @@
+"""Run one configuration of a sweep as an ordinary run, from where it was left."""
+
+import csv
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from deep_cnn.config import TrainConfig
+from deep_cnn.errors import CheckpointError, ConfigError, DeepCnnError, OutputError
+from deep_cnn.files import RunFiles, claim_run
+from deep_cnn.resolve import resolve
+from deep_cnn.results import EpochRecord, Metric, RunResult, State, SweepTrial
+from deep_cnn.sweep.run.records import TrialOutcome
+from deep_cnn.sweep.spec.schema import SweepSpec
+from deep_cnn.sweep.spec.values import Point
+from deep_cnn.tracking import FileTracker, RemoteRun, Start, Tracker, open_tracker
+from deep_cnn.training.stop import StopToken
+
+if TYPE_CHECKING:  # It imports torch, which takes seconds; supervisors import this module, too.
+    from deep_cnn.training.epochs import ShouldStop
+
+_LOGGER = logging.getLogger("deep_cnn")
+
+
+@dataclass(frozen=True, slots=True)
+class TrialRun:
+    """What a trial of a sweep is run with, whichever source assigned it.
+
+    Attributes:
+        config: The configuration; results go to its out_dir.
+        sweep: The sweep and the trial.
+        run_name: The run that the trial was left with, or None for a new one.
+        set_run_name: Called with the name of a new run before it begins.
+        stop: Asked between two steps.
+        remote: The run on W&B's server, if the server made it.
+    """
+
+    config: TrainConfig
+    sweep: SweepTrial
+    run_name: str | None
+    set_run_name: Callable[[str], None]
+    stop: StopToken
+    remote: RemoteRun | None = None
+
+
+def trial_config(spec: SweepSpec, point: Point, out: Path) -> TrainConfig:
+    """Return the run of a configuration, named by what is not default; results go to `out`."""
+    config = resolve(spec.config(point)).replace(out_dir=str(out.resolve()))
+    return config.replace(run_name=config.run_name or config.short_name())
+
+
+def run_trial(trial: TrialRun, should_stop: "ShouldStop | None" = None) -> RunResult:
+    """Run a trial of a sweep as an ordinary run, or go on with the run that it was left with.
+
+    Raises:
+        DeepCnnError: The run failed; unless it is an OutputError, the result on disk says so.
+    """
+    config, sweep, remote = trial.config, trial.sweep, trial.remote
+    if trial.run_name:
+        files = RunFiles(config.out_path, trial.run_name)
+    else:
+        files = claim_run(config)
+        trial.set_run_name(files.name)
+    config = config.replace(run_name=files.name)
+
+    def run(config: TrainConfig) -> RunResult:
+        from deep_cnn.training.epochs import never
+        from deep_cnn.training.fit import fit
+
+        tracker, rule = open_tracker(config, sweep, remote), should_stop or never
+        return fit(config, tracker, should_stop=rule, stop=trial.stop, files=files, sweep=sweep)
+
+    try:
+        if files.last.exists():
+            try:
+                return run(config.replace(resume=str(files.last)))
+            except CheckpointError:
+                files.last.unlink(missing_ok=True)  # Damaged: begin again.
+        return run(config)
+    except OutputError:
+        raise
+    except DeepCnnError as error:
+        record_failure(config, files, sweep, str(error), remote)
+        raise
+
+
+def record_failure(
+    config: TrainConfig,
+    files: RunFiles,
+    sweep: SweepTrial,
+    error: str,
+    remote: RemoteRun | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> None:
+    """Leave the log and the result of a run that failed before it began to train.
+
+    Args:
+        config: Says whether and how W&B is used.
+        files: The files of the run.
+        sweep: The sweep and the trial.
+        error: What went wrong.
+        remote: The run on W&B's server, if the server made it.
+        options: What was set, if that does not make a configuration.
+    """
+    options = options or config.to_dict()
+    result = RunResult(files.name, State.FAILED, options, sweep=sweep, error=error)
+    start = Start(files, options)
+    tracker: Tracker
+    try:
+        tracker = open_tracker(config, sweep, remote)
+        tracker.start(start)
+    except ConfigError:  # W&B may refuse to be used.
+        tracker = FileTracker()
+        tracker.start(start)
+    _LOGGER.error("Failed: %s", error)
+    tracker.close(result)
+
+
+def values_of(history: Sequence[EpochRecord], metric: Metric) -> list[float]:
+    """Return the metric of each epoch."""
+    name = metric.name.removeprefix("best_")
+    return [record.metrics[name] for record in history if name in record.metrics]
+
+
+def logged_values(table: Path, metric: Metric) -> list[float]:
+    """Return the metric of each epoch that results/<run>.csv has by now."""
+    name = metric.name.removeprefix("best_")
+    try:
+        with table.open(encoding="utf-8", newline="") as file:
+            return [float(row[name]) for row in csv.DictReader(file)]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+
+
+def outcome_of(result: RunResult, spec: SweepSpec) -> TrialOutcome:
+    """Return what the store keeps of a finished run."""
+    values = values_of(result.history, spec.objective)
+    return TrialOutcome(
+        state=str(result.state),
+        value=spec.objective.best(values),
+        run_name=result.run_name,
+        values=tuple(values),
+        epochs=len(result.history),
+        stop_reason=result.stop_reason,
+        seconds=result.seconds,
+    )

@@ -1,0 +1,91 @@
+"""Run trials in a warm process, one after the other, until their source has no more."""
+
+import gc
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
+from typing import Any, Protocol, TypeVar
+
+from deep_cnn.errors import DeepCnnError, OutputError
+from deep_cnn.results import RunResult
+from deep_cnn.sweep.run.pool import CANNOT_WRITE
+from deep_cnn.sweep.run.process import init_worker, warm_context
+
+_LOGGER = logging.getLogger("deep_cnn")
+T = TypeVar("T")
+
+
+class TrialSource(Protocol[T]):
+    """Where a worker gets its trials from, and reports to how they ended."""
+
+    def take(self) -> T | None:
+        """Wait for the next trial and return it, or None when there is no more."""
+
+    def run(self, trial: T) -> RunResult:
+        """Run a trial."""
+
+    def finish(self, trial: T, result: RunResult) -> None:
+        """Report how the run of a trial ended."""
+
+    def fail(self, trial: T, error: BaseException) -> None:
+        """Report a trial that has no result; raise `error` if the worker must end with it."""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerConfig:
+    """What a worker needs to know; plain values, because they travel to another process.
+
+    Attributes:
+        threads: The number of cores for the worker.
+        open_source: Opens the worker's source of trials, in its own process.
+    """
+
+    threads: int
+    open_source: Callable[[], TrialSource[Any]]
+
+
+def start_worker(config: WorkerConfig, slot: int) -> BaseProcess:
+    """Start the worker process number `slot`."""
+    process = warm_context().Process(target=work, args=(config, slot), name=f"worker {slot}")
+    process.start()
+    return process
+
+
+def work(config: WorkerConfig, slot: int) -> None:
+    """Initialize this process and run trials; exit with CANNOT_WRITE if that is impossible."""
+    init_worker(slot, config.threads)
+    source = config.open_source()
+    gc.collect()
+    gc.freeze()  # What is imported stays: collecting after each trial is then quick.
+    try:
+        run_trials(source)
+    except OutputError:
+        raise SystemExit(CANNOT_WRITE) from None
+
+
+def run_trials(source: TrialSource[T]) -> None:
+    """Run trials until the source has no more; whatever goes wrong costs the trial alone."""
+    while (trial := source.take()) is not None:
+        try:
+            source.finish(trial, source.run(trial))
+        except (Exception, SystemExit) as error:
+            if not isinstance(error, DeepCnnError):
+                _LOGGER.exception("Failed: %s", trial)
+            source.fail(trial, error)
+        _free_memory()
+
+
+def one_line(error: BaseException) -> str:
+    """Return an error as one line, with its type if it is not one of ours."""
+    if isinstance(error, DeepCnnError):
+        return str(error)
+    return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+
+
+def _free_memory() -> None:
+    import torch  # The supervisor, which imports this module, does without it.
+
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

@@ -1,0 +1,251 @@
+"""Carry out the verbs check, sample, sweep and agent."""
+
+import os
+import shlex
+import statistics
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from deep_cnn.argv import parse_run, parse_verb
+from deep_cnn.config import all_options
+from deep_cnn.errors import ConfigError, SpecError
+from deep_cnn.files import safe_name
+from deep_cnn.options import OptionModel, Switch, Text, WholeNumber, option, option_name
+from deep_cnn.results import exit_status
+from deep_cnn.sweep import repeats
+from deep_cnn.sweep.formatting import FORMATS, describe, format_summary, sync_commands
+from deep_cnn.sweep.run.engine import (
+    EngineOptions,
+    SweepSummary,
+    check_runnable,
+    run_points,
+    run_sweep,
+)
+from deep_cnn.sweep.run.records import Trial
+from deep_cnn.sweep.run.table import best_trials
+from deep_cnn.sweep.spec.parse import parse_sweep, read_sweep
+from deep_cnn.sweep.spec.points import first_points
+from deep_cnn.sweep.spec.schema import SweepSpec
+from deep_cnn.sweep.spec.values import canonical_key
+from deep_cnn.tracking.access import Access, access_of
+from deep_cnn.training.stop import Signals
+
+
+class CheckOptions(OptionModel):
+    """Options of the verb check."""
+
+    probe: Switch = option(False, "take a step of the largest configuration")
+
+
+class SampleOptions(OptionModel):
+    """Options of the verb sample."""
+
+    n: WholeNumber = option(10, "how many configurations", low=1)
+    seed: WholeNumber = option(0, "seed of the search", low=0)
+    format: Text = option("csv", "how", choices=("csv", "commands", "json"))
+
+
+class SweepOptions(OptionModel):
+    """Options of the verb sweep."""
+
+    workers: WholeNumber | None = option(None, "trials at once", low=1, high=1024)
+    seed: WholeNumber = option(0, "seed of the search", low=0)
+    retries: WholeNumber = option(1, "how often a failed trial is tried again", low=0)
+    count: WholeNumber | None = option(None, "trials at most, beside run_cap", low=1)
+    repeats: WholeNumber | None = option(None, "run the best again with so many seeds", low=2)
+    top: WholeNumber = option(3, "how many of the best are run again", low=1)
+    refit: Switch = option(False, "train the winner on train + validation")
+    out_dir: Text | None = option(None, "folder for results, else as the file says")
+
+
+class AgentOptions(OptionModel):
+    """Options of the verb agent."""
+
+    workers: WholeNumber = option(1, "runs at once", low=1, high=1024)
+    count: WholeNumber | None = option(None, "runs at most, by this agent", low=1)
+
+
+OPTIONS: Mapping[str, type[OptionModel]] = {
+    "check": CheckOptions,
+    "sample": SampleOptions,
+    "sweep": SweepOptions,
+    "agent": AgentOptions,
+}
+
+
+def check(argv: list[str]) -> int:
+    """Tell every fault of a sweep file, or what the sweep would be."""
+    name, options = _parse("check", CheckOptions, argv)
+    file = Path(name)
+    spec, findings = parse_sweep(file)
+    for finding in findings:
+        print(f"{file} {finding}", file=sys.stderr if finding.is_error else sys.stdout)
+    if spec is None:
+        return 2
+    print("\n".join(describe(spec)))
+    if options.probe:
+        if not spec.runs_deep_cnn or spec.method == "custom":
+            raise SpecError(f"{file}: --probe tries sweeps of deep_cnn only; leave it out")
+        from deep_cnn.sweep.probe import probe
+
+        print("\n".join(probe(spec)))
+    return 0
+
+
+def sample(argv: list[str]) -> int:
+    """Print configurations without training."""
+    name, options = _parse("sample", SampleOptions, argv)
+    file = Path(name)
+    spec = read_sweep(file)
+    if spec.method == "custom":
+        raise SpecError(f"{file}: method custom runs on W&B's scheduler; use grid, random or bayes")
+    points = first_points(spec, options.seed, options.n)
+    for line in FORMATS[options.format](spec, points):
+        print(line)
+    return 0
+
+
+def sweep(argv: list[str]) -> int:
+    """Run a sweep here; the same command again goes on with it."""
+    name, options = _parse("sweep", SweepOptions, argv)
+    file = Path(name)
+    spec = read_sweep(file)
+    check_runnable(spec, file, options.count)
+    out = Path(options.out_dir) if options.out_dir else _base_out(spec)
+    if options.repeats or options.refit:
+        repeats.check_possible(spec, first_points(spec, options.seed, 1)[0])
+    again = shlex.join(["python", "-m", "deep_cnn", "sweep", *argv])
+    with Signals() as signals:
+        engine = EngineOptions(options.workers, options.seed, options.retries, signals)
+        summary = run_sweep(spec, out, engine, options.count)
+        status = _print_summary(summary, spec, again)
+        if summary.signal is None and not summary.error:
+            follow_up = _FollowUp(spec, summary, out, options, engine, again)
+            status = _repeat_and_refit(follow_up) or status
+    for line in sync_commands(out, summary.trials):
+        print(line, file=sys.stderr)
+    return status
+
+
+@dataclass(frozen=True, slots=True)
+class _FollowUp:
+    """A finished sweep that --repeats and --refit go on with."""
+
+    spec: SweepSpec
+    summary: SweepSummary
+    out: Path
+    options: SweepOptions
+    engine: EngineOptions
+    command: str
+
+
+def _repeat_and_refit(job: _FollowUp) -> int:
+    """Repeat the best trials, and fit the winner on all data, as --repeats and --refit ask."""
+    spec, trials, options = job.spec, job.summary.trials, job.options
+    best = repeats.distinct_but_for_seed(best_trials(spec, trials))[: options.top]
+    if not best:
+        return 0
+    status, winner, last = 0, best[0], repeats.best_epoch(spec, best[0])
+    if options.repeats:
+        seeds = repeats.unused_seeds(spec, trials, options.repeats)
+        points = repeats.repeats_of(spec, best, seeds)
+        again = run_points(spec, "-repeats", points, job.out, job.engine)
+        repeated = repeats.collect(spec, best, again.trials, seeds)
+        repeats.keep(job.out / "sweeps" / safe_name(spec.name) / "repeats.csv", repeated)
+        status = _print_faults(again, job.command)
+        if again.signal is not None or again.error or not repeated:
+            return status
+        print("\n".join(repeats.describe(spec, repeated, options.repeats)))
+        winner, last = repeated[0].trial, round(statistics.median(repeated[0].best_epochs))
+    return _refit(job, winner, last + 1) or status if options.refit else status
+
+
+def _refit(job: _FollowUp, winner: Trial, epochs: int) -> int:
+    """Fit the winner on train + validation, and print how to look at the test split."""
+    point = repeats.refit_of(job.spec, winner, epochs)
+    again = run_points(job.spec, "-refit", [point], job.out, job.engine)
+    status = _print_faults(again, job.command)
+    for trial in again.trials:
+        if trial.over and trial.run_name and canonical_key(trial.point) == canonical_key(point):
+            checkpoint = shlex.quote(str(job.out / "models" / trial.run_name))
+            print(f"Fitted on train + validation: {trial.run_name}; look at test, once, with:")
+            print(f"python -m deep_cnn --test_net={checkpoint}.pt")
+    return status
+
+
+def agent(argv: list[str]) -> int:
+    """Run a sweep that is kept on W&B's server, in processes that stay warm."""
+    path, options = _parse("agent", AgentOptions, argv)
+    access = _agent_access(path)
+    with Signals() as signals:
+        from deep_cnn.sweep.wandb_agent.agent import run_agent
+        from deep_cnn.sweep.wandb_agent.api import WandbSweep  # W&B's client takes a while.
+
+        remote = WandbSweep(access, path.rpartition("/")[2])
+        summary = run_agent(remote, workers=options.workers, count=options.count, stop=signals)
+    print(f"{remote.path}: {summary.ended} runs, {summary.failed} of them failed")
+    if summary.signal is not None:
+        return exit_status(summary.signal)
+    if summary.error:
+        print(f"deep_cnn: the agent is stopped: {summary.error}", file=sys.stderr)
+    return 1 if summary.error else 0
+
+
+def _agent_access(path: str) -> Access:
+    """Return how to reach the sweep ENTITY/PROJECT/SWEEP_ID; WB_... have what it leaves out."""
+    *owner, name = path.split("/")
+    if not name or len(owner) > 2 or not all(owner):
+        raise ConfigError(f"{path!r} is no sweep; it looks like ENTITY/PROJECT/SWEEP_ID")
+    names = ("WB_USER", "WB_PROJECT")[2 - len(owner) :]
+    mode = os.environ.get("WANDB_MODE", "")
+    if mode not in ("", "online"):
+        raise ConfigError(
+            f"WANDB_MODE={mode}: an agent asks its server what to run; unset it, or run the file"
+            " here: python -m deep_cnn sweep FILE"
+        )
+    environ = {**os.environ, **dict(zip(names, owner, strict=True))}
+    access = access_of(True, environ, needed_by="an agent")
+    assert access is not None, "it is an error where W&B was asked for"
+    return access
+
+
+def _print_summary(summary: SweepSummary, spec: SweepSpec, command: str) -> int:
+    """Print how a sweep stands, and return the exit status."""
+    print("\n".join(format_summary(spec, summary)))
+    return _print_faults(summary, command)
+
+
+def _print_faults(summary: SweepSummary, command: str) -> int:
+    """Print what went wrong, and return the exit status that says so."""
+    for trial in summary.failed:
+        print(f"trial {trial.number} failed: {trial.error}", file=sys.stderr)
+    if summary.signal is not None:
+        print(f"Interrupted; go on with: {command}", file=sys.stderr)
+        return exit_status(summary.signal)
+    if summary.error:
+        print(f"deep_cnn: the sweep is stopped: {summary.error}", file=sys.stderr)
+    return 1 if summary.error or summary.failed else 0
+
+
+def _base_out(spec: SweepSpec) -> Path:
+    given = parse_run(spec.argv({}))
+    return Path(given.get("root_dir", ".")) / given.get("out_dir", "outputs")
+
+
+_Options = TypeVar("_Options", bound=OptionModel)
+
+
+def _parse(verb: str, model: type[_Options], argv: list[str]) -> tuple[str, _Options]:
+    """Return the one sweep that a verb takes, and its options."""
+    for name in (option_name(word[2:].partition("=")[0]) for word in argv if word[:2] == "--"):
+        if name in all_options().keys() - model.table().keys():
+            way = f"in the file it is {name}: {{value: ...}} under parameters"
+            raise ConfigError(f"--{name} is a flag of a run, not of {verb}; {way}")
+    options, sweeps = parse_verb(model, argv)
+    if len(sweeps) != 1:
+        example = "ENTITY/PROJECT/SWEEP_ID" if verb == "agent" else "sweeps/lr.yaml"
+        raise ConfigError(f"{verb} takes one sweep, not {len(sweeps)}: {verb} {example}")
+    return sweeps[0], options

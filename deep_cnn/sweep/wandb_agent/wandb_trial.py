@@ -1,0 +1,72 @@
+"""Run a trial that W&B's server has assigned, and report how it failed."""
+
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from deep_cnn.config import TrainConfig
+from deep_cnn.errors import DeepCnnError
+from deep_cnn.files import RunFiles, claim_run, safe_name, write_text
+from deep_cnn.results import RunResult, SweepTrial
+from deep_cnn.sweep.run.trial import TrialRun, record_failure, run_trial
+from deep_cnn.tracking import RemoteRun
+from deep_cnn.training.stop import StopToken
+
+# The options that say where results go; they count even if another option is wrong.
+_OUTPUT_OPTIONS = ("root_dir", "out_dir", "wandb")
+
+
+def run_assigned(
+    config: TrainConfig, sweep: SweepTrial, stop: StopToken, remote: RemoteRun | None = None
+) -> RunResult:
+    """Run the trial `sweep`: W&B's ids of the sweep and of the run.
+
+    If the server assigns a run again, it goes on from its checkpoint. SIGTERM ends it as stopped.
+
+    Raises:
+        DeepCnnError: The run failed; it is marked as failed on the server.
+    """
+    path = _run_name_file(config.out_path, sweep)
+    return run_trial(
+        TrialRun(
+            config=config.replace(run_name=config.run_name or config.short_name()),
+            sweep=sweep,
+            run_name=_read_run_name(path),
+            set_run_name=lambda name: write_text(path, name + "\n"),
+            stop=stop.final_on_sigterm(),
+            remote=remote,
+        )
+    )
+
+
+def report_failure(
+    options: Mapping[str, Any], sweep: SweepTrial, error: str, remote: RemoteRun | None = None
+) -> None:
+    """Mark the trial as failed on the server if its `options` do not make a configuration."""
+    output = {name: value for name, value in options.items() if name in _OUTPUT_OPTIONS}
+    with suppress(DeepCnnError):  # The error itself is what its user must see.
+        config = TrainConfig.parse(
+            {**output, "task": "digits", "run_name": f"failed-{sweep.trial}"}
+        )
+        record_failure(config, claim_run(config), sweep, error, remote, options=options)
+
+
+def report_death(config: TrainConfig, sweep: SweepTrial, error: str, remote: RemoteRun) -> None:
+    """Mark a trial as failed, on the server and here, whose process died while it ran."""
+    run_name = _read_run_name(_run_name_file(config.out_path, sweep)) or config.short_name()
+    files = RunFiles(config.out_path, run_name)
+    with suppress(DeepCnnError):
+        record_failure(config.replace(run_name=files.name), files, sweep, error, remote)
+
+
+def _run_name_file(out: Path, sweep: SweepTrial) -> Path:
+    """Return the file of a trial's run name, by which the trial finds its checkpoint again."""
+    return out / "sweeps" / safe_name(sweep.name) / f"{safe_name(str(sweep.trial))}.run"
+
+
+def _read_run_name(path: Path) -> str | None:
+    try:
+        return path.read_text(encoding="utf-8").strip() or None
+    except OSError:
+        return None

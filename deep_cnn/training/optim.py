@@ -1,0 +1,166 @@
+"""Build the optimizer of a run, and take its steps at the learning rate of the schedule."""
+
+import inspect
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from copy import deepcopy
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn, optim
+from torch.optim.swa_utils import get_ema_multi_avg_fn
+
+from deep_cnn.config import TrainConfig
+from deep_cnn.models import Network
+from deep_cnn.training.checkpoint import Checkpoint
+
+Parameters = Iterable[nn.Parameter] | Iterable[dict[str, Any]]
+Losses = Sequence[float]
+_BAD_EPOCHS = 3
+
+
+def _eager(kind: type[optim.Optimizer]) -> Callable[..., optim.Optimizer]:
+    """`kind` without what torch wraps its methods in for torch.compile, which we do not use.
+
+    That imports torch._dynamo, which takes 2 seconds: longer than torch itself.
+    """
+    wrapped = ("add_param_group", "load_state_dict", "state_dict", "zero_grad")
+    methods = {name: inspect.unwrap(getattr(kind, name)) for name in wrapped}
+    step = torch.no_grad()(inspect.unwrap(kind.step))
+    return type(kind.__name__, (kind,), {**methods, "step": step})
+
+
+_ADAM, _ADAMW, _SGD = _eager(optim.Adam), _eager(optim.AdamW), _eager(optim.SGD)
+# Fused: one call a step over all parameters.
+OPTIMIZERS: Mapping[str, Callable[[Parameters, TrainConfig], optim.Optimizer]] = {
+    "adam": lambda p, c: _ADAM(p, c.lr, weight_decay=c.weight_decay, fused=True),
+    "adamw": lambda p, c: _ADAMW(p, c.lr, weight_decay=c.weight_decay, fused=True),
+    "sgd": lambda p, c: _SGD(p, c.lr, c.momentum, weight_decay=c.weight_decay, fused=True),
+}
+
+
+def _plateau(losses: Losses, decay: float) -> float:
+    """torch's ReduceLROnPlateau with its defaults but the patience, and no smallest rate."""
+    best, bad, factor = math.inf, 0, 1.0
+    for loss in losses:
+        better = loss < best * (1 - 1e-4)
+        best, bad = (loss, 0) if better else (best, bad + 1)
+        if bad == _BAD_EPOCHS:
+            bad, factor = 0, factor * decay
+    return factor
+
+
+def _one_cycle(part: float) -> float:
+    """torch's OneCycleLR with its defaults, after this part of the training."""
+
+    def between(start: float, end: float, part: float) -> float:
+        return end + (start - end) * (1 + math.cos(math.pi * part)) / 2
+
+    return between(1 / 25, 1, part / 0.3) if part < 0.3 else between(1, 4e-6, (part - 0.3) / 0.7)
+
+
+# The factor of --lr in each epoch, the first one being number 0, after epochs with these losses.
+SCHEDULES: Mapping[str, Callable[[int, TrainConfig, Losses], float]] = {
+    "constant": lambda epoch, c, losses: 1.0,
+    "hyperbolic": lambda epoch, c, losses: 1 / (1 + c.decay * epoch),
+    "step": lambda epoch, c, losses: c.decay ** (3 * epoch // c.epochs),
+    "cosine": lambda epoch, c, losses: (1 + math.cos(math.pi * epoch / c.epochs)) / 2,
+    "plateau": lambda epoch, c, losses: _plateau(losses, c.decay),
+    "onecycle": lambda epoch, c, losses: _one_cycle((epoch + 0.5) / c.epochs),
+}
+
+
+class Stepper:
+    """Steps down the gradient as the options say; `ema_model` is the network to evaluate.
+
+    Without --ema that is the network itself.
+    """
+
+    def __init__(
+        self, network: Network, config: TrainConfig, device: torch.device, dtype: torch.dtype
+    ) -> None:
+        self.network, self.config = network, config
+        self.ema_model = deepcopy(network) if config.ema else network
+        self.parameters, self.ema_parameters = (
+            [p for p in some.parameters() if p.requires_grad] for some in (network, self.ema_model)
+        )
+        self._average = get_ema_multi_avg_fn(config.ema)  # type: ignore[no-untyped-call]
+        self.optimizer = OPTIMIZERS[config.optimizer](self._groups(), config)
+        # The gradient of a small loss is 0 in float16.
+        self._new_scaler = partial(
+            torch.amp.GradScaler, device.type, enabled=dtype == torch.float16
+        )
+        self.reset_grad_scaler()
+
+    def _groups(self) -> Parameters:
+        """Return the parameters that are not frozen, the head's apart if the rates differ."""
+        if self.config.lr_trunk == 1:
+            return self.parameters
+        head = set(self.network.head.parameters())
+        return [{"params": [p for p in self.parameters if (p in head) == h]} for h in (True, False)]
+
+    def begin(self, epoch: int, losses: Losses) -> float:
+        """Set the learning rates of an epoch and return the head's.
+
+        They depend on the options, the epoch and the losses of earlier epochs alone, so a raised
+        --epochs reshapes the schedule.
+        """
+        config = self.config
+        rate = config.lr * SCHEDULES[config.schedule](epoch, config, losses)
+        rate *= min(1.0, (epoch + 1) / (config.warmup + 1))
+        for group, factor in zip(self.optimizer.param_groups, (1, config.lr_trunk), strict=False):
+            group["lr"] = rate * factor
+        return rate
+
+    def step(self, loss: Tensor) -> None:
+        """Take one step down the gradient of `loss`, a scalar."""
+        self.optimizer.zero_grad(set_to_none=True)
+        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        if self.config.clip:
+            self.scaler.unscale_(self.optimizer)
+            nn.utils.clip_grad_norm_(self.parameters, self.config.clip)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        if self.config.ema:
+            self._average(self.ema_parameters, self.parameters, 0)
+
+    def reset_grad_scaler(self) -> None:
+        """Prepare for the first step, or for another one after a step that has failed half way."""
+        self.scaler = self._new_scaler()
+
+    def end(self) -> None:
+        """End an epoch: buffers, such as the mean of a batch norm, are copied, not averaged."""
+        if self.config.ema:
+            pairs = zip(self.network.buffers(), self.ema_model.buffers(), strict=True)
+            for buffer, averaged in pairs:
+                averaged.copy_(buffer)
+
+    def state(self, *, copied: bool = False) -> dict[str, Any]:
+        """Return the fields of a Checkpoint that belong to the weights and the optimizer.
+
+        If `copied`, later steps do not change them.
+        """
+        optimizer = self.optimizer.state_dict()
+        return {
+            "state_dict": _weights(self.ema_model, copied=copied),
+            "learning": _weights(self.network, copied=copied) if self.config.ema else None,
+            "optimizer": deepcopy(optimizer) if copied else optimizer,
+            "scaler": self.scaler.state_dict(),
+        }
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Go back to a checkpoint; raise what torch raises if it does not fit."""
+        self.ema_model.load_state_dict(checkpoint.state_dict)
+        self.network.load_state_dict(checkpoint.learning or checkpoint.state_dict)
+        self.optimizer.load_state_dict(dict(checkpoint.optimizer))
+        if checkpoint.scaler:
+            self.scaler.load_state_dict(dict(checkpoint.scaler))
+
+
+def _weights(network: Network, *, copied: bool) -> dict[str, Tensor]:
+    weights = network.state_dict()
+    for name, value in weights.items():
+        if copied and not (network.frozen and name.startswith("trunk.")):  # That never changes.
+            weights[name] = value.clone()
+    return weights

@@ -18,7 +18,7 @@ import yaml
 
 from deep_cnn.config import TrainConfig
 from deep_cnn.errors import ConfigError
-from deep_cnn.tracking import wandb_tracker
+from deep_cnn.tracking import wandb_client
 from deep_cnn.tracking.access import access_of
 from tests.conftest import (
     PATIENCE,
@@ -134,7 +134,7 @@ def here(client: Client, here: Command, monkeypatch: pytest.MonkeyPatch) -> Iter
 
     def run(*words: str, **extra: str) -> "subprocess.CompletedProcess[str]":
         wandb.teardown()
-        monkeypatch.setattr(wandb_tracker, "_down_until", 0.0)
+        monkeypatch.setattr(wandb_client, "_down_until", 0.0)
         return here(*words, **{**client.env, **extra})
 
     yield run

@@ -194,10 +194,8 @@ def open_session(
 ) -> Session:
     """Read the wanted splits of the data, and build the network and its optimizer.
 
-    With a checkpoint the labels are its own, and the network waits for its weights.
-
-    Raises Interrupted if the run was asked to end, and a DeepCnnError if the data, the weights or
-    the options are not usable.
+    With a checkpoint the labels are its own, and the network waits for its weights. Raises
+    Interrupted if the run was asked to end, and a DeepCnnError if something is not usable.
     """
     device = choose_device(config.device)
     seed_everything(config.seed)

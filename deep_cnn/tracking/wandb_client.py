@@ -1,0 +1,212 @@
+"""Open and end runs of W&B's client, and wait for its server no longer than it is worth."""
+
+import logging
+import os
+import re
+import ssl
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from http.client import HTTPException
+from pathlib import Path
+from typing import Any
+from urllib.error import HTTPError, URLError
+from urllib.request import build_opener
+
+import wandb
+
+from deep_cnn.errors import ConfigError
+from deep_cnn.files import safe_name
+from deep_cnn.results import RunResult, SweepTrial, assigned_trial
+from deep_cnn.tracking.access import Access, redacted
+from deep_cnn.tracking.base import FOR_USER, RemoteRun, Start
+
+_LOGGER = logging.getLogger("deep_cnn")
+# The client would wait 90 seconds for its server at the start of a run, and for ever at its end.
+# An agent kills 30 seconds after it has asked to stop. W&B's own variables change them.
+_INIT_TIMEOUT = 20.0
+_FINISH_TIMEOUT = 25.0
+# A checkpoint may take longer, as long as the server answers: this many bytes a second are slow.
+_SLOWEST = 2.0**19
+_PATIENCE = 5.0
+# A sweep of short trials must not wait for a server that is down again and again.
+_DOWN_FOR = 120.0
+_OUT_OF_REACH = re.compile(
+    r"timed? ?out|retrying|giving up|connection (refused|reset)|\bEOF\b|deadline|no such host"
+    r"|unreachable|busy",
+    re.IGNORECASE,
+)
+# What the client says in its own log, and nowhere else, when it does not upload something.
+_NOT_UPLOADED = re.compile(
+    r'"level":"ERROR.*(fatal|upload|artifact|runfiles|giving up)', re.IGNORECASE
+)
+_down_until = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class WandbClient:
+    """How runs of W&B's client are opened.
+
+    Attributes:
+        access: Where numbers go.
+        sweep: The sweep that the run belongs to.
+        remote: The run on W&B's server, if the server made it.
+        on_stop: Called, in another thread, if the run was asked to stop on its page.
+    """
+
+    access: Access
+    sweep: SweepTrial | None
+    remote: RemoteRun | None
+    on_stop: Callable[[], None]
+
+    def open_run(self, start: Start, job: str) -> Any:
+        """Return the run, kept offline if the server is out of reach, or None if it refuses.
+
+        Raises ConfigError if it refuses and --wandb=True was set.
+        """
+        global _down_until
+        if self.access.offline:
+            return self._init(start, job, offline=True)
+        try:
+            # An agent's run comes from the server: it is there.
+            if self.remote or time.monotonic() > _down_until:
+                probe()
+                return self._init(start, job)
+            reason = "it was out of reach a moment ago"
+        except (wandb.Error, OSError, ValueError) as error:
+            reason = redacted(str(error), self.access)
+            wandb.teardown()  # Or the client would offer the failed run again.
+            if not isinstance(error, OSError) and not _OUT_OF_REACH.search(reason):
+                if self.access.insist:
+                    raise ConfigError(
+                        f"W&B cannot be used ({reason}); check WB_KEY, WB_PROJECT and WB_USER, or"
+                        " use --wandb=False"
+                    ) from None
+                message = "W&B cannot be used (%s); the numbers go to files"
+                _LOGGER.warning(message, reason, extra=FOR_USER)
+                return None
+            _down_until = time.monotonic() + _DOWN_FOR
+        message = "W&B is out of reach (%s); the run is kept offline"
+        _LOGGER.warning(message, reason, extra=FOR_USER)
+        return self._init(start, job, offline=True)
+
+    def _init(self, start: Start, job: str, *, offline: bool = False) -> Any:
+        before = start.state.wandb
+        known = before.id if before and before.project == self.access.project else None
+        if job == "test" and offline:  # An upload would put it in the place of what was trained.
+            known = None
+        sweep = self.sweep.name if self.sweep else None
+        tags = [str(start.options[name]) for name in ("task", "model") if name in start.options]
+        tags += [tag for tag in os.environ.get("WANDB_TAGS", "").split(",") if tag]
+        return wandb.init(
+            name=start.files.name,
+            group=os.environ.get("WANDB_RUN_GROUP") or sweep,
+            job_type="train" if known else job,
+            tags=[tag[:64] for tag in tags],
+            config={**start.options, **(self.remote.arguments if self.remote else {})},
+            dir=_folder(start.files.out),
+            reinit="finish_previous",
+            settings=wandb.Settings(**self._settings(known, offline)),
+        )
+
+    def _settings(self, known: str | None, offline: bool) -> dict[str, Any]:
+        settings: dict[str, Any] = {
+            "mode": "offline" if offline else "online",
+            "stop_fn": self.on_stop,
+            "finish_timeout_raises": True,
+            "api_key": None if offline else self.access.key,
+            "resume": None if offline else "allow",
+        }
+        for name, bound in (("init_timeout", _INIT_TIMEOUT), ("finish_timeout", _FINISH_TIMEOUT)):
+            if not os.environ.get(f"WANDB_{name.upper()}"):
+                settings[name] = bound
+        code = Path(__file__).parents[2]
+        if (code / ".git").exists():
+            settings["git_root"] = str(code)
+        if self.remote:
+            settings |= asdict(self.remote)
+            del settings["arguments"]
+        elif self.sweep is None or self.sweep != assigned_trial():  # Else its agent has set them.
+            settings |= {
+                "project": self.access.project,
+                "entity": self.access.entity,
+                "run_id": known,
+            }
+        return {name: value for name, value in settings.items() if value is not None}
+
+
+def probe() -> None:
+    """Raise OSError if no server answers, at once on a node without internet."""
+    try:
+        # Its own opener, because the shared one keeps the proxies of the first who asked.
+        with build_opener().open(str(wandb.setup().settings.base_url), timeout=10):
+            return
+    except HTTPError:
+        return  # It answers.
+    except HTTPException as error:
+        raise OSError(f"what answers is no W&B: {type(error).__name__}") from None
+    except URLError as error:
+        if not isinstance(error.reason, ssl.SSLError):
+            raise OSError(str(error.reason)) from None
+    except ValueError as error:
+        raise wandb.Error(str(error)) from None
+
+
+def upload_checkpoint(run: Any, file: Path, result: RunResult) -> bool:
+    """Add the best checkpoint to a run, and return whether it was uploaded completely."""
+    best = result.best
+    assert best is not None
+    artifact = wandb.Artifact(
+        f"model-{run.id}",
+        "model",
+        metadata={"run_name": result.run_name, **asdict(best), "config": dict(result.config)},
+    )
+    # Uploaded at once it need not be copied; offline it must be as it is now.
+    online = run.settings.mode == "online"
+    artifact.add_file(str(file), policy="immutable" if online else "mutable", skip_cache=online)
+    aliases = ["best", f"epoch-{best.epoch}", safe_name(result.run_name)]
+    if online:
+        probe()  # The client would wait for longer than it is worth.
+    logged = run.log_artifact(artifact, aliases=aliases)
+    return _wait(logged, file.stat().st_size) if online else True
+
+
+def _wait(logged: Any, size: int) -> bool:
+    """Wait for an upload while the server answers; return whether it is complete."""
+    bound = float(os.environ.get("WANDB_FINISH_TIMEOUT") or _FINISH_TIMEOUT + size / _SLOWEST)
+    failed: list[Exception] = []
+    done = threading.Event()
+
+    def wait() -> None:
+        try:
+            logged.wait(timeout=int(bound) + 1)
+        except Exception as error:  # The client's are many kinds.
+            failed.append(error)
+        done.set()
+
+    threading.Thread(target=wait, daemon=True).start()
+    end = time.monotonic() + bound
+    while not done.wait(_PATIENCE) and time.monotonic() < end:
+        probe()
+    if failed:
+        raise failed[0]
+    return done.is_set()
+
+
+def _folder(out: Path) -> str | None:
+    """Return the folder of W&B's files: beside the results, unless WANDB_DIR is set."""
+    if os.environ.get("WANDB_DIR"):
+        return None
+    out.mkdir(parents=True, exist_ok=True)
+    return str(out)
+
+
+def upload_broke_off(folder: Path) -> bool:
+    """Return whether the client has given up uploading: it says so in its own log only."""
+    try:
+        log = folder / "logs" / "debug-internal.log"
+        text = log.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return False
+    return _NOT_UPLOADED.search(text) is not None

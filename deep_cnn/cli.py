@@ -25,17 +25,17 @@ _USAGE = """usage: python -m deep_cnn [--option=value ...]
 
 Fine-tune a pretrained network to predict how people perceive pictures.
 
-  python -m deep_cnn --epochs=1                            the bundled sample, the bundled weights
-  python -m deep_cnn --data_dir=FOLDER --run_name=first    your pictures
-  python -m deep_cnn --data_dir=FOLDER --dry_run           what is in it; trains nothing
-  python -m deep_cnn --resume=outputs/models/first.pt      go on where it stopped
-  python -m deep_cnn --test_net=outputs/models/first.pt    the one look at the test split
-  python -m deep_cnn check sweeps/lr.yaml                  every fault of a W&B sweep file
-  python -m deep_cnn sample sweeps/lr.yaml -n 50           configurations without training
-  python -m deep_cnn sweep sweeps/lr.yaml --workers=2      the sweep, here; again = go on
-  python -m deep_cnn agent ENTITY/PROJECT/SWEEP_ID         a sweep of W&B, in a warm process
-  python -m deep_cnn report outputs                        the runs, best first
-  python -m deep_cnn fetch --model=resnet50                weights, for nodes without a network
+  python -m deep_cnn --epochs=1                            train on the bundled sample
+  python -m deep_cnn --data_dir=FOLDER --run_name=first    train on your pictures
+  python -m deep_cnn --data_dir=FOLDER --dry_run           describe the data without training
+  python -m deep_cnn --resume=outputs/models/first.pt      resume a run
+  python -m deep_cnn --test_net=outputs/models/first.pt    evaluate a finished run on the test split
+  python -m deep_cnn check sweeps/lr.yaml                  report every error in a W&B sweep file
+  python -m deep_cnn sample sweeps/lr.yaml -n 50           draw configurations without training
+  python -m deep_cnn sweep sweeps/lr.yaml --workers=2      run a sweep here; repeat it to resume
+  python -m deep_cnn agent ENTITY/PROJECT/SWEEP_ID         run trials of a sweep on W&B
+  python -m deep_cnn report outputs                        list the runs, best first
+  python -m deep_cnn fetch --model=resnet50                download weights to use offline
 """
 
 

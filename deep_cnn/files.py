@@ -78,7 +78,7 @@ class RunFiles:
         return self.out / "results" / f"{self.name}.steps_{split}.csv"
 
     def exist(self) -> bool:
-        """Whether any file of a run of this name is there."""
+        """Return whether a run of this name has any file."""
         files = (self.log, self.table, self.arguments, self.result, self.last, self.best)
         return any(file.exists() for file in files)
 

@@ -30,17 +30,17 @@ def r2(predictions: Array, targets: Array) -> float:
 
 
 def pearson(predictions: Array, targets: Array) -> float:
-    """Pearson's correlation; nan where either side is constant or shorter than 2."""
+    """Return Pearson's correlation; nan if either side is constant or shorter than 2."""
     return _correlation("pearsonr", predictions, targets)
 
 
 def spearman(predictions: Array, targets: Array) -> float:
-    """Spearman's rank correlation, ties by mean rank; nan as for `pearson`."""
+    """Return Spearman's rank correlation, ties by mean rank; nan as for `pearson`."""
     return _correlation("spearmanr", predictions, targets)
 
 
 def kendall(predictions: Array, targets: Array) -> float:
-    """Kendall's tau-b; nan as for `pearson`."""
+    """Return Kendall's tau-b; nan as for `pearson`."""
     return _correlation("kendalltau", predictions, targets)
 
 

@@ -71,7 +71,9 @@ def _list(folder: Path, known: Listing | None) -> tuple[tuple[int, int], Listing
                 known = _sorted(stamp, now, entries)
     except OSError as error:
         reason = error.strerror
-        raise DataError(f"{folder} cannot be listed ({reason}); class folders lie there") from None
+        raise DataError(
+            f"{folder} cannot be read ({reason}); it must hold one folder per class"
+        ) from None
     return (stat.st_dev, stat.st_ino), known
 
 

@@ -23,13 +23,13 @@ _OLD_DENSENET = re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.(?=[12]\.)")
 
 
 def weights_address(name: str) -> tuple[str, Path]:
-    """Where torchvision has its weights of the network `name`, and their place in TORCH_HOME."""
+    """Return the URL of torchvision's weights of `name`, and their file in TORCH_HOME."""
     url: str = torchvision().models.get_model_weights(name).DEFAULT.url
     return url, Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
 
 
 def download_weights(name: str, url: str, file: Path, digest: str | None) -> None:
-    """Bring `file`, as a whole, whose SHA-256 begins with `digest`; WeightsError if impossible."""
+    """Download `file`, whose SHA-256 begins with `digest`; raise WeightsError if that fails."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(_DOWNLOAD_TIMEOUT)
     try:

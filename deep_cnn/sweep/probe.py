@@ -47,7 +47,7 @@ class Probe:
 
 
 def probe(spec: SweepSpec) -> list[str]:
-    """Lines that tell the time and the memory of the largest trial, and the time of the sweep."""
+    """Return lines with the time and memory of the largest trial and the time of the sweep."""
     configs = [resolve(spec.config(point)) for point in first_points(spec, 0, _LOOKED_AT)]
     largest = _largest(configs)
     found = _apart(largest.replace(wandb=False))

@@ -91,7 +91,7 @@ def unused_seeds(spec: SweepSpec, trials: Sequence[Trial], count: int) -> list[i
 
 
 def repeats_of(spec: SweepSpec, best: Sequence[Trial], seeds: Sequence[int]) -> list[Point]:
-    """Each of these trials with each of the seeds.
+    """Return each of these trials with each of the seeds.
 
     The run that was chosen does not count: it was chosen because it came out well.
     """

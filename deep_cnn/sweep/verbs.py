@@ -77,7 +77,7 @@ OPTIONS: Mapping[str, type[OptionModel]] = {
 
 
 def check(argv: list[str]) -> int:
-    """Tell every fault of a sweep file, or what the sweep would be."""
+    """Report every error in a sweep file, or describe the sweep."""
     name, options = _parse("check", CheckOptions, argv)
     file = Path(name)
     spec, findings = parse_sweep(file)
@@ -155,7 +155,7 @@ def _repeat_and_refit(job: _FollowUp) -> int:
         again = run_points(spec, "-repeats", points, job.out, job.engine)
         repeated = repeats.collect(spec, best, again.trials, seeds)
         repeats.keep(job.out / "sweeps" / safe_name(spec.name) / "repeats.csv", repeated)
-        status = _print_faults(again, job.command)
+        status = _print_problems(again, job.command)
         if again.signal is not None or again.error or not repeated:
             return status
         print("\n".join(repeats.describe(spec, repeated, options.repeats)))
@@ -167,7 +167,7 @@ def _refit(job: _FollowUp, winner: Trial, epochs: int) -> int:
     """Fit the winner on train + validation, and print how to look at the test split."""
     point = repeats.refit_of(job.spec, winner, epochs)
     again = run_points(job.spec, "-refit", [point], job.out, job.engine)
-    status = _print_faults(again, job.command)
+    status = _print_problems(again, job.command)
     for trial in again.trials:
         if trial.over and trial.run_name and canonical_key(trial.point) == canonical_key(point):
             checkpoint = shlex.quote(str(job.out / "models" / trial.run_name))
@@ -215,10 +215,10 @@ def _agent_access(path: str) -> Access:
 def _print_summary(summary: SweepSummary, spec: SweepSpec, command: str) -> int:
     """Print how a sweep stands, and return the exit status."""
     print("\n".join(format_summary(spec, summary)))
-    return _print_faults(summary, command)
+    return _print_problems(summary, command)
 
 
-def _print_faults(summary: SweepSummary, command: str) -> int:
+def _print_problems(summary: SweepSummary, command: str) -> int:
     """Print what went wrong, and return the exit status that says so."""
     for trial in summary.failed:
         print(f"trial {trial.number} failed: {trial.error}", file=sys.stderr)

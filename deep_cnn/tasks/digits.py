@@ -18,7 +18,7 @@ class Digits(Classification):
     """The digit that somebody wrote. The data come with scikit-learn; no folder is read."""
 
     def all_examples(self, config: TrainConfig) -> tuple[Examples, list[str | None]]:
-        """All 1,797 digits, none marked."""
+        """Return all 1,797 digits, in no split."""
         examples = _all_digits()
         return examples, [None] * len(examples)
 

@@ -44,7 +44,7 @@ class Access:
 
 
 def find_access(config: TrainConfig) -> Access | None:
-    """How this run reaches W&B, or None where the file logger is alone, which is said in one line.
+    """Return how this run reaches W&B; log one line and return None if only files are written.
 
     ConfigError where --wandb=True was said and something is missing or malformed.
     """
@@ -54,7 +54,7 @@ def find_access(config: TrainConfig) -> Access | None:
 def access_of(
     wanted: bool | None, environ: Mapping[str, str], *, needed_by: str | None = None
 ) -> Access | None:
-    """As `find_access`, for the value of --wandb and an environment.
+    """Do as `find_access`, for the value of --wandb and an environment.
 
     `needed_by` is what requires W&B, if it is not an option that could be left out.
     """
@@ -101,16 +101,16 @@ def _listed(missing: list[str]) -> str:
 
 def _sound(access: Access, without: str) -> Access | None:
     """`access`, unless W&B would refuse what it says."""
-    fault = _fault(access)
-    if fault is None:
+    problem = _problem(access)
+    if problem is None:
         return access
     if access.insist:
-        raise ConfigError(f"{fault}; correct it{without}")
-    _LOGGER.warning("W&B: %s; the numbers go to files", fault, extra=FOR_USER)
+        raise ConfigError(f"{problem}; correct it{without}")
+    _LOGGER.warning("W&B: %s; the numbers go to files", problem, extra=FOR_USER)
     return None
 
 
-def _fault(access: Access) -> str | None:
+def _problem(access: Access) -> str | None:
     key = access.key
     if key is not None:
         secret = key.partition("-")[2] or key

@@ -98,7 +98,7 @@ class FolderStore(TrialStore):
         """Let trials that were given up be tried again."""
         for trial in self.trials():
             if trial.state == "failed":
-                self._end(trial.number, trial.claim, "reopened", None)
+                self.give_back(trial.number, trial.claim, "reopened")
 
     def trials(self) -> list[Trial]:
         """Return every trial that was proposed, by number."""
@@ -149,9 +149,6 @@ class FolderStore(TrialStore):
 
     def give_back(self, number: int, claim: int, state: str, error: str | None = None) -> None:
         """End a claim without a result."""
-        self._end(number, claim, state, error)
-
-    def _end(self, number: int, claim: int, state: str, error: str | None) -> None:
         text = json.dumps({"state": state, "error": error})
         write_text(self._path(number, f"end.{claim}"), text)
 
@@ -205,21 +202,22 @@ class FolderStore(TrialStore):
         if owner and owner.get("host") == host():
             return bool(owner.get("start") == start_time(int(owner.get("pid", 0))))
         try:
-            return self._now() - path.stat().st_mtime < self.lease
+            return _file_system_time(self.folder) - path.stat().st_mtime < self.lease
         except OSError:
             return False
 
-    def _now(self) -> float:
-        """Return the time by the file system's clock, which all hosts share."""
-        path = self.folder / f".now.{os.getpid()}"
-        try:
-            path.touch()
-            return path.stat().st_mtime
-        except OSError:
-            return time.time()
-        finally:
-            with contextlib.suppress(OSError):
-                path.unlink()
+
+def _file_system_time(folder: Path) -> float:
+    """Return the time by the file system's clock, which all hosts share, in seconds."""
+    path = folder / f".now.{os.getpid()}"
+    try:
+        path.touch()
+        return path.stat().st_mtime
+    except OSError:
+        return time.time()
+    finally:
+        with contextlib.suppress(OSError):
+            path.unlink()
 
 
 def _by_trial(folder: Path) -> dict[int, set[str]]:

@@ -14,7 +14,7 @@ from deep_cnn.sweep.spec.validation import validate_section
 
 
 def read_sweep(path: Path) -> SweepSpec:
-    """Return the sweep in a file; SpecError tells every error in it, a line each."""
+    """Return the sweep in a file; raise SpecError with a line for each error in it."""
     spec, findings = parse_sweep(path)
     errors = [f"{path} {finding}" for finding in findings if finding.is_error]
     if spec is None:

@@ -142,7 +142,6 @@ OPTIMIZERS = ("adam", "adamw", "sgd")
 CACHE = ("auto", "off")
 TRAIN_ON = ("train", "train+val")
 SCHEDULES = ("constant", "hyperbolic", "step", "cosine", "plateau", "onecycle")
-FREEZE = ("none", "trunk")
 AMP = ("auto", "bf16", "fp16", "off")
 DEVICES = ("auto", "cpu", "cuda", "mps")
 

@@ -98,7 +98,7 @@ def sync_commands(out: Path, trials: Sequence[Trial]) -> list[str]:
     for trial in trials:
         for folder in _unsynced(out, trial):
             if Path(folder).name.startswith("offline-run-"):
-                folders["wandb sync"] = [str(out / "wandb" / "offline-run-*")]
+                folders["wandb sync"] = [f"{shlex.quote(str(out / 'wandb'))}/offline-run-*"]
             else:
                 folders.setdefault("wandb sync --include-online", []).append(shlex.quote(folder))
     return [

@@ -171,7 +171,7 @@ def _refit(job: _FollowUp, winner: Trial, epochs: int) -> int:
     for trial in again.trials:
         if trial.over and trial.run_name and canonical_key(trial.point) == canonical_key(point):
             checkpoint = shlex.quote(str(job.out / "models" / trial.run_name))
-            print(f"Fitted on train + validation: {trial.run_name}; look at test, once, with:")
+            print(f"Fitted on train + validation: {trial.run_name}; test it once with:")
             print(f"python -m deep_cnn --test_net={checkpoint}.pt")
     return status
 
@@ -242,8 +242,8 @@ def _parse(verb: str, model: type[_Options], argv: list[str]) -> tuple[str, _Opt
     """Return the one sweep that a verb takes, and its options."""
     for name in (option_name(word[2:].partition("=")[0]) for word in argv if word[:2] == "--"):
         if name in all_options().keys() - model.table().keys():
-            way = f"in the file it is {name}: {{value: ...}} under parameters"
-            raise ConfigError(f"--{name} is a flag of a run, not of {verb}; {way}")
+            way = f"in the sweep file write {name}: {{value: ...}} under parameters"
+            raise ConfigError(f"--{name} is an option of a run, not of {verb}; {way}")
     options, sweeps = parse_verb(model, argv)
     if len(sweeps) != 1:
         example = "ENTITY/PROJECT/SWEEP_ID" if verb == "agent" else "sweeps/lr.yaml"

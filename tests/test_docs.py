@@ -43,7 +43,7 @@ SUBSTITUTIONS = (
 )
 # Part of a command, and why it cannot run here.
 NOT_RUN = {
-    "agent ENTITY/PROJECT/SWEEP_ID": "needs W&B's server; tests/test_wandb.py runs it with another",
+    "agent ENTITY/PROJECT/SWEEP_ID": "needs W&B's server; tests/tracking/test_wandb.py has another",
     "fetch --model": "needs a network; tests/test_fetch.py runs it with a local server",
     "fetch --data": "needs a network; tests/test_fetch.py runs it with a local server",
 }

@@ -11,7 +11,7 @@ from deep_cnn.config import TrainConfig
 from deep_cnn.errors import ConfigError
 from deep_cnn.training.fit import fit
 from tests.conftest import make_classes, make_scored
-from tests.test_place_pulse import make_place_pulse
+from tests.tasks.test_place_pulse import make_place_pulse
 
 
 def described(capsys: pytest.CaptureFixture[str], *flags: str) -> str:

@@ -18,7 +18,7 @@ from deep_cnn.tracking import Example, FileTracker, Start, Tracker
 from deep_cnn.tracking.access import Access
 from deep_cnn.tracking.fanout import Fanout
 from deep_cnn.tracking.wandb_tracker import WandbTracker
-from tests.test_wandb import Client
+from tests.tracking.test_wandb import Client
 from tests.wandb_server import WandbServer
 
 FLAGS = {"lr": 0.1, "epochs": 2, "task": "digits", "model": "lenet", "patience": None, "amp": "off"}

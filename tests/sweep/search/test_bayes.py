@@ -13,7 +13,7 @@ from deep_cnn.sweep.spec.numeric import Numeric
 from deep_cnn.sweep.spec.parse import read_sweep
 from deep_cnn.sweep.spec.schema import SweepMetric, SweepSpec
 from deep_cnn.sweep.spec.values import Point, canonical_key
-from tests.test_sweep_space import REFERENCES, make
+from tests.sweep.spec.test_distributions import REFERENCES, make
 
 
 def spec_of(folder: Path, parameters: str) -> SweepSpec:

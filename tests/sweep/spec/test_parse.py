@@ -2,10 +2,13 @@
 
 import pickle
 import random
+import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from deep_cnn.cli import main
 from deep_cnn.errors import SpecError
 from deep_cnn.sweep.spec.distributions import DISTRIBUTIONS
 from deep_cnn.sweep.spec.parse import parse_sweep, read_sweep
@@ -317,23 +320,43 @@ def test_numbers_stay_as_they_were_written(tmp_path: Path) -> None:
         assert {name: type(value) for name, value in point.items()} == {"a": int, "b": float}
 
 
-def test_mutilated_files_never_end_in_a_traceback(tmp_path: Path) -> None:
-    """Whatever the bytes: findings or a SpecError, and nothing else."""
-    choose = random.Random(0)
+ODD = [b"&a ", b"*a", b"<<: ", b"!!python/object:x ", b"!!set", b"2026-01-01", b".nan", b".inf",
+       b"? ", b"{", b"]", b": ", b"\x00", b"\xff", b"- ", b"~", b"1e999", b"0x1F", b"\n",
+       b"!!binary x", b"[[]]", b"null", b"yes", b"9" * 400]  # fmt: skip
+
+
+def mutated(seed: int, count: int) -> Iterator[bytes]:
+    """Sweep files, correct and wrong ones, with up to four pieces cut out or replaced."""
+    choose = random.Random(seed)
     texts = [file.read_bytes() for file in sorted((ROOT / "sweeps").glob("*.yaml"))]
     texts += [text.encode() for text, _, _ in ERRORS]
-    odd = [b"&a ", b"*a", b"<<: ", b"!!python/object:x ", b"!!set", b"2026-01-01", b".nan", b".inf",
-           b"? ", b"{", b"]", b": ", b"\x00", b"\xff", b"- ", b"~", b"1e999", b"0x1F", b"\n",
-           b"!!binary x", b"[[]]", b"null", b"yes", b"9" * 400]  # fmt: skip
-    for _ in range(3000):
+    for _ in range(count):
         text = bytearray(choose.choice(texts))
         for _ in range(choose.randint(1, 4)):
             at = choose.randrange(len(text) + 1)
-            text[at : at + choose.randint(0, 12)] = choose.choice([*odd, b""])
-        try:
-            look(tmp_path, bytes(text))
-        except SpecError:
-            continue
+            text[at : at + choose.randint(0, 12)] = choose.choice([*ODD, b""])
+        yield bytes(text)
+
+
+def test_check_judges_300_mutated_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Every run of the tests has other files; `seed` in the message repeats them."""
+    monkeypatch.chdir(tmp_path)
+    seed, path, statuses = random.randrange(10**6), tmp_path / "s.yaml", set()
+    for number, text in enumerate(mutated(seed, 300)):
+        path.write_bytes(text)
+        case = f"seed {seed}, file {number}: {text!r}"
+        status = main(["check", "s.yaml"])
+        printed = capsys.readouterr()
+        statuses.add(status)
+        assert status in (0, 2), case
+        for line in printed.err.splitlines():
+            where = re.match(r"deep_cnn: s\.yaml |s\.yaml line (\d+): ", line)
+            assert where, f"{case}: {line}"
+            assert int(where[1] or 1) <= text.count(b"\n") + 2, f"{case}: {line}"
+        assert printed.err or status == 0, case
+    assert statuses == {0, 2}
 
 
 def test_a_command_is_ours_only_where_it_runs_us(tmp_path: Path) -> None:

@@ -101,7 +101,7 @@ class FileTracker(Tracker):
             self.steps[split].add(_read_steps(files.steps(split), epochs))
         self.handler = _attach(files.log)
         for name, value in start.options.items():
-            self.handler.emit(_line(f"--{name}={value}"))
+            self.handler.emit(self._line(f"--{name}={value}"))
         _LOGGER.removeHandler(self.early)
         self.early.setTarget(self.handler)
         self.early.close()
@@ -144,14 +144,18 @@ class FileTracker(Tracker):
             self.table.add([[row.get(column) for column in self.table.columns] for row in rows])
             self.table.write()
 
+    def _line(self, text: str) -> logging.LogRecord:
+        """Return a record for the head of the log, which is no later than what waits for it."""
+        record = logging.LogRecord("deep_cnn", logging.INFO, "", 0, text, None, None)
+        if self.early.buffer:
+            first = self.early.buffer[0]
+            record.created, record.msecs = first.created, first.msecs
+        return record
+
     def _close_log(self) -> None:
         if self.handler:
             _detach(self.handler)
             self.handler = None
-
-
-def _line(text: str) -> logging.LogRecord:
-    return logging.LogRecord("deep_cnn", logging.INFO, "", 0, text, None, None)
 
 
 def _read_unsynced(path: Path) -> tuple[str, ...]:

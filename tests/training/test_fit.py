@@ -57,6 +57,8 @@ def test_digits_are_learned_and_files_are_left(tmp_path: Path) -> None:
     assert content["best"]["value"] == min(r.metrics["loss_val"] for r in result.history)
     assert json.loads(files.arguments.read_text()) == content["config"]
     log = files.log.read_text().splitlines()
+    stamps = [line[:23] for line in log]
+    assert stamps == sorted(stamps)
     assert [line.split("--")[1].split("=")[0] for line in log[: len(content["config"])]] == list(
         content["config"]
     )

@@ -8,7 +8,6 @@ import re
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import datetime
 from io import StringIO
 from pathlib import Path
@@ -26,52 +25,29 @@ _UNSAFE = re.compile(r"[^A-Za-z0-9._=,-]")
 _OTHERS_FILES = re.compile(r"\.(best|test|confusion|args|steps_train|steps_val)$", re.IGNORECASE)
 
 
-@dataclass(frozen=True, slots=True)
 class RunFiles:
-    """Every file of the run `name` under the folder `out`."""
+    """Every file of the run `name` under the folder `out`.
 
-    out: Path
-    name: str
+    Attributes:
+        log: The log; it begins with every argument.
+        table: One row for each epoch.
+        arguments: The arguments as JSON.
+        result: The result; its presence means that the run is over.
+        predictions: Truth and prediction for each picture of the test split.
+        confusion: How many test pictures of each class were taken for which.
+        last, best: The last and the best checkpoint.
+    """
 
-    @property
-    def log(self) -> Path:
-        """The log; it begins with every argument."""
-        return self.out / "logger" / f"{self.name}.log"
-
-    @property
-    def table(self) -> Path:
-        """One row an epoch."""
-        return self.out / "results" / f"{self.name}.csv"
-
-    @property
-    def arguments(self) -> Path:
-        """The arguments as JSON."""
-        return self.out / "results" / f"{self.name}.args.json"
-
-    @property
-    def result(self) -> Path:
-        """The result; its presence means that the run is over."""
-        return self.out / "results" / f"{self.name}.json"
-
-    @property
-    def predictions(self) -> Path:
-        """Truth and prediction for each picture of the test split."""
-        return self.out / "results" / f"{self.name}.test.csv"
-
-    @property
-    def confusion(self) -> Path:
-        """How many test pictures of each class were taken for which."""
-        return self.out / "results" / f"{self.name}.confusion.csv"
-
-    @property
-    def last(self) -> Path:
-        """The last checkpoint."""
-        return self.out / "models" / f"{self.name}.pt"
-
-    @property
-    def best(self) -> Path:
-        """The best checkpoint."""
-        return self.out / "models" / f"{self.name}.best.pt"
+    def __init__(self, out: Path, name: str) -> None:
+        results, models = out / "results", out / "models"
+        self.out, self.name = out, name
+        self.log = out / "logger" / f"{name}.log"
+        self.table = results / f"{name}.csv"
+        self.arguments = results / f"{name}.args.json"
+        self.result = results / f"{name}.json"
+        self.predictions = results / f"{name}.test.csv"
+        self.confusion = results / f"{name}.confusion.csv"
+        self.last, self.best = models / f"{name}.pt", models / f"{name}.best.pt"
 
     def steps(self, split: str) -> Path:
         """Return the table with the loss of each step of `split` (train or val)."""
@@ -117,12 +93,11 @@ def claim_run(config: TrainConfig) -> RunFiles:
 def _create(path: Path) -> bool:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
-    except FileExistsError as error:
-        if not path.exists():  # A file stands where a folder is wanted.
-            raise unwritable(path, error) from error
-        return False
+        path.touch(exist_ok=False)
     except OSError as error:
+        # If the path does not exist, a file is in the way of a folder.
+        if isinstance(error, FileExistsError) and path.exists():
+            return False
         raise unwritable(path, error) from error
     return True
 

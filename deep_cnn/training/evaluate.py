@@ -15,11 +15,11 @@ from deep_cnn.resolve import resolve
 from deep_cnn.results import RunResult
 from deep_cnn.tracking import Start, open_tracker
 from deep_cnn.tracking.files import log_to
-from deep_cnn.training.checkpoint import Checkpoint, load_checkpoint
+from deep_cnn.training.checkpoint import Checkpoint, check_resumable, load_checkpoint
 from deep_cnn.training.devices import choose_device
 from deep_cnn.training.epochs import format_metrics
 from deep_cnn.training.features import compute_features
-from deep_cnn.training.resume import check_resumable, restore_weights
+from deep_cnn.training.loop import evaluate, score
 from deep_cnn.training.session import Session, open_session
 from deep_cnn.training.stop import StopToken
 
@@ -51,13 +51,13 @@ def test(config: TrainConfig) -> Mapping[str, float]:
 
 def _evaluate(config: TrainConfig, checkpoint: Checkpoint, files: RunFiles) -> Mapping[str, float]:
     session = open_session(config, ("test",), StopToken(), checkpoint)
-    restore_weights(session, checkpoint, config.test_net)
+    session.restore(checkpoint, config.test_net)
     compute_features(session, "test")
-    output = session.evaluate("test", "Test")
+    output = evaluate(session, "test", "Test")
     examples, task = session.splits["test"].examples, session.task
     predictions = task.predictions(output.outputs, session.labels)
     extra = task.extra_metrics(config, examples, predictions)
-    metrics = {**session.score(output, "test"), **extra}
+    metrics = {**score(session, "test", output), **extra}
     _warn_if_opened_before(files, set(examples.names), str(config.data_path.resolve()))
     _write_predictions(files, session, predictions)
     _update_result(files.result, test=metrics)
@@ -92,9 +92,7 @@ def _warn_if_opened_before(files: RunFiles, pictures: set[str], folder: str) -> 
 def _update_result(
     path: Path, test: Mapping[str, float] | None = None, unsynced: tuple[str, ...] = ()
 ) -> None:
-    try:
-        result = RunResult.from_json(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, TypeError):
-        return  # The run is not over, or its result is lost: the CSV stands by itself.
-    test = dict(test) if test is not None else result.test
-    write_text(path, replace(result, test=test, unsynced=result.unsynced + unsynced).to_json())
+    result = RunResult.read(path)
+    if result:  # Else the run is not over, or its result is lost: the CSV is enough.
+        changed = replace(result, test=test or result.test, unsynced=result.unsynced + unsynced)
+        write_text(path, changed.to_json())

@@ -34,12 +34,12 @@ Notes = Mapping[str, str]
 
 @dataclass(frozen=True, slots=True)
 class ArrayEntry:
-    """An array in the cache: its name, shape and type, and how to fill it.
+    """An array in the cache: its folder, shape and type, and how to fill it.
 
     `fill` writes into the array and returns notes, by name, that are stored beside it.
     """
 
-    name: str
+    path: Path
     shape: tuple[int, ...]
     dtype: type[np.generic]
     fill: Callable[[NDArray[Any]], Notes]
@@ -53,20 +53,21 @@ def fingerprint(parts: Iterable[Any]) -> str:
     return digest.hexdigest()[:24]
 
 
-def open_array(entry: ArrayEntry, folder: Path, check: Check) -> tuple[NDArray[Any], Notes] | None:
+def open_array(entry: ArrayEntry, check: Check) -> tuple[NDArray[Any], Notes] | None:
     """Return the array and its notes, built if it is missing or damaged.
 
-    Returns None, after a warning, if it cannot be kept in `folder`. `check` is called while waiting
-    for another process that builds it, and may raise.
+    Returns None, after a warning, if it cannot be stored. `check` is called while waiting for
+    another process that builds it, and may raise.
     """
-    stored = _read(entry, folder)
+    stored = _read(entry)
     if stored:
         return stored
+    folder = entry.path.parent
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with _locked(folder / f"{entry.name}.lock", check):
+        with _locked(folder / f"{entry.path.name}.lock", check):
             # Another process may have built it meanwhile.
-            return _read(entry, folder) or _build(entry, folder)
+            return _read(entry) or _build(entry)
     except (OSError, NotImplementedError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         _LOGGER.warning("%s: nothing is kept there (%s); it is done for each run", folder, reason)
@@ -92,11 +93,11 @@ def _locked(path: Path, check: Check) -> Iterator[None]:
         lock.release()
 
 
-def _read(entry: ArrayEntry, folder: Path) -> tuple[NDArray[Any], Notes] | None:
-    path = folder / entry.name
+def _read(entry: ArrayEntry) -> tuple[NDArray[Any], Notes] | None:
     try:
-        notes = json.loads((path / "entry.json").read_text(encoding="utf-8"))["bad"]
-        values = np.load(path / "values.npy", mmap_mode="r")
+        text = (entry.path / "entry.json").read_text(encoding="utf-8")
+        notes = json.loads(text)["bad"]
+        values = np.load(entry.path / "values.npy", mmap_mode="r")
     except Exception:  # A damaged header raises many kinds of errors, tokenize's among them.
         return None
     fits = values.shape == entry.shape and values.dtype == entry.dtype and isinstance(notes, dict)
@@ -113,14 +114,14 @@ def _discard_interrupted(target: Path) -> None:
                 shutil.rmtree(left, ignore_errors=True)
 
 
-def _build(entry: ArrayEntry, folder: Path) -> tuple[NDArray[Any], Notes]:
-    target, dtype = folder / entry.name, np.dtype(entry.dtype)
+def _build(entry: ArrayEntry) -> tuple[NDArray[Any], Notes]:
+    target, dtype = entry.path, np.dtype(entry.dtype)
     _discard_interrupted(target)
     # A unique name: if the folder is removed the lock goes with it, and then two may build.
-    beside = target.with_name(f".{entry.name}.{uuid4().hex}.part")
+    beside = target.with_name(f".{target.name}.{uuid4().hex}.part")
     shutil.rmtree(target, ignore_errors=True)  # Damaged, or it would have been read.
     needed = int(np.prod(entry.shape)) * dtype.itemsize
-    free = shutil.disk_usage(folder).free
+    free = shutil.disk_usage(target.parent).free
     if needed > _LARGEST_PART_OF_FREE_SPACE * free:
         raise OSError(f"{needed / 2**30:.2g} GiB are needed, {free / 2**30:.2g} GiB are free")
     try:
@@ -137,7 +138,7 @@ def _build(entry: ArrayEntry, folder: Path) -> tuple[NDArray[Any], Notes]:
         beside.rename(target)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
-    built = _read(entry, folder)
+    built = _read(entry)
     if not built:
-        raise OSError(f"{entry.name} cannot be read back")
+        raise OSError(f"{target.name} cannot be read back")
     return built

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,11 +19,11 @@ from deep_cnn.data.array_cache import ArrayEntry, Check, Notes, fingerprint, ope
 from deep_cnn.data.preprocessing import Picture, Preprocessing, decode
 from deep_cnn.data.splits import Examples
 from deep_cnn.errors import DataError
-from deep_cnn.progress import progress_bar, track
+from deep_cnn.progress import track
 
 _LOGGER = logging.getLogger("deep_cnn")
 # To be raised when the values of an entry change their meaning.
-_VERSION = 1
+CACHE_VERSION = 1
 # Errors that are not the fault of the picture: it may be read another time.
 _TRANSIENT = (errno.EMFILE, errno.ENFILE, errno.EIO, errno.ESTALE, errno.ENOMEM)
 _CHUNK = 256
@@ -48,10 +48,6 @@ class ImageCache:
     unreadable: Mapping[str, str]
     fingerprint: str
 
-    def rows_of(self, examples: Examples) -> NDArray[np.int64]:
-        """Return the row of each picture, (N,)."""
-        return np.array([self.rows[name] for name in examples.names], dtype=np.int64)
-
 
 _in_memory: dict[str, ImageCache] = {}
 
@@ -70,7 +66,7 @@ def open_image_cache(
         return None
     examples = examples.take(sorted(range(len(examples)), key=examples.names.__getitem__))
     names, pictures, spec = examples.names, examples.pictures, preprocessing.spec
-    key = fingerprint(chain([_VERSION, *preprocessing.key], map(_stamp, names, pictures)))
+    key = fingerprint(chain([CACHE_VERSION, *preprocessing.key], map(_stamp, names, pictures)))
 
     def shape(picture: Picture) -> NDArray[np.uint8] | str:
         try:
@@ -92,40 +88,11 @@ def open_image_cache(
         return unreadable
 
     sizes = (len(pictures), spec.channels, spec.crop, spec.crop)
-    opened = open_array(ArrayEntry(f"pictures-{key}", sizes, np.uint8, fill), folder, check)
+    opened = open_array(ArrayEntry(folder / f"pictures-{key}", sizes, np.uint8, fill), check)
     if opened is None:
         return None
     values, unreadable = opened
     return ImageCache(values, {name: i for i, name in enumerate(names)}, unreadable, key)
-
-
-def open_features(
-    images: ImageCache,
-    key: str,
-    width: int,
-    folder: Path,
-    compute: Callable[[Sequence[int]], NDArray[np.float32]],
-    check: Check,
-) -> NDArray[np.float32] | None:
-    """Return the features of all pictures of a cache, (N, width), in its order.
-
-    Features that are not in `folder` are computed by `compute`, which takes rows of the cache;
-    `key` says what computes them. Rows of unreadable pictures are zero. Returns None if they cannot
-    be kept.
-    """
-
-    def fill(values: NDArray[np.float32]) -> Notes:
-        rows = [row for name, row in images.rows.items() if name not in images.unreadable]
-        chunks = [rows[begin : begin + _CHUNK] for begin in range(0, len(rows), _CHUNK)]
-        for chunk in track(chunks, "Features, once for all", len(chunks)):
-            check()
-            values[chunk] = compute(chunk)
-        return {}
-
-    name = f"features-{fingerprint([_VERSION, images.fingerprint, key])}"
-    entry = ArrayEntry(name, (len(images.rows), width), np.float32, fill)
-    opened = open_array(entry, folder, check)
-    return opened and opened[0]
 
 
 def find_unreadable(
@@ -183,17 +150,14 @@ def _in_threads(
     function: Callable[[Picture], _T], pictures: Sequence[Picture], title: str, check: Check
 ) -> Iterator[_T]:
     """Yield the result for each picture, in order; `check` is called in between, and may raise."""
-    count = len(pictures)
-    bar = progress_bar(title, count, "", delay=2, leave=False)
-    with ThreadPoolExecutor(os.cpu_count()) as pool, bar:
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        # In chunks, because the results of all pictures do not fit into memory.
+        source, starts = iter(pictures), range(0, len(pictures), _CHUNK)
+        chunks = (pool.map(function, islice(source, _CHUNK)) for _ in starts)
         try:
-            # In chunks, because the results of all pictures do not fit into memory.
-            for begin in range(0, count, _CHUNK):
-                chunk = [pictures[i] for i in range(begin, min(begin + _CHUNK, count))]
-                for result in pool.map(function, chunk):
-                    check()
-                    yield result
-                bar.update(len(chunk))
+            for result in track(chain.from_iterable(chunks), title, len(pictures)):
+                check()
+                yield result
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 

@@ -22,6 +22,7 @@ Picture = Path | NDArray[np.uint8]
 warnings.filterwarnings("ignore", module=r"PIL\.")
 _LARGEST_ASPECT = 100  # A longer side than this many shorter ones is a damaged file.
 _THUMBNAIL = 256
+_FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
 
 def decode(picture: Picture, crop_bottom: int = 0) -> Image.Image:
@@ -78,23 +79,19 @@ def random_state(seed: int, epoch: int, name: str) -> np.random.Generator:
     return np.random.default_rng(int.from_bytes(digest[:16], "little"))
 
 
-def _filter(spec: InputSpec) -> Image.Resampling:
-    return Image.Resampling[spec.interpolation.upper()]
-
-
 def centre(image: Image.Image, spec: InputSpec) -> Image.Image:
     """Resize the shorter side to spec.resize and crop the middle, as torchvision does."""
     width, height = image.size
     long = int(spec.resize * max(width, height) / min(width, height))
     size = (spec.resize, long) if width <= height else (long, spec.resize)
-    image = image.resize(size, _filter(spec))
+    image = image.resize(size, _FILTERS[spec.interpolation])
     left, top = (round((side - spec.crop) / 2) for side in size)
     return image.crop((left, top, left + spec.crop, top + spec.crop))
 
 
 def squash(image: Image.Image, spec: InputSpec) -> Image.Image:
     """Resize the whole scene to spec.crop x spec.crop: nothing that people judged is cut off."""
-    return image.resize((spec.crop, spec.crop), _filter(spec))
+    return image.resize((spec.crop, spec.crop), _FILTERS[spec.interpolation])
 
 
 def random_crop(image: Image.Image, spec: InputSpec, random: np.random.Generator) -> Image.Image:
@@ -114,7 +111,7 @@ def random_crop(image: Image.Image, spec: InputSpec, random: np.random.Generator
         w = h = min(width, height)
     left, top = int(random.integers(0, width - w + 1)), int(random.integers(0, height - h + 1))
     box = (left, top, left + w, top + h)
-    image = image.resize((spec.crop, spec.crop), _filter(spec), box=box)
+    image = image.resize((spec.crop, spec.crop), _FILTERS[spec.interpolation], box=box)
     flip = random.random() < 0.5
     return image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if flip else image
 

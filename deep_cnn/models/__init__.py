@@ -80,7 +80,7 @@ class Network(nn.Module):
         return self
 
     def features(self, pictures: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-        """(N, C, H, W) uint8 -> (N, F) float32; the trunk computes in `dtype` by autocast."""
+        """Return features: (N, C, H, W) uint8 -> (N, F) float32; the trunk computes in `dtype`."""
         x = (pictures.float() / 255 - self.mean) / self.std
         lower = dtype != torch.float32
         if lower:
@@ -90,7 +90,7 @@ class Network(nn.Module):
             return self.trunk(x).float()  # type: ignore[no-any-return]
 
     def forward(self, pictures: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-        """(N, C, H, W) uint8 -> (N, outputs) float32. The head always computes in float32."""
+        """Return outputs: (N, C, H, W) uint8 -> (N, outputs) float32; the head is in float32."""
         outputs: Tensor = self.head(self.features(pictures, dtype))
         return outputs
 

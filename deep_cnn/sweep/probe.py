@@ -127,8 +127,7 @@ def _steps(config: TrainConfig) -> Probe:
 
     import torch
 
-    from deep_cnn.training.features import compute_features
-    from deep_cnn.training.loop import evaluate, learn
+    from deep_cnn.training.loop import compute_features, evaluate, learn
     from deep_cnn.training.session import open_session
     from deep_cnn.training.stop import StopToken
 

@@ -1,4 +1,4 @@
-"""Save and load all that a run needs to go on: complete files, loaded as data, never as code."""
+"""Save and load all that a run needs to be resumed: files are complete, and loaded as data."""
 
 import math
 import os
@@ -139,9 +139,12 @@ def resumed_config(path: Path, changes: Mapping[str, Any]) -> TrainConfig:
     return resolve(TrainConfig.parse({**load_checkpoint(path).config, **out, **changes}))
 
 
-def check_resumable(config: TrainConfig, checkpoint: Checkpoint) -> None:
-    """Raise CheckpointError unless `config` is the checkpoint's, except for what may change."""
-    options = all_options(config.task)
+def load_resumable(path: Path, config: TrainConfig) -> Checkpoint:
+    """Return the checkpoint `path`; its options, except for what may change, must be `config`.
+
+    Raises CheckpointError.
+    """
+    checkpoint, options = load_checkpoint(path), all_options(config.task)
     if config.resume and config.epochs < checkpoint.epoch:
         raise CheckpointError(
             f"--epochs={config.epochs}: {checkpoint.epoch} epochs are done already; give more"
@@ -154,6 +157,7 @@ def check_resumable(config: TrainConfig, checkpoint: Checkpoint) -> None:
                 f"--{name}={value} does not fit the checkpoint, which has {before}; drop --{name},"
                 " or begin a new run with --weights=CHECKPOINT"
             )
+    return checkpoint
 
 
 def copy_checkpoint(source: Path, target: Path) -> None:

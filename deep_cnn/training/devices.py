@@ -7,7 +7,7 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
@@ -115,15 +115,10 @@ def _code() -> dict[str, Any]:
     commit = _git("rev-parse", "HEAD")
     changes = _git("status", "--porcelain", "--untracked-files=no") if commit else None
     dirty = None if changes is None else bool(changes)
-    packages = {"deep_cnn": __version__, **{name: _version(name) for name in _PACKAGES}}
+    packages: dict[str, str | None] = {"deep_cnn": __version__}
+    for name in _PACKAGES:
+        packages[name] = next((found.version for found in distributions(name=name)), None)
     return {"packages": packages, "commit": commit, "dirty": dirty}
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
 
 
 def _git(*args: str) -> str | None:

@@ -6,22 +6,21 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from copy import deepcopy
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
 from deep_cnn.config import SAMPLE_DATA, TrainConfig
 from deep_cnn.data.preprocessing import thumbnail
-from deep_cnn.files import RunFiles
+from deep_cnn.files import RunFiles, claim_run
 from deep_cnn.names import TASKS
 from deep_cnn.results import Best, EpochRecord, Metric, StopReason, SweepTrial
 from deep_cnn.tracking import Example, Tracker
-from deep_cnn.training.checkpoint import Checkpoint, CheckpointWriter, random_states
-from deep_cnn.training.features import compute_features
-from deep_cnn.training.loop import EpochOutput, baseline, evaluate, learn, score
+from deep_cnn.training.checkpoint import Checkpoint, CheckpointWriter, load_resumable, random_states
+from deep_cnn.training.devices import choose_device, environment
+from deep_cnn.training.loop import EpochOutput, baseline, compute_features, evaluate, learn, score
 from deep_cnn.training.optim import weights_of
 from deep_cnn.training.session import Session
 from deep_cnn.training.stop import Interrupted, StopToken
@@ -31,12 +30,6 @@ ShouldStop = Callable[[Sequence[EpochRecord]], StopReason | None]
 _EXAMPLES = 8
 
 
-def never(history: Sequence[EpochRecord]) -> StopReason | None:
-    """Never stop a run early."""
-    return None
-
-
-@dataclass(slots=True, kw_only=True)
 class Run:
     """One run: its settings, and its progress.
 
@@ -48,29 +41,48 @@ class Run:
         tracked: Whether the tracker has started.
     """
 
-    config: TrainConfig
-    files: RunFiles
-    tracker: Tracker
-    sweep: SweepTrial | None
-    environment: dict[str, Any]
-    checkpoint: Checkpoint | None
-    writer: CheckpointWriter
-    should_stop: ShouldStop = never
-    stop: StopToken = field(default_factory=StopToken)
-    epoch: int = 0
-    history: list[EpochRecord] = field(default_factory=list)
-    best: Best | None = None
-    started: float = field(default_factory=time.monotonic)
-    session: Session | None = None
-    validation: EpochOutput | None = None
-    tracked: bool = False
+    def __init__(
+        self,
+        config: TrainConfig,
+        tracker: Tracker,
+        should_stop: ShouldStop | None,
+        stop: StopToken,
+        files: RunFiles | None,
+        sweep: SweepTrial | None,
+    ) -> None:
+        device = choose_device(config.device)
+        _LOGGER.info("Running on %s device", device.type)
+        checkpoint = load_resumable(Path(config.resume), config) if config.resume else None
+        self.files = files or _choose_files(config, checkpoint)
+        self.config = config.replace(run_name=self.files.name)
+        self.tracker, self.sweep = tracker, sweep
+        self.should_stop, self.stop = should_stop, stop
+        self.environment = environment(device)
+        self.writer = CheckpointWriter(self.files.last, self.files.best)
+        self.checkpoint = checkpoint
+        self.epoch = checkpoint.epoch if checkpoint else config.initial_epoch
+        self.history = list(checkpoint.history) if checkpoint else []
+        self.best = checkpoint.best if checkpoint else None
+        self.started = time.monotonic() - (checkpoint.seconds if checkpoint else 0)
+        self.session: Session | None = None
+        self.validation: EpochOutput | None = None
+        self.tracked = False
 
-    def __post_init__(self) -> None:
-        self.epoch = self.config.initial_epoch
-        if self.checkpoint:
-            self.epoch, self.best = self.checkpoint.epoch, self.checkpoint.best
-            self.history = list(self.checkpoint.history)
-            self.started -= self.checkpoint.seconds
+
+def _choose_files(config: TrainConfig, checkpoint: Checkpoint | None) -> RunFiles:
+    """Return the checkpoint's own files, or new ones: an older checkpoint overwrites nothing."""
+    if checkpoint:
+        files = RunFiles(config.out_path, checkpoint.run_name)
+        own = files.last.exists() and files.last.samefile(str(config.resume))
+        if config.run_name in (None, files.name) and (own or not files.exist()):
+            for rest in files.last.parent.glob(f".{files.name}.*.part"):
+                rest.unlink(missing_ok=True)  # Of a save that was killed.
+            return files
+    files = claim_run(config)
+    if config.run_name not in (None, files.name):
+        text = "--run_name=%s is taken or no file name: this run is %s"
+        _LOGGER.warning(text, config.run_name, files.name)
+    return files
 
 
 def train(run: Run, session: Session) -> StopReason | None:
@@ -138,7 +150,7 @@ def _save(run: Run, session: Session, record: EpochRecord) -> None:
 
 def make_checkpoint(run: Run, session: Session, *, copied: bool = False) -> Checkpoint:
     """Return the checkpoint of a run as it stands; if `copied`, later steps do not change it."""
-    config, stepper, preprocessing = run.config, session.stepper, session.preprocessing
+    config, stepper, spec = run.config, session.stepper, session.network.input_spec
     optimizer = stepper.optimizer.state_dict()
     return Checkpoint(
         run_name=run.files.name,
@@ -152,11 +164,7 @@ def make_checkpoint(run: Run, session: Session, *, copied: bool = False) -> Chec
         random=random_states(),
         threads=torch.get_num_threads(),
         labels=dict(session.labels),
-        input={
-            "pre": config.pre,
-            "crop_bottom": config.crop_bottom,
-            **asdict(preprocessing.spec),
-        },
+        input={"pre": config.pre, "crop_bottom": config.crop_bottom, **asdict(spec)},
         data=session.digest,
         history=tuple(run.history),
         best=run.best,
@@ -180,7 +188,7 @@ def _reason_to_stop(run: Run) -> StopReason | None:
     if patience is not None and best and run.epoch - 1 - best.epoch >= patience:
         value = run.history[-1].metrics[best.metric]
         return StopReason("patience", value=value, threshold=best.value)
-    return run.should_stop(tuple(run.history)) if run.history else None
+    return run.should_stop(tuple(run.history)) if run.should_stop and run.history else None
 
 
 def examples(run: Run, session: Session) -> list[Example]:

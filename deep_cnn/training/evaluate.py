@@ -1,7 +1,10 @@
 """Evaluate a checkpoint on the test split: the one look at it."""
 
+import csv
+import json
 import logging
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,17 +12,16 @@ from typing import Any
 from numpy.typing import NDArray
 
 from deep_cnn.config import TrainConfig
-from deep_cnn.files import RunFiles, opened_tests, write_csv, write_text
+from deep_cnn.files import RunFiles, write_csv, write_text
 from deep_cnn.metrics import confusion
 from deep_cnn.resolve import resolve
 from deep_cnn.results import RunResult
 from deep_cnn.tracking import Start, open_tracker
 from deep_cnn.tracking.files import log_to
-from deep_cnn.training.checkpoint import Checkpoint, check_resumable, load_checkpoint
+from deep_cnn.training.checkpoint import Checkpoint, load_resumable
 from deep_cnn.training.devices import choose_device
 from deep_cnn.training.epochs import format_metrics
-from deep_cnn.training.features import compute_features
-from deep_cnn.training.loop import evaluate, score
+from deep_cnn.training.loop import compute_features, evaluate, score
 from deep_cnn.training.session import Session, open_session
 from deep_cnn.training.stop import StopToken
 
@@ -36,8 +38,7 @@ def test(config: TrainConfig) -> Mapping[str, float]:
     config = resolve(config)
     device = choose_device(config.device)
     _LOGGER.info("Running on %s device", device.type)
-    checkpoint = load_checkpoint(Path(str(config.test_net)))
-    check_resumable(config, checkpoint)
+    checkpoint = load_resumable(Path(str(config.test_net)), config)
     files = RunFiles(config.out_path, checkpoint.run_name)
     with log_to(files.log):
         metrics = _evaluate(config, checkpoint, files)
@@ -58,7 +59,7 @@ def _evaluate(config: TrainConfig, checkpoint: Checkpoint, files: RunFiles) -> M
     predictions = task.predictions(output.outputs, session.labels)
     extra = task.extra_metrics(config, examples, predictions)
     metrics = {**score(session, "test", output), **extra}
-    _warn_if_opened_before(files, set(examples.names), str(config.data_path.resolve()))
+    _warn_if_opened_before(files, set(examples.names), config.data_path.resolve())
     _write_predictions(files, session, predictions)
     _update_result(files.result, test=metrics)
     _LOGGER.info("Test of %s: %s", config.test_net, format_metrics(metrics))
@@ -76,16 +77,23 @@ def _write_predictions(files: RunFiles, session: Session, predictions: NDArray[A
         write_csv(files.confusion, ("truth", *labels["classes"]), table)
 
 
-def _warn_if_opened_before(files: RunFiles, pictures: set[str], folder: str) -> None:
-    for name, opened, data_dir in opened_tests(files.out):
-        elsewhere = data_dir is not None and str(Path(data_dir).resolve()) != folder
-        if opened & pictures and not elsewhere:
+def _warn_if_opened_before(files: RunFiles, pictures: set[str], folder: Path) -> None:
+    """Log a warning for each run that opened some of the pictures, unless of another folder."""
+    for path in sorted(files.predictions.parent.glob("*.test.csv")):
+        name = path.name.removesuffix(".test.csv")
+        try:
+            with path.open(encoding="utf-8", newline="") as file:
+                opened = pictures & {row["image"] for row in csv.DictReader(file)}
+        except (OSError, ValueError, KeyError, csv.Error):
+            continue
+        elsewhere = False
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            args = json.loads(RunFiles(files.out, name).arguments.read_text(encoding="utf-8"))
+            elsewhere = (Path(args["root_dir"]) / args["data_dir"]).resolve() != folder
+        if opened and not elsewhere:
             _LOGGER.warning(
-                "This test split was opened before: %d of its %d pictures by the run %s; the more"
-                " often it is looked at, the less its numbers mean",
-                len(opened & pictures),
-                len(pictures),
-                name,
+                f"This test split was opened before: {len(opened)} of its {len(pictures)} pictures"
+                f" by the run {name}; the more often it is looked at, the less its numbers mean"
             )
 
 

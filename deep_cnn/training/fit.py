@@ -12,20 +12,12 @@ import torch
 
 from deep_cnn.config import SAMPLE_DATA, TrainConfig
 from deep_cnn.errors import ConfigError
-from deep_cnn.files import RunFiles, claim_run
+from deep_cnn.files import RunFiles
 from deep_cnn.resolve import resolve
 from deep_cnn.results import RunResult, State, StopReason, SweepTrial
 from deep_cnn.tracking import Start, Tracker, TrackingState, is_agents_stop
-from deep_cnn.training.checkpoint import (
-    Checkpoint,
-    CheckpointWriter,
-    check_resumable,
-    copy_checkpoint,
-    load_checkpoint,
-    restore_random_states,
-)
-from deep_cnn.training.devices import choose_device, environment
-from deep_cnn.training.epochs import Run, ShouldStop, examples, make_checkpoint, never, train
+from deep_cnn.training.checkpoint import Checkpoint, copy_checkpoint, restore_random_states
+from deep_cnn.training.epochs import Run, ShouldStop, examples, make_checkpoint, train
 from deep_cnn.training.loop import LossNotFinite
 from deep_cnn.training.memory import advise_batch_size, is_out_of_memory
 from deep_cnn.training.session import Session, open_session
@@ -38,7 +30,7 @@ def fit(
     config: TrainConfig,
     tracker: Tracker | None = None,
     *,
-    should_stop: ShouldStop = never,
+    should_stop: ShouldStop | None = None,
     stop: StopToken | None = None,
     files: RunFiles | None = None,
     sweep: SweepTrial | None = None,
@@ -64,55 +56,18 @@ def fit(
     """
     if config.dry_run:
         raise ConfigError("--dry_run trains nothing; fit() and sweeps do not take it, drop it")
-    run = _open_run(resolve(config), tracker or Tracker(), files, sweep)
-    run.should_stop, run.stop = should_stop, _with_tracker(stop, run.tracker)
+    tracker = tracker or Tracker()
+    run = Run(resolve(config), tracker, should_stop, _with_tracker(stop, tracker), files, sweep)
     closed = False
     try:
         result = _train_to_the_end(run)
         closed = _close(run, result)
-        return replace(result, unsynced=run.tracker.unsynced)
+        return replace(result, unsynced=tracker.unsynced)
     finally:
         if not closed:  # A run that never began leaves nothing.
-            run.tracker.abandon()
+            tracker.abandon()
             if not run.files.last.exists():
                 run.files.log.unlink(missing_ok=True)
-
-
-def _open_run(
-    config: TrainConfig, tracker: Tracker, files: RunFiles | None, sweep: SweepTrial | None
-) -> Run:
-    device = choose_device(config.device)
-    _LOGGER.info("Running on %s device", device.type)
-    checkpoint = load_checkpoint(Path(config.resume)) if config.resume else None
-    if checkpoint:
-        check_resumable(config, checkpoint)
-    files = files or _choose_files(config, checkpoint)
-    return Run(
-        config=config.replace(run_name=files.name),
-        files=files,
-        tracker=tracker,
-        sweep=sweep,
-        environment=environment(device),
-        checkpoint=checkpoint,
-        writer=CheckpointWriter(files.last, files.best),
-    )
-
-
-def _choose_files(config: TrainConfig, checkpoint: Checkpoint | None) -> RunFiles:
-    """Return the checkpoint's own files, or new ones: an older checkpoint overwrites nothing."""
-    if checkpoint:
-        files = RunFiles(config.out_path, checkpoint.run_name)
-        own = files.last.exists() and files.last.samefile(str(config.resume))
-        if config.run_name in (None, files.name) and (own or not files.exist()):
-            for rest in files.last.parent.glob(f".{files.name}.*.part"):
-                rest.unlink(missing_ok=True)  # Of a save that was killed.
-            return files
-    files = claim_run(config)
-    if config.run_name not in (None, files.name):
-        _LOGGER.warning(
-            "--run_name=%s is taken or no file name: this run is %s", config.run_name, files.name
-        )
-    return files
 
 
 def _with_tracker(stop: StopToken | None, tracker: Tracker) -> StopToken:
@@ -203,19 +158,13 @@ def _resume(checkpoint: Checkpoint, session: Session, files: RunFiles) -> None:
 def _start_tracker(run: Run) -> None:
     weights = run.session.network.parameters() if run.session else None
     parameters = sum(weight.numel() for weight in weights) if weights else None
+    state, checkpoint = TrackingState(), run.checkpoint
+    # A copy of a checkpoint, or a new name, begins another run for the trackers.
+    if checkpoint and checkpoint.run_name == run.files.name:
+        own = Path(str(run.config.resume)).resolve() == run.files.last.resolve()
+        state = checkpoint.tracking if own else state
     run.tracked = True
-    run.tracker.start(
-        Start(run.files, run.config.to_dict(), run.history, _tracking_state(run), parameters)
-    )
-
-
-def _tracking_state(run: Run) -> TrackingState:
-    """Return what trackers need of this very run; under another name it would be another run."""
-    checkpoint = run.checkpoint
-    if checkpoint is None or checkpoint.run_name != run.files.name:
-        return TrackingState()
-    own = Path(str(run.config.resume)).resolve() == run.files.last.resolve()
-    return checkpoint.tracking if own else TrackingState()
+    run.tracker.start(Start(run.files, run.config.to_dict(), run.history, state, parameters))
 
 
 def _interrupted(run: Run, error: Interrupted) -> RunResult:

@@ -1,16 +1,19 @@
-"""Go over a split in batches, learning from it or not: the one loop of training and evaluation."""
+"""Go over a split in batches: compute features of a frozen trunk, learn, evaluate, score."""
 
+import hashlib
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
+from deep_cnn.data.array_cache import ArrayEntry, Notes, fingerprint, open_array
+from deep_cnn.data.image_cache import CACHE_VERSION
 from deep_cnn.data.loading import Augmentation, epoch_order
-from deep_cnn.progress import Progress
-from deep_cnn.training.devices import to_device
+from deep_cnn.progress import Progress, track
+from deep_cnn.training.devices import every_core, to_device
 from deep_cnn.training.session import Session, Split
 
 
@@ -115,3 +118,70 @@ def baseline(session: Session, name: str) -> dict[str, float]:
     outputs = session.task.baseline(train.targets, len(split), session.labels)
     losses = session.losses(outputs, split.targets).double().numpy()
     return score(session, name, EpochOutput(outputs, losses, []))
+
+
+def compute_features(session: Session, *names: str) -> None:
+    """Replace the pictures of these splits by their features, if they are the same in every epoch.
+
+    They are if the trunk is frozen and nothing random comes before it. Raises Interrupted.
+    """
+    if not session.network.frozen or session.preprocessing.augments:
+        return
+    session.network.eval()
+    cached = _open_cached(session)  # Once: if it fails, each split would fail again.
+    for name in names:
+        split = session.splits[name]
+        if cached is not None and split.rows is not None:
+            features = torch.from_numpy(cached[split.rows]).to(session.device)
+        else:
+            features = _compute_features(session, split, f"Features of {name}")
+        session.splits[name] = replace(split, features=features)
+
+
+def _compute_features(session: Session, split: Split, title: str) -> Tensor:
+    order, features = session.order(split), []
+    with torch.inference_mode(), Progress(title, len(order)) as progress:
+        for x, _ in session.batches(split, order):
+            session.stop.raise_if_set()
+            features.append(session.network.features(x.to(session.device), session.dtype))
+            progress.step()
+    # Outside of the inference mode, because autograd takes none of its tensors.
+    return torch.cat(features)
+
+
+def _open_cached(session: Session) -> NDArray[np.float32] | None:
+    """Return the features of every picture in the image cache, computed once for all runs.
+
+    They are (N, F), in the order of the cache; rows of unreadable pictures are zero. Returns None
+    if they cannot be stored.
+    """
+    images, folder, network = session.images, session.config.cache_path, session.network
+    if images is None or folder is None:
+        return None
+
+    def fill(values: NDArray[np.float32]) -> Notes:
+        rows = [row for name, row in images.rows.items() if name not in images.unreadable]
+        size = session.evaluation_batch
+        batches = [rows[begin : begin + size] for begin in range(0, len(rows), size)]
+        with torch.inference_mode(), every_core():
+            for batch in track(batches, "Features, once for all", len(batches)):
+                session.stop.raise_if_set()
+                x = torch.from_numpy(images.values[batch]).to(session.device)
+                values[batch] = network.features(x, session.dtype).cpu().numpy()
+        return {}
+
+    computed_by = f"{session.dtype} {network.input_spec} {_weights_digest(network.trunk)}"
+    key = fingerprint([CACHE_VERSION, images.fingerprint, computed_by])
+    shape = (len(images.rows), network.width)
+    entry = ArrayEntry(folder / f"features-{key}", shape, np.float32, fill)
+    opened = open_array(entry, session.stop.raise_if_set)
+    return opened and opened[0]
+
+
+def _weights_digest(module: nn.Module) -> str:
+    """Return a hash of every number of a network."""
+    digest = hashlib.sha256()
+    for name, value in module.state_dict().items():
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().reshape(-1).contiguous().view(torch.uint8).numpy())
+    return digest.hexdigest()[:24]

@@ -11,6 +11,9 @@ import torch
 from deep_cnn.training.session import Session
 
 _SECONDS_OF_A_HANGING_STEP = 300
+# What CUDA, Python, the system, cuBLAS and oneDNN say.
+_NO_MEMORY = ("out of memory", "not enough memory", "can't allocate memory", "ALLOC_FAILED",
+              "could not create a primitive")  # fmt: skip
 
 
 def advise_batch_size(session: Session | None, batch_size: int, error: str) -> str:
@@ -26,14 +29,7 @@ def advise_batch_size(session: Session | None, batch_size: int, error: str) -> s
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Return whether an error says, in one of the many ways, that memory was not enough."""
-    texts = (
-        "out of memory",
-        "not enough memory",
-        "can't allocate memory",
-        "ALLOC_FAILED",
-        "could not create a primitive",  # What oneDNN says.
-    )
-    return isinstance(error, MemoryError) or any(text in str(error) for text in texts)
+    return isinstance(error, MemoryError) or any(text in str(error) for text in _NO_MEMORY)
 
 
 def _fits_in_memory(session: Session, size: int) -> bool:

@@ -195,7 +195,7 @@ def _choose_pictures(config: TrainConfig, parts: dict[str, Examples]) -> dict[st
 def _encode(task: Task, labels: Labels, examples: Examples, images: ImageCache | None) -> Split:
     mean = examples.weights.mean() or 1.0
     weights = torch.from_numpy(examples.weights / mean).float()
-    rows = images.rows_of(examples) if images else None
+    rows = np.array([images.rows[name] for name in examples.names]) if images else None
     return Split(examples, task.encode(examples.targets, labels), weights, rows)
 
 

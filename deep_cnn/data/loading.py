@@ -112,6 +112,5 @@ def epoch_order(count: int, batch_size: int, *, seed: int, epoch: int | None) ->
         indices = np.random.default_rng([seed, epoch]).permutation(count)
     batches = [indices[i : i + batch_size].tolist() for i in range(0, count, batch_size)]
     if epoch is not None and batch_size > 1 < len(batches) and len(batches[-1]) == 1:
-        last = batches.pop()
-        batches[-1] += last
+        batches[-2:] = [batches[-2] + batches[-1]]
     return batches

@@ -144,7 +144,7 @@ def _augment(
 Shape = Callable[[Image.Image, InputSpec], Image.Image]
 Augment = Callable[[Image.Image, InputSpec, np.random.Generator], Image.Image]
 # What each --pre does to every picture, and what to pictures that are trained on.
-SHAPES: dict[str, Shape] = {n: squash if n == "squash" else centre for n in PREPROCESSING}
+SHAPES: dict[str, Shape] = {**dict.fromkeys(PREPROCESSING, centre), "squash": squash}
 AUGMENTS: dict[str, Augment] = {
     "augment": random_crop,
     **{name: partial(_augment, name) for name in _TRANSFORMS},

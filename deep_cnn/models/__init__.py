@@ -183,11 +183,9 @@ def _torchvision_backbone(name: str, weights: str) -> Backbone:
 
 def _cut(network: nn.Module) -> int:
     """Remove the last layer; return how many features it took."""
-    *_, (name, layer) = (
-        (name, module)
-        for name, module in network.named_modules()
-        if isinstance(module, nn.Linear | nn.Conv2d)
-    )
+    *_, name = (n for n, m in network.named_modules() if isinstance(m, nn.Linear | nn.Conv2d))
+    layer = network.get_submodule(name)
+    assert isinstance(layer, nn.Linear | nn.Conv2d)
     parent_name, _, last = name.rpartition(".")
     parent = network.get_submodule(parent_name)
     children = list(parent.named_children())

@@ -174,7 +174,7 @@ def copy_checkpoint(source: Path, target: Path) -> None:
 
 
 class CheckpointWriter:
-    """Writes the last and the best checkpoint of a run, not more often than once a second."""
+    """The last and the best checkpoint of a run; `is_due` asks for one write a second at most."""
 
     def __init__(self, last: Path, best: Path) -> None:
         self.last, self.best = last, best

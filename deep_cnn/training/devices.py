@@ -117,7 +117,7 @@ def _code() -> dict[str, Any]:
     dirty = None if changes is None else bool(changes)
     packages: dict[str, str | None] = {"deep_cnn": __version__}
     for name in _PACKAGES:
-        packages[name] = next((found.version for found in distributions(name=name)), None)
+        packages[name] = next((package.version for package in distributions(name=name)), None)
     return {"packages": packages, "commit": commit, "dirty": dirty}
 
 

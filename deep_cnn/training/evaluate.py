@@ -7,9 +7,6 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
-
-from numpy.typing import NDArray
 
 from deep_cnn.config import TrainConfig
 from deep_cnn.files import RunFiles, write_csv, write_text
@@ -22,7 +19,7 @@ from deep_cnn.training.checkpoint import Checkpoint, load_resumable
 from deep_cnn.training.devices import choose_device
 from deep_cnn.training.epochs import format_metrics
 from deep_cnn.training.loop import compute_features, evaluate, score
-from deep_cnn.training.session import Session, open_session
+from deep_cnn.training.session import open_session
 from deep_cnn.training.stop import StopToken
 
 _LOGGER = logging.getLogger("deep_cnn")
@@ -55,26 +52,21 @@ def _evaluate(config: TrainConfig, checkpoint: Checkpoint, files: RunFiles) -> M
     session.restore(checkpoint, config.test_net)
     compute_features(session, "test")
     output = evaluate(session, "test", "Test")
-    examples, task = session.splits["test"].examples, session.task
-    predictions = task.predictions(output.outputs, session.labels)
+    examples, task, labels = session.splits["test"].examples, session.task, session.labels
+    predictions = task.predictions(output.outputs, labels)
     extra = task.extra_metrics(config, examples, predictions)
     metrics = {**score(session, "test", output), **extra}
     _warn_if_opened_before(files, set(examples.names), config.data_path.resolve())
-    _write_predictions(files, session, predictions)
-    _update_result(files.result, test=metrics)
-    _LOGGER.info("Test of %s: %s", config.test_net, format_metrics(metrics))
-    return metrics
-
-
-def _write_predictions(files: RunFiles, session: Session, predictions: NDArray[Any]) -> None:
-    examples, task, labels = session.splits["test"].examples, session.task, session.labels
     truths, predicted = task.display(examples.targets, labels), task.display(predictions, labels)
-    rows = list(zip(examples.names, truths, predicted, strict=True))
+    rows = zip(examples.names, truths, predicted, strict=True)
     write_csv(files.predictions, ("image", "truth", "prediction"), rows)
     if "classes" in labels:
         counts = confusion(predictions, examples.targets).tolist()
         table = [(name, *row) for name, row in zip(labels["classes"], counts, strict=True)]
         write_csv(files.confusion, ("truth", *labels["classes"]), table)
+    _update_result(files.result, test=metrics)
+    _LOGGER.info("Test of %s: %s", config.test_net, format_metrics(metrics))
+    return metrics
 
 
 def _warn_if_opened_before(files: RunFiles, pictures: set[str], folder: Path) -> None:

@@ -131,8 +131,8 @@ def compute_features(session: Session, *names: str) -> None:
     cached = _open_cached(session)  # Once: if it fails, each split would fail again.
     for name in names:
         split = session.splits[name]
-        if cached is not None and split.rows is not None:
-            features = torch.from_numpy(cached[split.rows]).to(session.device)
+        if cached is not None and split.shaped:
+            features = torch.from_numpy(cached[split.shaped[1]]).to(session.device)
         else:
             features = _compute_features(session, split, f"Features of {name}")
         session.splits[name] = replace(split, features=features)

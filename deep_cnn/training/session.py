@@ -17,21 +17,14 @@ from deep_cnn.data.splits import Examples, joined, subset
 from deep_cnn.errors import CheckpointError
 from deep_cnn.models import Network
 from deep_cnn.tasks import Labels, Task, get_task
+from deep_cnn.training import devices
 from deep_cnn.training.checkpoint import Checkpoint
-from deep_cnn.training.devices import (
-    choose_device,
-    choose_dtype,
-    choose_workers,
-    seed_everything,
-    to_device,
-)
 from deep_cnn.training.optim import Stepper
 from deep_cnn.training.stop import StopToken
 
 # Without gradients memory is no limit; a CPU is quickest with what its caches hold (measured).
 _EVALUATION_BATCHES = {"cpu": 32}
 _EVALUATION_BATCH = 128
-Batch = tuple[Tensor, Tensor]  # What the network takes, (B, ...), and the indices, (B,) int64.
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,14 +35,15 @@ class Split:
         examples: Its N pictures.
         targets: Encoded targets, (N,), on the CPU.
         weights: Weights of the losses, (N,) float32, 1 on average, on the CPU.
-        rows: The rows of the image cache that hold the pictures, (N,).
+        shaped: The values of the image cache, (M, C, H, W) uint8, and the rows that hold the
+            pictures, (N,).
         features: What a frozen trunk makes of them, (N, F) float32, on the device.
     """
 
     examples: Examples
     targets: Tensor
     weights: Tensor
-    rows: NDArray[np.int64] | None = None
+    shaped: tuple[NDArray[np.uint8], NDArray[np.int64]] | None = None
     features: Tensor | None = None
 
     def __len__(self) -> int:
@@ -90,22 +84,19 @@ class Session:
 
     def batches(
         self, split: Split, order: list[list[int]], augmentation: Augmentation | None = None
-    ) -> Iterable[Batch]:
-        """Return the batches of a split with these indices, from the quickest source."""
+    ) -> Iterable[tuple[Tensor, Tensor]]:
+        """Return what the network takes, (B, ...), and the indices, (B,) int64, of each batch."""
         if split.features is not None:
             features = split.features
             indices = (torch.tensor(batch) for batch in order)
-            return ((features[to_device(i, self.device)], i) for i in indices)
-        shaped = None
-        if self.images is not None and split.rows is not None:
-            shaped = self.images.values, split.rows
-        if shaped and not (augmentation and self.preprocessing.augments):
-            values, rows = shaped
+            return ((features[devices.to_device(i, self.device)], i) for i in indices)
+        if split.shaped and not (augmentation and self.preprocessing.augments):
+            values, rows = split.shaped
             return ((torch.from_numpy(values[rows[b]]), torch.tensor(b)) for b in order)
         return load_batches(
-            PictureSet(split.examples, self.preprocessing, augmentation, shaped),
+            PictureSet(split.examples, self.preprocessing, augmentation, split.shaped),
             order,
-            workers=choose_workers(self.config.num_workers, self.device),
+            workers=devices.choose_workers(self.config.num_workers, self.device),
             pin=self.device.type == "cuda",
             seed=self.config.seed,
         )
@@ -143,8 +134,8 @@ def open_session(
     With a checkpoint the labels are its own, and the network waits for its weights. Raises
     Interrupted if the run was asked to end, and a DeepCnnError if something is not usable.
     """
-    device = choose_device(config.device)
-    seed_everything(config.seed)
+    device = devices.choose_device(config.device)
+    devices.seed_everything(config.seed)
     task = get_task(config.task)
     every_split = task.all_splits(config)
     task.check_splits(every_split, config, wanted)
@@ -161,7 +152,7 @@ def open_session(
     parts = {k: drop_unreadable(part, config, check, images) for k, part in parts.items()}
     if not checkpoint:  # Again, without the pictures that turned out to be unreadable.
         labels = task.labels(parts["train"], config)
-    dtype = choose_dtype(config.amp, device)
+    dtype = devices.choose_dtype(config.amp, device)
     network.freeze(config.freeze)
     network.to(device)
     if dtype != torch.float32:
@@ -195,8 +186,10 @@ def _choose_pictures(config: TrainConfig, parts: dict[str, Examples]) -> dict[st
 def _encode(task: Task, labels: Labels, examples: Examples, images: ImageCache | None) -> Split:
     mean = examples.weights.mean() or 1.0
     weights = torch.from_numpy(examples.weights / mean).float()
-    rows = np.array([images.rows[name] for name in examples.names]) if images else None
-    return Split(examples, task.encode(examples.targets, labels), weights, rows)
+    shaped = None
+    if images:
+        shaped = images.values, np.array([images.rows[name] for name in examples.names])
+    return Split(examples, task.encode(examples.targets, labels), weights, shaped)
 
 
 def _digest(*splits: Examples) -> str:

@@ -72,7 +72,7 @@ def _init_worker(_: int) -> None:
     for name in ("SIGINT", "SIGTERM", "SIGUSR1"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
-    torch.set_num_threads(1)
+    torch.set_num_threads(1)  # The workers share the cores already.
 
 
 def load_batches(

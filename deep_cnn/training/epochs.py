@@ -117,6 +117,7 @@ def _train_epoch(run: Run, session: Session) -> EpochRecord:
         except Interrupted as error:
             raise Interrupted(error.request, len(training.step_losses)) from None
         validation = score(session, "val", run.validation)
+        # Columns of the table alternate between train and val.
         pairs = zip(metrics.items(), validation.items(), strict=True)
         metrics = {name: value for pair in pairs for name, value in pair}
         step_losses["val"] = run.validation.step_losses

@@ -78,7 +78,7 @@ def _warn_if_opened_before(files: RunFiles, pictures: set[str], folder: Path) ->
                 opened = pictures & {row["image"] for row in csv.DictReader(file)}
         except (OSError, ValueError, KeyError, csv.Error):
             continue
-        elsewhere = False
+        elsewhere = False  # A run whose arguments are lost is assumed to be on the same data.
         with suppress(OSError, ValueError, KeyError, TypeError):
             args = json.loads(RunFiles(files.out, name).arguments.read_text(encoding="utf-8"))
             elsewhere = (Path(args["root_dir"]) / args["data_dir"]).resolve() != folder

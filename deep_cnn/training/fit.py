@@ -83,6 +83,7 @@ def _train_to_the_end(run: Run) -> RunResult:
     """Prepare and train; whatever ends the run, except an error of its user, is a result."""
     try:
         session = run.session = _prepare(run)
+        # Read before the tracker starts, which removes the result of a run that continues.
         earlier = RunResult.read(run.files.result) if run.checkpoint else None
         _start_tracker(run)
         if not run.checkpoint:
@@ -91,6 +92,7 @@ def _train_to_the_end(run: Run) -> RunResult:
         reason = train(run, session)
         if run.validation is not None and run.epoch < run.config.epochs:
             run.tracker.images(run.epoch - 1, lambda: examples(run, session))
+        # A test result stays valid only if no epoch was added.
         unchanged = run.checkpoint and run.checkpoint.epoch == run.epoch
         test = earlier.test if earlier and unchanged else None
         state = State.STOPPED if reason else State.FINISHED

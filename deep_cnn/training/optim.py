@@ -17,7 +17,7 @@ from deep_cnn.training.checkpoint import Checkpoint
 
 Parameters = Iterable[nn.Parameter] | Iterable[dict[str, Any]]
 Losses = Sequence[float]
-_BAD_EPOCHS = 3
+_BAD_EPOCHS = 3  # torch waits for 10 by default, which is half of a run of 20 epochs.
 
 
 def _eager(kind: type[optim.Optimizer]) -> Callable[..., optim.Optimizer]:
@@ -41,7 +41,7 @@ OPTIMIZERS: Mapping[str, Callable[[Parameters, TrainConfig], optim.Optimizer]] =
 
 
 def _plateau(losses: Losses, decay: float) -> float:
-    """Return the factor of torch's ReduceLROnPlateau: patience 3, no smallest rate, defaults."""
+    """Return the factor of torch's ReduceLROnPlateau, with less patience and no smallest rate."""
     best, bad, factor = math.inf, 0, 1.0
     for loss in losses:
         better = loss < best * (1 - 1e-4)

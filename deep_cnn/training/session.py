@@ -135,6 +135,7 @@ def open_session(
     Interrupted if the run was asked to end, and a DeepCnnError if something is not usable.
     """
     device = devices.choose_device(config.device)
+    # Before the network is built: its new layers are drawn from the global generator.
     devices.seed_everything(config.seed)
     task = get_task(config.task)
     every_split = task.all_splits(config)

@@ -135,8 +135,7 @@ def open_session(
     Interrupted if the run was asked to end, and a DeepCnnError if something is not usable.
     """
     device = devices.choose_device(config.device)
-    # Before the network is built: its new layers are drawn from the global generator.
-    devices.seed_everything(config.seed)
+    devices.seed_everything(config.seed)  # Before the network, whose new layers are random.
     task = get_task(config.task)
     every_split = task.all_splits(config)
     task.check_splits(every_split, config, wanted)
@@ -154,15 +153,11 @@ def open_session(
     if not checkpoint:  # Again, without the pictures that turned out to be unreadable.
         labels = task.labels(parts["train"], config)
     dtype = devices.choose_dtype(config.amp, device)
-    network.freeze(config.freeze)
-    network.to(device)
-    if dtype != torch.float32:
-        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return Session(
         config=config,
         task=task,
         labels=labels,
-        network=network,
+        network=_place(network, config.freeze, device, dtype),
         stepper=Stepper(network, config, device, dtype),
         preprocessing=preprocessing,
         device=device,
@@ -173,6 +168,17 @@ def open_session(
         sizes={name: len(examples) for name, examples in every_split.items()},
         digest=_digest(*parts.values()),
     )
+
+
+def _place(
+    network: Network, freeze: int | str, device: torch.device, dtype: torch.dtype
+) -> Network:
+    """Freeze what does not train, and move the network to the device."""
+    network.freeze(freeze)
+    network.to(device)
+    if dtype != torch.float32:
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return network
 
 
 def _choose_pictures(config: TrainConfig, parts: dict[str, Examples]) -> dict[str, Examples]:

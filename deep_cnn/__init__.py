@@ -8,9 +8,9 @@ from deep_cnn.errors import DeepCnnError
 
 if TYPE_CHECKING:
     from deep_cnn.tracking import FileTracker
+    from deep_cnn.training.checkpoint import resumed_config
     from deep_cnn.training.evaluate import test
     from deep_cnn.training.fit import fit
-    from deep_cnn.training.resume import resumed_config
 
 __version__ = "0.2.0"
 __all__ = ["DeepCnnError", "FileTracker", "TrainConfig", "fit", "resumed_config", "test"]
@@ -19,7 +19,7 @@ __all__ = ["DeepCnnError", "FileTracker", "TrainConfig", "fit", "resumed_config"
 _HOMES = {
     "FileTracker": "deep_cnn.tracking",
     "fit": "deep_cnn.training.fit",
-    "resumed_config": "deep_cnn.training.resume",
+    "resumed_config": "deep_cnn.training.checkpoint",
     "test": "deep_cnn.training.evaluate",
 }
 

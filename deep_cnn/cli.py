@@ -120,8 +120,8 @@ def _train(argv: list[str]) -> int:
     with Signals() as signals:
         # torch takes seconds, which a wrong option should not cost, and Ctrl-C should not tear.
         from deep_cnn.tracking import open_tracker
+        from deep_cnn.training.checkpoint import resumed_config
         from deep_cnn.training.fit import fit
-        from deep_cnn.training.resume import resumed_config
 
         config = config or resumed_config(Path(given["resume"]), given)
         if config.dry_run:
@@ -168,8 +168,8 @@ def _end(result: RunResult) -> int:
 
 def _test(given: Mapping[str, str]) -> int:
     """Evaluate a checkpoint on the test split, once."""
+    from deep_cnn.training.checkpoint import resumed_config
     from deep_cnn.training.evaluate import test
-    from deep_cnn.training.resume import resumed_config
 
     config = resumed_config(Path(given["test_net"]), given)
     if config.dry_run:

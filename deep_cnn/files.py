@@ -2,13 +2,11 @@
 
 import csv
 import hashlib
-import json
 import os
 import re
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import datetime
 from io import StringIO
 from pathlib import Path
@@ -26,52 +24,29 @@ _UNSAFE = re.compile(r"[^A-Za-z0-9._=,-]")
 _OTHERS_FILES = re.compile(r"\.(best|test|confusion|args|steps_train|steps_val)$", re.IGNORECASE)
 
 
-@dataclass(frozen=True, slots=True)
 class RunFiles:
-    """Every file of the run `name` under the folder `out`."""
+    """Every file of the run `name` under the folder `out`.
 
-    out: Path
-    name: str
+    Attributes:
+        log: The log; it begins with every argument.
+        table: One row for each epoch.
+        arguments: The arguments as JSON.
+        result: The result; its presence means that the run is over.
+        predictions: Truth and prediction for each picture of the test split.
+        confusion: How many test pictures of each class were taken for which.
+        last, best: The last and the best checkpoint.
+    """
 
-    @property
-    def log(self) -> Path:
-        """The log; it begins with every argument."""
-        return self.out / "logger" / f"{self.name}.log"
-
-    @property
-    def table(self) -> Path:
-        """One row an epoch."""
-        return self.out / "results" / f"{self.name}.csv"
-
-    @property
-    def arguments(self) -> Path:
-        """The arguments as JSON."""
-        return self.out / "results" / f"{self.name}.args.json"
-
-    @property
-    def result(self) -> Path:
-        """The result; its presence means that the run is over."""
-        return self.out / "results" / f"{self.name}.json"
-
-    @property
-    def predictions(self) -> Path:
-        """Truth and prediction for each picture of the test split."""
-        return self.out / "results" / f"{self.name}.test.csv"
-
-    @property
-    def confusion(self) -> Path:
-        """How many test pictures of each class were taken for which."""
-        return self.out / "results" / f"{self.name}.confusion.csv"
-
-    @property
-    def last(self) -> Path:
-        """The last checkpoint."""
-        return self.out / "models" / f"{self.name}.pt"
-
-    @property
-    def best(self) -> Path:
-        """The best checkpoint."""
-        return self.out / "models" / f"{self.name}.best.pt"
+    def __init__(self, out: Path, name: str) -> None:
+        results, models = out / "results", out / "models"
+        self.out, self.name = out, name
+        self.log = out / "logger" / f"{name}.log"
+        self.table = results / f"{name}.csv"
+        self.arguments = results / f"{name}.args.json"
+        self.result = results / f"{name}.json"
+        self.predictions = results / f"{name}.test.csv"
+        self.confusion = results / f"{name}.confusion.csv"
+        self.last, self.best = models / f"{name}.pt", models / f"{name}.best.pt"
 
     def steps(self, split: str) -> Path:
         """Return the table with the loss of each step of `split` (train or val)."""
@@ -84,10 +59,10 @@ class RunFiles:
 
 
 def safe_name(name: str) -> str:
-    """`name` as the stem of a file: 100 bytes of letters, digits and ._=,- at most.
+    """Return `name` as the stem of a file: at most 100 bytes of letters, digits and ._=,-.
 
-    Where something has to be changed a short hash of the original is appended, so that two
-    names never become one.
+    If something has to be changed, a short hash of the original is appended, so that different
+    names stay different.
     """
     safe = _OTHERS_FILES.sub(r"_\1", _UNSAFE.sub("_", name))
     safe = re.sub(r"^\.", "_", safe) or "run"
@@ -100,8 +75,8 @@ def safe_name(name: str) -> str:
 def claim_run(config: TrainConfig) -> RunFiles:
     """Take a name that no run under `config.out_path` has, by creating its log.
 
-    The name is config.run_name or `<model>-<YYYYmmdd-HHMMSS>`, made safe; `-2`, `-3` and so on are
-    appended where it is taken. OutputError where the folder cannot be written.
+    The name is config.run_name or `<model>-<YYYYmmdd-HHMMSS>`, made safe; if it is taken, `-2`,
+    `-3` and so on are appended. Raises OutputError if the folder cannot be written.
     """
     wanted = config.run_name or f"{config.model}-{datetime.now():%Y%m%d-%H%M%S}"
     safe = safe_name(wanted)
@@ -109,47 +84,22 @@ def claim_run(config: TrainConfig) -> RunFiles:
     while True:
         suffix = "" if number == 1 else f"-{number}"
         files = RunFiles(config.out_path, safe[: _LONGEST_NAME - len(suffix)] + suffix)
-        if not files.exist() and _create(files.log):
-            return files
+        try:
+            files.log.parent.mkdir(parents=True, exist_ok=True)
+            if not files.exist():
+                files.log.touch(exist_ok=False)
+                return files
+        except OSError as error:
+            # If the log does not exist, a file is in the way of its folder.
+            if not (isinstance(error, FileExistsError) and files.log.exists()):
+                raise unwritable(files.log, error) from error
         number += 1
 
 
-def _create(path: Path) -> bool:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
-    except FileExistsError as error:
-        if not path.exists():  # A file stands where a folder is wanted.
-            raise unwritable(path, error) from error
-        return False
-    except OSError as error:
-        raise unwritable(path, error) from error
-    return True
-
-
-def opened_tests(out: Path) -> list[tuple[str, set[str], str | None]]:
-    """Return the runs under `out` that opened test pictures: name, pictures, data folder."""
-    found = []
-    for path in sorted((out / "results").glob("*.test.csv")):
-        try:
-            with path.open(encoding="utf-8", newline="") as file:
-                pictures = {row["image"] for row in csv.DictReader(file)}
-        except (OSError, ValueError, KeyError, csv.Error):
-            continue
-        name = path.name.removesuffix(".test.csv")
-        try:
-            arguments = json.loads(RunFiles(out, name).arguments.read_text(encoding="utf-8"))
-            place = str(Path(arguments["root_dir"]) / arguments["data_dir"])
-        except (OSError, ValueError, KeyError, TypeError):
-            place = None
-        found.append((name, pictures, place))
-    return found
-
-
 def make_exclusively(path: Path, text: str) -> bool:
-    """Make a whole file that was not there; False where it was. OutputError.
+    """Write a whole file and return True, or return False if `path` exists; raise OutputError.
 
-    The file is written beside and linked into place, so that it is never seen incomplete.
+    The file is written under another name and then linked, so that it is never seen incomplete.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.part")
     try:
@@ -184,9 +134,9 @@ def unwritable(path: Path, error: Exception, flag: str = "--out_dir") -> OutputE
 
 
 def write_whole(path: Path, write: Callable[[Path], object], flag: str = "--out_dir") -> None:
-    """Let `write` make a file beside `path`, then rename it, so that `path` is never half there.
+    """Let `write` make a file beside `path`, then rename it, so that `path` is always complete.
 
-    OutputError where that fails; what stood at `path` before is then still there.
+    Raises OutputError if that fails; a file that was at `path` before is then unchanged.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
@@ -201,17 +151,16 @@ def write_whole(path: Path, write: Callable[[Path], object], flag: str = "--out_
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write `text` as a whole file; OutputError."""
+    """Write `text` as a whole file; raise OutputError."""
     write_whole(path, lambda temporary: _write(temporary, text))
 
 
 def _write(path: Path, text: str) -> None:
-    with path.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
-        file.write(text)
+    path.write_text(text, encoding="utf-8", errors="surrogateescape", newline="")
 
 
 def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Write a whole CSV file; floats by repr. OutputError."""
+    """Write a whole CSV file, floats by repr; raise OutputError."""
     text = StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(columns)

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Mapping
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,40 +12,32 @@ Metric = Callable[[Array, Array], float]
 
 
 def mae(predictions: Array, targets: Array) -> float:
-    """Mean absolute error, (N,) against (N,), in the targets' unit."""
+    """Return the mean absolute error, (N,) against (N,), in the unit of the targets."""
     return float(np.abs(predictions - targets).mean())
 
 
 def rmse(predictions: Array, targets: Array) -> float:
-    """Root of the mean squared error, (N,) against (N,), in the targets' unit."""
+    """Return the root of the mean squared error, (N,) against (N,), in the unit of the targets."""
     return float(np.sqrt(np.square(predictions - targets).mean()))
 
 
 def r2(predictions: Array, targets: Array) -> float:
-    """Coefficient of determination; 0 for predicting the mean of `targets`, nan if they are all
-    equal."""
+    """Return the coefficient of determination, (N,) against (N,).
+
+    It is 0 if every prediction is the mean of `targets`, and nan if all targets are equal.
+    """
     if np.ptp(targets) == 0:
         return float("nan")
     variance = np.square(targets - targets.mean()).sum()
     return float(1 - np.square(predictions - targets).sum() / variance)
 
 
-def pearson(predictions: Array, targets: Array) -> float:
-    """Return Pearson's correlation; nan if either side is constant or shorter than 2."""
-    return _correlation("pearsonr", predictions, targets)
+def correlation(a: Array, b: Array, *, name: str) -> float:
+    """Return a correlation that scipy.stats computes, (N,) against (N,).
 
-
-def spearman(predictions: Array, targets: Array) -> float:
-    """Return Spearman's rank correlation, ties by mean rank; nan as for `pearson`."""
-    return _correlation("spearmanr", predictions, targets)
-
-
-def kendall(predictions: Array, targets: Array) -> float:
-    """Return Kendall's tau-b; nan as for `pearson`."""
-    return _correlation("kendalltau", predictions, targets)
-
-
-def _correlation(name: str, a: Array, b: Array) -> float:
+    `name` is pearsonr, spearmanr (ties by mean rank) or kendalltau (tau-b). The result is nan if
+    either side is constant or shorter than 2.
+    """
     from scipy import stats  # Half a second, which classes need not wait for.
 
     if len(a) < 2 or np.ptp(a) == 0 or np.ptp(b) == 0:
@@ -55,23 +48,29 @@ def _correlation(name: str, a: Array, b: Array) -> float:
 
 
 def precision(scores: Array, classes: Array, k: int) -> float:
-    """Part of pictures, in [0, 1], whose class is among the k best scores; (N, C) against (N,)."""
+    """Return the part of pictures, in [0, 1], whose class has one of the k best scores.
+
+    `scores` is (N, C), `classes` (N,).
+    """
     truth = scores[np.arange(len(scores)), classes.astype(np.int64)][:, None]
-    # Of equal scores the first is the better one; a score that is no number beats all.
+    # Of equal scores the first is the better one, as for argmax; nan beats all numbers.
     first = (scores == truth) & (np.arange(scores.shape[1]) < classes[:, None])
     rank = (~(scores <= truth) | first).sum(axis=1)
     return float((rank < k).mean())
 
 
 def confusion(scores: Array, classes: Array) -> NDArray[np.int64]:
-    """(C, C) counts: a row for each true class, a column for the best score; (N, C), (N,)."""
+    """Return (C, C) counts: a row for each true class, a column for each predicted one.
+
+    `scores` is (N, C), `classes` (N,).
+    """
     count = scores.shape[1]
-    found = np.bincount(classes * count + scores.argmax(axis=1), minlength=count**2)
-    return found.reshape(count, count)
+    pairs = np.bincount(classes * count + scores.argmax(axis=1), minlength=count**2)
+    return pairs.reshape(count, count)
 
 
 def pairwise_accuracy(left: Array, right: Array, choices: Array) -> float:
-    """Part of votes, in [0, 1], that went to the picture with the higher score; (V,) each.
+    """Return the part of votes, in [0, 1], for the picture with the higher score; (V,) each.
 
     `left` and `right` are the scores of the two pictures, `choices` 1 for left, -1 for right and 0
     for a tie. Ties are left out, as by Dubey et al. 2016 (arXiv:1608.01769); equal scores count
@@ -85,11 +84,11 @@ REGRESSION: Mapping[str, Metric] = {
     "mae": mae,
     "rmse": rmse,
     "r2": r2,
-    "pearson": pearson,
-    "spearman": spearman,
-    "kendall": kendall,
+    "pearson": partial(correlation, name="pearsonr"),
+    "spearman": partial(correlation, name="spearmanr"),
+    "kendall": partial(correlation, name="kendalltau"),
 }
 CLASSIFICATION: Mapping[str, Metric] = {
-    "precision@1": lambda scores, classes: precision(scores, classes, 1),
-    "precision@5": lambda scores, classes: precision(scores, classes, 5),
+    "precision@1": partial(precision, k=1),
+    "precision@5": partial(precision, k=5),
 }

@@ -5,13 +5,13 @@ import threading
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
-from types import TracebackType
 from typing import Any, TypeAlias, TypeVar
 
 from tqdm import tqdm
 
 _SECONDS_BETWEEN_LINES = 30.0
 _SECONDS_BETWEEN_UPDATES = 0.5
+_PLAIN = {"unit": "batch", "ncols": 100, "ascii": True}
 _T = TypeVar("_T")
 ProgressBar: TypeAlias = "tqdm[Any]"
 
@@ -23,11 +23,8 @@ def progress_bar(title: str, total: int | None, unit: str, **details: Any) -> Pr
 
 
 def track(items: Iterable[_T], title: str, total: int) -> Iterator[_T]:
-    """Yield the items, with a bar that appears after two seconds and does not stay."""
-    with progress_bar(title, total, "", delay=2, leave=False) as bar:
-        for item in items:
-            yield item
-            bar.update()
+    """Return the items, with a bar that appears after two seconds and does not stay."""
+    return iter(progress_bar(title, total, "", iterable=items, delay=2, leave=False))
 
 
 def track_reading(stream: Any, title: str, total: int | None) -> AbstractContextManager[Any]:
@@ -69,27 +66,14 @@ class Progress:
 
     def _print(self) -> None:
         self.printed = time.monotonic()
-        line = tqdm.format_meter(
-            self.done,
-            self.total,
-            self.printed - self.started,
-            prefix=self.title,
-            unit="batch",
-            postfix=self.loss,
-            ncols=100,
-            ascii=True,
-        )
+        count, texts = (self.done, self.total), {"prefix": self.title, "postfix": self.loss}
+        line = tqdm.format_meter(*count, self.printed - self.started, **texts, **_PLAIN)
         print(line, file=sys.stderr, flush=True)
 
     def __enter__(self) -> "Progress":
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
         self.bar.close()
         if self.bar.disable and error is None and self.title.startswith("Epoch"):
             self._print()

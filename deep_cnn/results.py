@@ -7,6 +7,7 @@ import signal
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -80,15 +81,11 @@ class EpochRecord:
     seconds: float = field(default=0.0, compare=False)
     images_per_second: float = field(default=0.0, compare=False)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the fields as plain values, for a checkpoint."""
-        timing = {"seconds": self.seconds, "images_per_second": self.images_per_second}
-        return {"epoch": self.epoch, "lr": self.lr, "metrics": dict(self.metrics), **timing}
-
     def row(self) -> dict[str, float]:
-        """Return the columns of results/<run>.csv."""
-        timing = {"seconds": self.seconds, "images_per_second": self.images_per_second}
-        return {"epoch": self.epoch, "lr": self.lr, **timing, **self.metrics}
+        """Return the columns of results/<run>.csv: the metrics come last."""
+        numbers = asdict(self)
+        metrics = numbers.pop("metrics")
+        return {**numbers, **metrics}
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +138,9 @@ class RunResult:
         """Return the text of results/<run>.json; numbers that are not finite become null."""
         content = asdict(replace(self, config=dict(self.config), history=()))
         del content["history"], content["signal"]
-        return json.dumps(_plain({"version": RESULT_VERSION, **content}), indent=2) + "\n"
+        # Python writes nan as the word NaN, which is not JSON.
+        text = json.dumps({"version": RESULT_VERSION, **content})
+        return json.dumps(json.loads(text, parse_constant=lambda _: None), indent=2) + "\n"
 
     @classmethod
     def from_json(cls, text: str) -> "RunResult":
@@ -153,20 +152,18 @@ class RunResult:
         if not isinstance(version, int) or version > RESULT_VERSION:
             raise ValueError(f"written by a newer version ({version})")
         content["state"] = State(content["state"])
-        content["best"] = Best(**content["best"]) if content.get("best") else None
-        reason = content.get("stop_reason")
-        content["stop_reason"] = StopReason(**reason) if reason else None
-        content["sweep"] = SweepTrial(**content["sweep"]) if content.get("sweep") else None
+        for name, kind in (("best", Best), ("stop_reason", StopReason), ("sweep", SweepTrial)):
+            content[name] = kind(**content[name]) if content.get(name) else None
         content["unsynced"] = tuple(content.get("unsynced") or ())
         return cls(**content)
 
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    @classmethod
+    def read(cls, path: Path) -> "RunResult | None":
+        """Return the result in a file, or None if the file is missing or damaged."""
+        try:
+            return cls.from_json(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError, TypeError):
+            return None
 
 
 def exit_status(signum: int) -> int:

@@ -1,4 +1,4 @@
-"""The one place that imports torchvision, next to a torch with or without CUDA."""
+"""Import torchvision, which nothing else does, next to a torch with or without CUDA."""
 
 import importlib
 import importlib.util

@@ -12,8 +12,8 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import nullcontext, suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,12 +34,12 @@ Notes = Mapping[str, str]
 
 @dataclass(frozen=True, slots=True)
 class ArrayEntry:
-    """An array to be kept: its name, shape and type, and how to fill it.
+    """An array in the cache: its folder, shape and type, and how to fill it.
 
-    `fill` writes into the array and returns notes, by name, that are kept beside it.
+    `fill` writes into the array and returns notes, by name, that are stored beside it.
     """
 
-    name: str
+    path: Path
     shape: tuple[int, ...]
     dtype: type[np.generic]
     fill: Callable[[NDArray[Any]], Notes]
@@ -53,79 +53,75 @@ def fingerprint(parts: Iterable[Any]) -> str:
     return digest.hexdigest()[:24]
 
 
-def open_array(entry: ArrayEntry, folder: Path, check: Check) -> tuple[NDArray[Any], Notes] | None:
+def open_array(entry: ArrayEntry, check: Check) -> tuple[NDArray[Any], Notes] | None:
     """Return the array and its notes, built if it is missing or damaged.
 
-    Returns None, after a warning, if it cannot be kept in `folder`. `check` is called while waiting
-    for another process that builds it, and may raise.
+    Returns None, after a warning, if it cannot be stored. `check` is called while waiting for
+    another process that builds it, and may raise.
     """
-    found = _read(entry, folder)
-    if found is not None:
-        return found
+    stored = _read(entry)
+    if stored:
+        return stored
+    folder = entry.path.parent
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with _Locked(folder / f"{entry.name}.lock", check):
-            found = _read(entry, folder)  # Another process may have built it meanwhile.
-            return _build(entry, folder) if found is None else found
+        with _locked(folder / f"{entry.path.name}.lock", check):
+            # Another process may have built it meanwhile.
+            return _read(entry) or _build(entry)
     except (OSError, NotImplementedError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         _LOGGER.warning("%s: nothing is kept there (%s); it is done for each run", folder, reason)
         return None
 
 
-class _Locked:
-    """A file lock that is freed whenever its owner ends; waiting for it can be interrupted."""
-
-    def __init__(self, path: Path, check: Check) -> None:
-        self.lock, self.check = FileLock(path), check
-
-    def __enter__(self) -> None:
-        logged, begun = False, time.monotonic()
-        while True:
-            self.check()
-            with suppress(Timeout):
-                self.lock.acquire(timeout=_LOCK_TIMEOUT)
-                return
-            if not logged and time.monotonic() - begun > _SECONDS_BEFORE_MESSAGE:
-                logged = True
-                _LOGGER.info(
-                    "Waiting for another process that makes %s; --cache=off does not wait",
-                    Path(self.lock.lock_file).with_suffix(""),
-                )
-
-    def __exit__(self, *_: object) -> None:
-        self.lock.release()
-
-
-def _read(entry: ArrayEntry, folder: Path) -> tuple[NDArray[Any], Notes] | None:
-    place = folder / entry.name
+@contextmanager
+def _locked(path: Path, check: Check) -> Iterator[None]:
+    """Hold a file lock, which is freed whenever its owner ends; `check` may end the waiting."""
+    lock, logged, begun = FileLock(path), False, time.monotonic()
+    while True:
+        check()
+        with suppress(Timeout):
+            lock.acquire(timeout=_LOCK_TIMEOUT)
+            break
+        if not logged and time.monotonic() - begun > _SECONDS_BEFORE_MESSAGE:
+            logged = True
+            text = "Waiting for another process that makes %s; --cache=off does not wait"
+            _LOGGER.info(text, path.with_suffix(""))
     try:
-        notes = json.loads((place / "entry.json").read_text(encoding="utf-8"))["bad"]
-        values = np.load(place / "values.npy", mmap_mode="r")
+        yield
+    finally:
+        lock.release()
+
+
+def _read(entry: ArrayEntry) -> tuple[NDArray[Any], Notes] | None:
+    try:
+        text = (entry.path / "entry.json").read_text(encoding="utf-8")
+        notes = json.loads(text)["bad"]
+        values = np.load(entry.path / "values.npy", mmap_mode="r")
     except Exception:  # A damaged header raises many kinds of errors, tokenize's among them.
         return None
     fits = values.shape == entry.shape and values.dtype == entry.dtype and isinstance(notes, dict)
     return (values, notes) if fits else None
 
 
-def _discard_interrupted(place: Path) -> None:
-    """Remove what interrupted builds left; the lock of `place` itself is already held."""
-    for left in place.parent.glob(".*.part"):
+def _discard_interrupted(target: Path) -> None:
+    """Remove what interrupted builds left; the lock of `target` itself is already held."""
+    for left in target.parent.glob(".*.part"):
         name = left.name[1:].split(".")[0]
         with suppress(Timeout, OSError):
-            lock = FileLock(place.with_name(f"{name}.lock"))
-            with nullcontext() if name == place.name else lock.acquire(timeout=0):
+            lock = FileLock(target.with_name(f"{name}.lock"))
+            with nullcontext() if name == target.name else lock.acquire(timeout=0):
                 shutil.rmtree(left, ignore_errors=True)
 
 
-def _build(entry: ArrayEntry, folder: Path) -> tuple[NDArray[Any], Notes]:
-    place, dtype = folder / entry.name, np.dtype(entry.dtype)
-    _discard_interrupted(place)
+def _build(entry: ArrayEntry) -> tuple[NDArray[Any], Notes]:
+    target, dtype = entry.path, np.dtype(entry.dtype)
+    _discard_interrupted(target)
     # A unique name: if the folder is removed the lock goes with it, and then two may build.
-    beside = place.with_name(f".{place.name}.{uuid4().hex}.part")
-    shutil.rmtree(place, ignore_errors=True)  # Damaged, or it would have been read.
+    beside = target.with_name(f".{target.name}.{uuid4().hex}.part")
+    shutil.rmtree(target, ignore_errors=True)  # Damaged, or it would have been read.
     needed = int(np.prod(entry.shape)) * dtype.itemsize
-    free = shutil.disk_usage(folder).free
+    free = shutil.disk_usage(target.parent).free
     if needed > _LARGEST_PART_OF_FREE_SPACE * free:
         raise OSError(f"{needed / 2**30:.2g} GiB are needed, {free / 2**30:.2g} GiB are free")
     try:
@@ -139,10 +135,10 @@ def _build(entry: ArrayEntry, folder: Path) -> tuple[NDArray[Any], Notes]:
         notes = entry.fill(values)
         values.flush()
         (beside / "entry.json").write_text(json.dumps({"bad": notes}), encoding="utf-8")
-        beside.rename(place)
+        beside.rename(target)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
-    built = _read(entry, folder)
-    if built is None:
-        raise OSError(f"{place.name} cannot be read back")
+    built = _read(entry)
+    if not built:
+        raise OSError(f"{target.name} cannot be read back")
     return built

@@ -1,28 +1,35 @@
-"""Decode and shape pictures once for all runs, and compute features of a frozen trunk once."""
+"""Decode and shape pictures once for all runs, and leave out those that cannot be read."""
 
 import errno
 import hashlib
+import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from deep_cnn.config import TrainConfig
 from deep_cnn.data.array_cache import ArrayEntry, Check, Notes, fingerprint, open_array
-from deep_cnn.data.preprocessing import Picture, Preprocessing
+from deep_cnn.data.preprocessing import Picture, Preprocessing, decode
 from deep_cnn.data.splits import Examples
-from deep_cnn.progress import progress_bar, track
+from deep_cnn.errors import DataError
+from deep_cnn.progress import track
 
+_LOGGER = logging.getLogger("deep_cnn")
 # To be raised when the values of an entry change their meaning.
-_VERSION = 1
+CACHE_VERSION = 1
 # Errors that are not the fault of the picture: it may be read another time.
 _TRANSIENT = (errno.EMFILE, errno.ENFILE, errno.EIO, errno.ESTALE, errno.ENOMEM)
 _CHUNK = 256
+_LARGEST_PART_UNREADABLE = 0.05
+_MOST_LISTED = 20
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,10 +48,6 @@ class ImageCache:
     unreadable: Mapping[str, str]
     fingerprint: str
 
-    def rows_of(self, examples: Examples) -> NDArray[np.int64]:
-        """Return the row of each picture, (N,)."""
-        return np.array([self.rows[name] for name in examples.names], dtype=np.int64)
-
 
 _in_memory: dict[str, ImageCache] = {}
 
@@ -61,50 +64,102 @@ def open_image_cache(
         return _open_in_memory(examples, preprocessing)
     if folder is None:
         return None
-    order = sorted(range(len(examples)), key=examples.names.__getitem__)
-    ordered = examples.take(order)
-    names, pictures = ordered.names, ordered.pictures
-    key = fingerprint(chain([_VERSION, *preprocessing.key], map(_stamp, names, pictures)))
+    examples = examples.take(sorted(range(len(examples)), key=examples.names.__getitem__))
+    names, pictures, spec = examples.names, examples.pictures, preprocessing.spec
+    key = fingerprint(chain([CACHE_VERSION, *preprocessing.key], map(_stamp, names, pictures)))
+
+    def shape(picture: Picture) -> NDArray[np.uint8] | str:
+        try:
+            return preprocessing.shape(picture)
+        except ValueError as error:
+            cause = error.__cause__
+            if isinstance(cause, MemoryError) or getattr(cause, "errno", None) in _TRANSIENT:
+                raise OSError(f"a picture could not be read: {error}") from None
+            return str(error)
 
     def fill(values: NDArray[np.uint8]) -> Notes:
-        return _decode_all(ordered, preprocessing, values, check)
+        unreadable = {}
+        results = _in_threads(shape, pictures, "Decoding pictures, once for all", check)
+        for i, result in enumerate(results):
+            if isinstance(result, str):
+                unreadable[names[i]] = result
+            else:
+                values[i] = result
+        return unreadable
 
-    spec = preprocessing.spec
-    shape = (len(pictures), spec.channels, spec.crop, spec.crop)
-    found = open_array(ArrayEntry(f"pictures-{key}", shape, np.uint8, fill), folder, check)
-    if found is None:
+    sizes = (len(pictures), spec.channels, spec.crop, spec.crop)
+    opened = open_array(ArrayEntry(folder / f"pictures-{key}", sizes, np.uint8, fill), check)
+    if opened is None:
         return None
-    rows = {name: i for i, name in enumerate(names)}
-    return ImageCache(found[0], rows, found[1], key)
+    values, unreadable = opened
+    return ImageCache(values, {name: i for i, name in enumerate(names)}, unreadable, key)
 
 
-def open_features(
-    images: ImageCache,
-    key: str,
-    width: int,
-    folder: Path,
-    compute: Callable[[Sequence[int]], NDArray[np.float32]],
-    check: Check,
-) -> NDArray[np.float32] | None:
-    """Return the features of all pictures of a cache, (N, width), in its order.
+def find_unreadable(
+    examples: Examples, check: Check = lambda: None, crop_bottom: int = 0
+) -> dict[int, str]:
+    """Return why pictures cannot be decoded, by index; `check` is called in between, may raise."""
 
-    Features that are not in `folder` are computed by `compute`, which takes rows of the cache;
-    `key` says what computes them. Rows of unreadable pictures are zero. Returns None if they cannot
-    be kept.
+    def reason(picture: Picture) -> str | None:
+        try:
+            decode(picture, crop_bottom)
+        except ValueError as error:
+            return str(error)
+        return None
+
+    reasons = enumerate(_in_threads(reason, examples.pictures, "Checking pictures", check))
+    return {i: text for i, text in reasons if text is not None}
+
+
+def drop_unreadable(
+    examples: Examples, config: TrainConfig, check: Check, cache: ImageCache | None = None
+) -> Examples:
+    """Return the pictures that can be decoded; the log names the others.
+
+    Raises DataError if more than 5 % are unreadable, or any with --strict_data.
     """
+    names, count = examples.names, len(examples)
+    if cache:
+        bad = {i: cache.unreadable[n] for i, n in enumerate(names) if n in cache.unreadable}
+    else:
+        bad = find_unreadable(examples, check, config.crop_bottom)
+    if not bad:
+        return examples
+    first, rule = next(iter(bad)), broken_rule(len(bad), count, config)
+    if rule:
+        raise DataError(
+            f"--data_dir={config.data_path}: {len(bad)} of {count} pictures are bad, the first is"
+            f" {names[first]} ({bad[first]}); {rule}, repair or remove them"
+        )
+    _LOGGER.warning("%d of %d pictures are bad and left out:", len(bad), count)
+    for index in list(bad)[:_MOST_LISTED]:
+        _LOGGER.warning("  %s: %s", names[index], bad[index])
+    if len(bad) > _MOST_LISTED:
+        _LOGGER.warning("  and %d more", len(bad) - _MOST_LISTED)
+    return examples.take([i for i in range(count) if i not in bad])
 
-    def fill(values: NDArray[np.float32]) -> Notes:
-        rows = [row for name, row in images.rows.items() if name not in images.unreadable]
-        chunks = [rows[begin : begin + _CHUNK] for begin in range(0, len(rows), _CHUNK)]
-        for chunk in track(chunks, "Features, once for all", len(chunks)):
-            check()
-            values[chunk] = compute(chunk)
-        return {}
 
-    name = f"features-{fingerprint([_VERSION, images.fingerprint, key])}"
-    entry = ArrayEntry(name, (len(images.rows), width), np.float32, fill)
-    found = open_array(entry, folder, check)
-    return None if found is None else found[0]
+def broken_rule(bad: int, count: int, config: TrainConfig) -> str | None:
+    """Return the rule that forbids `bad` unreadable pictures among `count`, or None."""
+    if bad and config.strict_data:
+        return "--strict_data allows none"
+    return "at most 5 % may be" if bad > _LARGEST_PART_UNREADABLE * count else None
+
+
+def _in_threads(
+    function: Callable[[Picture], _T], pictures: Sequence[Picture], title: str, check: Check
+) -> Iterator[_T]:
+    """Yield the result for each picture, in order; `check` is called in between, and may raise."""
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        # In chunks, because the results of all pictures do not fit into memory.
+        source, starts = iter(pictures), range(0, len(pictures), _CHUNK)
+        chunks = (pool.map(function, islice(source, _CHUNK)) for _ in starts)
+        try:
+            for result in track(chain.from_iterable(chunks), title, len(pictures)):
+                check()
+                yield result
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _open_in_memory(examples: Examples, preprocessing: Preprocessing) -> ImageCache:
@@ -116,40 +171,6 @@ def _open_in_memory(examples: Examples, preprocessing: Preprocessing) -> ImageCa
         _in_memory.clear()  # The next run of this process most likely needs the same.
         _in_memory[key] = ImageCache(values, rows, {}, key)
     return _in_memory[key]
-
-
-def _decode_all(
-    examples: Examples, preprocessing: Preprocessing, values: NDArray[np.uint8], check: Check
-) -> Notes:
-    """Write each picture into its row; return why some cannot be read, by name."""
-    unreadable = {}
-
-    def shape(picture: Picture) -> NDArray[np.uint8] | str:
-        try:
-            return preprocessing.shape(picture)
-        except ValueError as error:
-            cause = error.__cause__
-            if isinstance(cause, MemoryError) or getattr(cause, "errno", None) in _TRANSIENT:
-                raise OSError(f"a picture could not be read: {error}") from None
-            return str(error)
-
-    count = len(examples)
-    bar = progress_bar("Decoding pictures, once for all", count, "", delay=2, leave=False)
-    with ThreadPoolExecutor(os.cpu_count()) as pool, bar:
-        try:
-            for begin in range(0, count, _CHUNK):
-                check()
-                chunk = range(begin, min(begin + _CHUNK, count))
-                shaped = pool.map(shape, [examples.pictures[i] for i in chunk])
-                for i, result in zip(chunk, shaped, strict=True):
-                    if isinstance(result, str):
-                        unreadable[examples.names[i]] = result
-                    else:
-                        values[i] = result
-                bar.update(len(chunk))
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
-    return unreadable
 
 
 def _stamp(name: str, picture: Picture) -> tuple[Any, ...]:

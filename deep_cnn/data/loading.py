@@ -2,7 +2,7 @@
 
 import multiprocessing
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,13 +12,7 @@ from PIL.Image import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from deep_cnn.data.preprocessing import (
-    Preprocessing,
-    decode,
-    random_state,
-    to_array,
-    to_image,
-)
+from deep_cnn.data.preprocessing import Preprocessing, decode, random_state, to_array, to_image
 from deep_cnn.data.splits import Examples
 from deep_cnn.errors import DataError
 
@@ -73,17 +67,17 @@ class PictureSet(Dataset[tuple[Tensor, int]]):
             raise DataError(f"{name} cannot be read any more ({error}); put it back") from None
 
 
-def _leave_signals_to_the_parent(_: int) -> None:
+def _init_worker(_: int) -> None:
     # A scheduler signals the whole group; workers end with the loader, or with their parent.
     for name in ("SIGINT", "SIGTERM", "SIGUSR1"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
-    torch.set_num_threads(1)
+    torch.set_num_threads(1)  # The workers share the cores already.
 
 
 def load_batches(
     pictures: PictureSet,
-    order: Sequence[Sequence[int]],
+    order: list[list[int]],
     *,
     workers: int = 0,
     pin: bool = False,
@@ -94,9 +88,9 @@ def load_batches(
     alone = pictures.shaped is not None and multiprocessing.get_start_method() != "fork"
     loader = DataLoader(
         pictures,
-        batch_sampler=[list(batch) for batch in order],
+        batch_sampler=order,
         num_workers=0 if alone else min(workers, len(order)),
-        worker_init_fn=_leave_signals_to_the_parent,
+        worker_init_fn=_init_worker,
         pin_memory=pin,
         # Its own generator: a loader otherwise draws a seed from torch's global one.
         generator=torch.Generator().manual_seed(seed),
@@ -118,6 +112,5 @@ def epoch_order(count: int, batch_size: int, *, seed: int, epoch: int | None) ->
         indices = np.random.default_rng([seed, epoch]).permutation(count)
     batches = [indices[i : i + batch_size].tolist() for i in range(0, count, batch_size)]
     if epoch is not None and batch_size > 1 < len(batches) and len(batches[-1]) == 1:
-        last = batches.pop()
-        batches[-1] += last
+        batches[-2:] = [batches[-2] + batches[-1]]
     return batches

@@ -14,13 +14,13 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from deep_cnn.names import InputSpec
+from deep_cnn.names import PREPROCESSING, InputSpec
 from deep_cnn.vision import torchvision
 
 Picture = Path | NDArray[np.uint8]
-# Large pictures and odd EXIF are no news; set once, because decoding runs in many threads.
+# Pillow warns of large pictures and odd EXIF. Set once: a filter for a block is not thread-safe.
 warnings.filterwarnings("ignore", module=r"PIL\.")
-_LONGEST = 100
+_LARGEST_ASPECT = 100  # A longer side than this many shorter ones is a damaged file.
 _THUMBNAIL = 256
 _FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
@@ -35,7 +35,7 @@ def decode(picture: Picture, crop_bottom: int = 0) -> Image.Image:
     if not crop_bottom:
         return image
     width, height = image.width, image.height - crop_bottom
-    if width > _LONGEST * height:
+    if width > _LARGEST_ASPECT * height:
         raise ValueError(f"{width} x {image.height} pixels, too few for --crop_bottom")
     return image.crop((0, 0, width, height))
 
@@ -47,7 +47,7 @@ def _decoded(picture: Picture) -> Image.Image:
         if picture.stat().st_size == 0:
             raise ValueError("empty file")
         with Image.open(picture) as image:
-            if max(image.size) > _LONGEST * min(image.size):
+            if max(image.size) > _LARGEST_ASPECT * min(image.size):
                 raise ValueError(f"{image.width} x {image.height} pixels is a line, not a picture")
             return _to_rgb(ImageOps.exif_transpose(image))
     except FileNotFoundError:
@@ -82,8 +82,8 @@ def random_state(seed: int, epoch: int, name: str) -> np.random.Generator:
 def centre(image: Image.Image, spec: InputSpec) -> Image.Image:
     """Resize the shorter side to spec.resize and crop the middle, as torchvision does."""
     width, height = image.size
-    short, long = min(width, height), int(spec.resize * max(width, height) / min(width, height))
-    size = (spec.resize, long) if width == short else (long, spec.resize)
+    long = int(spec.resize * max(width, height) / min(width, height))
+    size = (spec.resize, long) if width <= height else (long, spec.resize)
     image = image.resize(size, _FILTERS[spec.interpolation])
     left, top = (round((side - spec.crop) / 2) for side in size)
     return image.crop((left, top, left + spec.crop, top + spec.crop))
@@ -144,15 +144,7 @@ def _augment(
 Shape = Callable[[Image.Image, InputSpec], Image.Image]
 Augment = Callable[[Image.Image, InputSpec, np.random.Generator], Image.Image]
 # What each --pre does to every picture, and what to pictures that are trained on.
-SHAPES: dict[str, Shape] = {
-    "default": centre,
-    "resnet": centre,
-    "squash": squash,
-    "augment": centre,
-    "trivial": centre,
-    "randaug": centre,
-    "colour": centre,
-}
+SHAPES: dict[str, Shape] = {**dict.fromkeys(PREPROCESSING, centre), "squash": squash}
 AUGMENTS: dict[str, Augment] = {
     "augment": random_crop,
     **{name: partial(_augment, name) for name in _TRANSFORMS},

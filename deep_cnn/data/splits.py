@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import compress
+from itertools import chain, compress
 from pathlib import Path
 
 import numpy as np
@@ -52,15 +52,27 @@ class Examples:
 
     def take(self, indices: Sequence[int]) -> "Examples":
         """Return only the pictures at `indices`, in that order."""
-        kept = list(indices)
-        names = tuple(self.names[i] for i in kept)
-        pictures: Sequence[Picture]
-        if isinstance(self.pictures, Files):
-            pictures = Files(self.pictures.root, names)
-        else:
-            pictures = [self.pictures[i] for i in kept]
-        keys = tuple(self.keys[i] for i in kept) if self.keys else ()
-        return Examples(names, pictures, self.targets[kept], self.weights[kept], keys)
+        indices = list(indices)
+        names = tuple(self.names[i] for i in indices)
+        keys = tuple(self.keys[i] for i in indices if self.keys)
+        pictures = _select(self.pictures, names, (self.pictures[i] for i in indices))
+        return Examples(names, pictures, self.targets[indices], self.weights[indices], keys)
+
+
+def joined(one: Examples, other: Examples) -> Examples:
+    """Return the pictures of both; files of both must be under the same root."""
+    names = one.names + other.names
+    pictures = _select(one.pictures, names, chain(one.pictures, other.pictures))
+    targets = np.concatenate([one.targets, other.targets])
+    weights = np.concatenate([one.weights, other.weights])
+    return Examples(names, pictures, targets, weights, one.keys + other.keys)
+
+
+def _select(
+    pictures: Sequence[Picture], names: Sequence[str], selected: Iterable[Picture]
+) -> Sequence[Picture]:
+    """Return files by their names, anything else as a list."""
+    return Files(pictures.root, names) if isinstance(pictures, Files) else [*selected]
 
 
 def hashed(names: Iterable[str], salt: str) -> NDArray[np.float64]:
@@ -80,7 +92,7 @@ def assign_splits(
     test_split: float,
     seed: int,
 ) -> list[str]:
-    """Return the split of each picture: as marked, else by a hash of its key.
+    """Return the split of each picture: as marked, or else by a hash of its key.
 
     The split of a picture does not depend on other pictures, unless they are marked. The test split
     does not depend on `seed`: a repeat with another seed must not train on the first one's test.
@@ -104,20 +116,3 @@ def subset(examples: Examples, size: int, seed: int) -> Examples:
     """Return `size` of the pictures, always the same ones for the same seed."""
     numbers = hashed(examples.names, f"subset {seed}")
     return examples.take(sorted(np.argsort(numbers, kind="stable")[:size].tolist()))
-
-
-def joined(one: Examples, other: Examples) -> Examples:
-    """Return the pictures of both; files of both lie under the same root."""
-    names = one.names + other.names
-    pictures: Sequence[Picture]
-    if isinstance(one.pictures, Files):
-        pictures = Files(one.pictures.root, names)
-    else:
-        pictures = [*one.pictures, *other.pictures]
-    return Examples(
-        names,
-        pictures,
-        np.concatenate([one.targets, other.targets]),
-        np.concatenate([one.weights, other.weights]),
-        one.keys + other.keys,
-    )

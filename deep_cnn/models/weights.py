@@ -50,14 +50,14 @@ def download_weights(name: str, url: str, file: Path, digest: str | None) -> Non
 
 def hash_in(url: str) -> str | None:
     """Return the first digits of a file's SHA-256, if its name has them as torchvision's do."""
-    found = re.search(r"-([0-9a-f]{8,})\.", url.rpartition("/")[2])
-    return found[1] if found else None
+    match = re.search(r"-([0-9a-f]{8,})\.", url.rpartition("/")[2])
+    return match[1] if match else None
 
 
 def load_weights(trunk: nn.Module, name: str, file: Path, *, fetched: bool = False) -> None:
     """Put a file's weights into the trunk of `name`; WeightsError unless all fit and are finite.
 
-    `fetched` says that they are torchvision's, which can be had again.
+    `fetched` says that they are torchvision's, which can be downloaded again.
     """
     try:
         content = torch.load(file, map_location="cpu", weights_only=True)
@@ -78,28 +78,28 @@ def load_weights(trunk: nn.Module, name: str, file: Path, *, fetched: bool = Fal
             f" over or of another shape, the first is {wrong[0]}; choose the right --model"
         )
     broken = next((k for k, v in trunk.state_dict().items() if not v.isfinite().all()), None)
-    if broken:  # Else the first step would fail, and --lr be blamed.
+    if broken:  # Otherwise the first step would fail, with the advice to lower --lr.
         raise WeightsError(f"--weights={file} has a nan or an infinity in {broken}; replace it")
 
 
 def _load(trunk: nn.Module, content: Any) -> list[str]:
-    """Load a state dict, or a checkpoint that holds one; the names of the tensors that misfit.
+    """Load a state dict, or a checkpoint that holds one; return the tensors that do not fit.
 
     Heads that the trunk lacks are left out: its last layer, and auxiliary ones.
     """
     content = content if isinstance(content, Mapping) else {}
     for key in ("state_dict", "model"):  # Ours, and what torchvision's own training scripts save.
         content = content[key] if isinstance(content.get(key), Mapping) else content
-    given = {k: v for k, v in content.items() if isinstance(k, str) and isinstance(v, Tensor)}
+    tensors = {k: v for k, v in content.items() if isinstance(k, str) and isinstance(v, Tensor)}
     prefixes = ("trunk.", "module.")  # Ours, and nn.DataParallel's.
-    prefix = next((p for p in prefixes if any(k.startswith(p) for k in given)), "")
+    prefix = next((p for p in prefixes if any(k.startswith(p) for k in tensors)), "")
     wanted = trunk.state_dict()
     state: OrderedDict[str, Tensor] = OrderedDict()
-    for key, value in given.items():
+    for key, value in tensors.items():
         name = _OLD_DENSENET.sub(r"\1", key.removeprefix(prefix))
         if key.startswith(prefix) and value.shape == wanted.get(name, value).shape:
             state[name] = value
-    # Layers that have changed since tell by it how to read what was written before.
+    # Some layers have changed their tensors; they recognize older files by these versions.
     versions = getattr(content, "_metadata", None) or {}
     versions = {k[len(prefix) :]: v for k, v in versions.items() if f"{k}.".startswith(prefix)}
     state._metadata = versions or wanted._metadata  # type: ignore[attr-defined]

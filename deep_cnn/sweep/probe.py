@@ -127,7 +127,7 @@ def _steps(config: TrainConfig) -> Probe:
 
     import torch
 
-    from deep_cnn.training.features import compute_features
+    from deep_cnn.training.loop import compute_features, evaluate, learn
     from deep_cnn.training.session import open_session
     from deep_cnn.training.stop import StopToken
 
@@ -139,13 +139,13 @@ def _steps(config: TrainConfig) -> Probe:
     compute_features(session, "train")
     pictures = len(session.splits["train"])
     once = (time.perf_counter() - begun) / pictures
-    session.train(0)  # The first one warms up.
+    learn(session, 0)  # The first one warms up.
     begun = time.perf_counter()
     for epoch in range(1, _STEPS + 1):
-        session.train(epoch)
+        learn(session, epoch)
     step = (time.perf_counter() - begun) / _STEPS
     begun = time.perf_counter()
-    session.evaluate("train", "Validation")
+    evaluate(session, "train", "Validation")
     check = (time.perf_counter() - begun) / pictures
     unit = 1 if sys.platform == "darwin" else 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -6,8 +6,8 @@ from functools import reduce
 import numpy as np
 
 from deep_cnn.config import TrainConfig
+from deep_cnn.data.image_cache import broken_rule, find_unreadable
 from deep_cnn.data.splits import SPLITS, Examples, joined
-from deep_cnn.data.unreadable import broken_rule, find_unreadable
 from deep_cnn.tasks import get_task
 from deep_cnn.tasks.base import Classification
 

@@ -8,7 +8,7 @@ from PIL import Image
 
 from deep_cnn.config import TrainConfig
 from deep_cnn.data.splits import Examples
-from deep_cnn.models import Network
+from deep_cnn.models import Backbone, Network
 from deep_cnn.models.lenet import FORMAT, lenet_trunk
 from deep_cnn.models.weights import load_weights
 from deep_cnn.tasks.base import Classification, Labels
@@ -34,13 +34,7 @@ class Digits(Classification):
         trunk = lenet_trunk(hidden, config.dropout)
         if source != "none":
             load_weights(trunk, "lenet", Path(source).expanduser())
-        return Network(
-            trunk,
-            hidden,
-            self.outputs(labels),
-            dropout=config.dropout,
-            input_spec=FORMAT,
-        )
+        return Network(Backbone(trunk, hidden, FORMAT), self.outputs(labels), config.dropout)
 
 
 TASK = Digits

@@ -1,4 +1,4 @@
-"""Save and load all that a run needs to go on: complete files, loaded as data, never as code."""
+"""Save and load all that a run needs to be resumed: files are complete, and loaded as data."""
 
 import math
 import os
@@ -14,65 +14,80 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from deep_cnn.config import TrainConfig, all_options
 from deep_cnn.errors import CheckpointError
 from deep_cnn.files import write_whole
+from deep_cnn.resolve import resolve
 from deep_cnn.results import Best, EpochRecord
+from deep_cnn.tasks import Labels
 from deep_cnn.tracking import TrackingState
 
 VERSION = 1
 # A checkpoint costs some 30 ms; epochs that are as short share one.
 _SECONDS_BETWEEN = 1.0
+# What may differ between a checkpoint and the run that resumes it; classes are compared.
+_FREE_ON_RESUME = ("epochs", "patience", "data_dir", "keep", "strict_data")
 Weights = dict[str, Tensor]
+# The state of an optimizer or a random generator: only the library that made it reads it.
+StateDict = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Checkpoint:
-    """A run after `epoch` epochs, as it is kept in models/<run>.pt.
+    """A run after `epoch` epochs, as models/<run>.pt holds it.
 
     Attributes:
         run_name: The run that wrote it.
         config: Every option with its value; folders are absolute.
         epoch: The number of the next epoch.
         state_dict: The weights that are evaluated.
-        learning: The weights that training goes on from, if they differ (--ema).
+        learning: The weights that training continues from, if they differ (--ema).
         optimizer, scaler: States of the optimizer and of the gradient scaler.
         random: States of every global random generator.
         threads: Threads that torch computed with; another number may change the last digits.
-        labels: What is known about the labels: a scale, or the class names.
-        input: The preprocessing, and what the network expects.
+        labels: A scale, or the class names.
+        input: The preprocessing, and the pictures that the network expects.
         data: A digest of the pictures and their targets.
         history: The epochs so far.
         best: The best of them.
         seconds: How long the run has taken.
-        tracking: What trackers need to go on with the same run.
+        tracking: What trackers need to continue the same run.
     """
 
     run_name: str
-    config: Mapping[str, Any]
+    config: dict[str, Any]
     epoch: int
     state_dict: Weights
-    optimizer: Mapping[str, Any]
-    random: Mapping[str, Any]
+    optimizer: StateDict
+    random: StateDict
     threads: int
-    labels: Mapping[str, Any]
-    input: Mapping[str, Any]
+    labels: Labels
+    input: dict[str, Any]
     data: str
     history: tuple[EpochRecord, ...]
     best: Best | None
     seconds: float
     tracking: TrackingState
-    scaler: Mapping[str, Any] | None = None
+    scaler: StateDict | None = None
     learning: Weights | None = None
 
 
-_OPTIONAL = {"scaler", "learning"}
-_REQUIRED = {"version", *(field.name for field in fields(Checkpoint))} - _OPTIONAL
+_FIELDS = [field.name for field in fields(Checkpoint)]
+_REQUIRED = {"version", *_FIELDS} - {"scaler", "learning"}
+_DAMAGED = (
+    "is damaged or no checkpoint at all; take the .best.pt or .pt beside it, or start the run again"
+)
+_UNREADABLE: Mapping[type[Exception], str] = {
+    FileNotFoundError: "does not exist; checkpoints are in <out_dir>/models",
+    IsADirectoryError: "is a folder; name a .pt file in it",
+    PermissionError: "cannot be read; ask for permission",
+}
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     """Write a complete file; raise OutputError if that fails."""
-    content = {field.name: getattr(checkpoint, field.name) for field in fields(checkpoint)}
-    content["history"] = [record.to_dict() for record in checkpoint.history]
+    content = {name: getattr(checkpoint, name) for name in _FIELDS}
+    content["history"] = [asdict(record) for record in checkpoint.history]
     content["best"] = asdict(checkpoint.best) if checkpoint.best else None
     content["tracking"] = checkpoint.tracking.to_dict()
     if checkpoint.learning is None:
@@ -89,48 +104,60 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
 
 def load_checkpoint(path: Path) -> Checkpoint:
     """Return a checkpoint of deep_cnn; raise CheckpointError for anything else."""
-    content = _read(path)
-    version = content.get("version") if isinstance(content, dict) else None
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        # Damaged bytes make the reader fail in a dozen ways.
+        raise CheckpointError(f"{path} {_UNREADABLE.get(type(error), _DAMAGED)}") from error
+    content = content if isinstance(content, dict) else {}
+    version = content.get("version")
     if isinstance(version, int) and version > VERSION:
         raise CheckpointError(
             f"{path} was written by a newer deep_cnn (format {version}, this one reads {VERSION});"
             " update deep_cnn"
         )
-    missing = _REQUIRED - content.keys() if isinstance(content, dict) else _REQUIRED
+    missing = sorted(_REQUIRED - content.keys())
     if missing:
         raise CheckpointError(
-            f"{path} is no checkpoint of deep_cnn (it has no {sorted(missing or {'config'})[0]});"
+            f"{path} is no checkpoint of deep_cnn (it has no {missing[0]});"
             " for weights alone use --weights=FILE"
         )
-    known = {
-        field.name: content[field.name] for field in fields(Checkpoint) if field.name in content
-    }
-    return Checkpoint(
-        **{
-            **known,
-            "history": tuple(EpochRecord(**row) for row in content["history"]),
-            "best": Best(**content["best"]) if content["best"] else None,
-            "tracking": TrackingState.from_dict(content["tracking"]),
-        }
-    )
+    content["history"] = tuple(EpochRecord(**row) for row in content["history"])
+    content["best"] = Best(**content["best"]) if content["best"] else None
+    content["tracking"] = TrackingState.from_dict(content["tracking"])
+    return Checkpoint(**{name: content[name] for name in _FIELDS if name in content})
 
 
-def _read(path: Path) -> Any:
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
+def resumed_config(path: Path, changes: Mapping[str, Any]) -> TrainConfig:
+    """Return the configuration in the checkpoint `path`, with these options changed.
+
+    Results go to the folder of the checkpoint, unless --out_dir is among `changes`. Raises
+    CheckpointError for a file that is no checkpoint, ConfigError for an option that is not legal.
+    """
+    folder = path.resolve().parent
+    out = {"out_dir": str(folder.parent)} if folder.name == "models" else {}
+    return resolve(TrainConfig.parse({**load_checkpoint(path).config, **out, **changes}))
+
+
+def load_resumable(path: Path, config: TrainConfig) -> Checkpoint:
+    """Return the checkpoint `path`; its options, except for what may change, must be `config`.
+
+    Raises CheckpointError.
+    """
+    checkpoint, options = load_checkpoint(path), all_options(config.task)
+    if config.resume and config.epochs < checkpoint.epoch:
         raise CheckpointError(
-            f"{path} does not exist; checkpoints are in <out_dir>/models"
-        ) from None
-    except IsADirectoryError:
-        raise CheckpointError(f"{path} is a folder; name a .pt file in it") from None
-    except PermissionError:
-        raise CheckpointError(f"{path} cannot be read; ask for permission") from None
-    except Exception as error:  # Damaged bytes make the reader fail in a dozen ways.
-        raise CheckpointError(
-            f"{path} is damaged or no checkpoint at all; take the .best.pt or .pt beside it,"
-            " or start the run again"
-        ) from error
+            f"--epochs={config.epochs}: {checkpoint.epoch} epochs are done already; give more"
+        )
+    for name, value in config.to_dict().items():
+        is_free = name in _FREE_ON_RESUME or not options[name].affects_result
+        before = checkpoint.config.get(name, options[name].default)
+        if not is_free and value != before:
+            raise CheckpointError(
+                f"--{name}={value} does not fit the checkpoint, which has {before}; drop --{name},"
+                " or begin a new run with --weights=CHECKPOINT"
+            )
+    return checkpoint
 
 
 def copy_checkpoint(source: Path, target: Path) -> None:
@@ -147,7 +174,7 @@ def copy_checkpoint(source: Path, target: Path) -> None:
 
 
 class CheckpointWriter:
-    """The last and the best checkpoint of a run: handed over each epoch, written when it is due."""
+    """The last and the best checkpoint of a run; `is_due` asks for one write a second at most."""
 
     def __init__(self, last: Path, best: Path) -> None:
         self.last, self.best = last, best
@@ -179,10 +206,11 @@ class CheckpointWriter:
         self._written = time.monotonic()
 
 
-def random_states() -> dict[str, Any]:
+def random_states() -> StateDict:
     """Return the states of every global generator, as plain values and tensors.
 
-    Their many numbers are tensors: as values they would take more space than the network's.
+    Long lists of numbers become tensors: as Python values they would take more space in the file
+    than a small network.
     """
     kind, keys, position, has_gauss, gauss = np.random.get_state()
     version, numbers, following = random.getstate()
@@ -199,7 +227,7 @@ def _tensor(numbers: Any) -> torch.Tensor:
     return torch.tensor(np.asarray(numbers, dtype=np.int64))
 
 
-def restore_random_states(states: Mapping[str, Any]) -> None:
+def restore_random_states(states: StateDict) -> None:
     """Go back to what `random_states` returned; CUDA's only if there are as many devices."""
     torch.set_rng_state(states["torch"])
     if torch.cuda.is_available() and len(states["cuda"]) == torch.cuda.device_count():

@@ -1,34 +1,39 @@
-"""Choose where and how precisely to compute, and make it repeat."""
+"""Choose where and how precisely to compute, make it repeat, and describe what it depends on."""
 
 import logging
 import os
 import random
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
+from importlib.metadata import distributions
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
+from deep_cnn import __version__
 from deep_cnn.errors import ConfigError
 
 _LOGGER = logging.getLogger("deep_cnn")
+_PACKAGES = ("torch", "torchvision", "numpy", "Pillow", "optuna", "wandb")
+# A repository on a network file system that does not respond must not hold up a run.
+_SECONDS_FOR_GIT = 5
 
 
 def choose_device(name: str) -> torch.device:
     """Return the device that --device names; auto prefers cuda, then mps."""
-    available = {
-        "cuda": torch.cuda.is_available(),
-        "mps": torch.backends.mps.is_available(),
-        "cpu": True,
-    }
-    if name == "auto":
-        name = next(device for device, there in available.items() if there)
-    if not available[name]:
-        there = ", ".join(device for device, found in available.items() if found)
+    gpus = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    available = [*(gpu for gpu in gpus if gpus[gpu]), "cpu"]
+    if name not in ("auto", *available):
         raise ConfigError(
-            f"--device={name} is not available on this machine; choose from auto, {there}"
+            f"--device={name} is not available on this machine; choose from auto,"
+            f" {', '.join(available)}"
         )
-    return torch.device(name)
+    return torch.device(available[0] if name == "auto" else name)
 
 
 def choose_dtype(amp: str, device: torch.device) -> torch.dtype:
@@ -36,18 +41,15 @@ def choose_dtype(amp: str, device: torch.device) -> torch.dtype:
     if amp == "off" or device.type == "mps":
         return torch.float32
     if amp == "auto":
-        gains = _cuda_gains() if device.type == "cuda" else _cpu_gains()
-        return torch.bfloat16 if gains else torch.float32
+        return torch.bfloat16 if _gains_from_bfloat16(device) else torch.float32
     if amp == "fp16" and device.type == "cpu":
         _LOGGER.warning("--amp=fp16 is for GPUs and slow on a CPU; a new run can take --amp=auto")
     return torch.float16 if amp == "fp16" else torch.bfloat16
 
 
-def _cuda_gains() -> bool:
-    return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-
-
-def _cpu_gains() -> bool:
+def _gains_from_bfloat16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     # Without these instructions bfloat16 is emulated, and several times slower than float32.
     tests = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
     return any(getattr(torch.cpu, test, lambda: False)() for test in tests)
@@ -70,6 +72,14 @@ def cores() -> int:
     return os.cpu_count() or 1
 
 
+def to_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """Return `tensor` on the device, without waiting for what the device is still computing."""
+    if device.type != "cuda" or tensor.device == device:
+        return tensor.to(device)
+    # From memory that is not pinned even a copy that does not block waits for the stream.
+    return tensor.pin_memory().to(device, non_blocking=True)
+
+
 @contextmanager
 def every_core() -> Iterator[None]:
     """Compute with all cores that OMP_NUM_THREADS allows: other workers wait for the result."""
@@ -88,3 +98,38 @@ def seed_everything(seed: int) -> None:
     torch.manual_seed(seed)
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.deterministic = True
+
+
+def environment(device: torch.device) -> dict[str, Any]:
+    """Return the environment of a run, for results/<run>.json.
+
+    `{packages, commit, dirty, device, threads}`; commit and dirty are None unless deep_cnn runs
+    from a clone of its repository.
+    """
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    return {**_code(), "device": name, "threads": torch.get_num_threads()}
+
+
+@cache
+def _code() -> dict[str, Any]:
+    commit = _git("rev-parse", "HEAD")
+    changes = _git("status", "--porcelain", "--untracked-files=no") if commit else None
+    dirty = None if changes is None else bool(changes)
+    packages: dict[str, str | None] = {"deep_cnn": __version__}
+    for name in _PACKAGES:
+        packages[name] = next((package.version for package in distributions(name=name)), None)
+    return {"packages": packages, "commit": commit, "dirty": dirty}
+
+
+def _git(*args: str) -> str | None:
+    """Return what git prints about the clone that this file is in, or None if it is in none."""
+    root = Path(__file__).parents[2]
+    if not (root / ".git").exists():
+        return None
+    command = ["git", "-C", str(root), *args]
+    try:
+        return subprocess.check_output(
+            command, stderr=subprocess.DEVNULL, text=True, timeout=_SECONDS_FOR_GIT
+        ).strip()
+    except (OSError, subprocess.SubprocessError):
+        return None

@@ -5,21 +5,23 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from copy import deepcopy
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+import torch
 
 from deep_cnn.config import SAMPLE_DATA, TrainConfig
 from deep_cnn.data.preprocessing import thumbnail
-from deep_cnn.files import RunFiles
+from deep_cnn.files import RunFiles, claim_run
 from deep_cnn.names import TASKS
 from deep_cnn.results import Best, EpochRecord, Metric, StopReason, SweepTrial
 from deep_cnn.tracking import Example, Tracker
-from deep_cnn.training.checkpoint import Checkpoint, CheckpointWriter, random_states
-from deep_cnn.training.features import compute_features
-from deep_cnn.training.loop import EpochOutput
+from deep_cnn.training.checkpoint import Checkpoint, CheckpointWriter, load_resumable, random_states
+from deep_cnn.training.devices import choose_device, environment
+from deep_cnn.training.loop import EpochOutput, baseline, compute_features, evaluate, learn, score
+from deep_cnn.training.optim import weights_of
 from deep_cnn.training.session import Session
 from deep_cnn.training.stop import Interrupted, StopToken
 
@@ -28,172 +30,182 @@ ShouldStop = Callable[[Sequence[EpochRecord]], StopReason | None]
 _EXAMPLES = 8
 
 
-def never(history: Sequence[EpochRecord]) -> StopReason | None:
-    """Never stop a run early."""
-    return None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """What one run is given."""
+    """One run: its settings, and its progress.
 
-    config: TrainConfig
-    files: RunFiles
-    tracker: Tracker
-    sweep: SweepTrial | None
-    environment: Mapping[str, Any]
-    checkpoint: Checkpoint | None
-    checkpoints: CheckpointWriter
-    should_stop: ShouldStop = never
-    stop: StopToken = field(default_factory=StopToken)
+    Attributes:
+        checkpoint: The checkpoint that the run continues, if any.
+        epoch: The number of the next epoch.
+        started: When the run began by `time.monotonic`, as if it had never been interrupted.
+        validation: The output of the last validation.
+        tracked: Whether the tracker has started.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        tracker: Tracker,
+        should_stop: ShouldStop | None,
+        stop: StopToken,
+        files: RunFiles | None,
+        sweep: SweepTrial | None,
+    ) -> None:
+        device = choose_device(config.device)
+        _LOGGER.info("Running on %s device", device.type)
+        checkpoint = load_resumable(Path(config.resume), config) if config.resume else None
+        self.files = files or _choose_files(config, checkpoint)
+        self.config = config.replace(run_name=self.files.name)
+        self.tracker, self.sweep = tracker, sweep
+        self.should_stop, self.stop = should_stop, stop
+        self.environment = environment(device)
+        self.writer = CheckpointWriter(self.files.last, self.files.best)
+        self.checkpoint = checkpoint
+        self.epoch = checkpoint.epoch if checkpoint else config.initial_epoch
+        self.history = list(checkpoint.history) if checkpoint else []
+        self.best = checkpoint.best if checkpoint else None
+        self.started = time.monotonic() - (checkpoint.seconds if checkpoint else 0)
+        self.session: Session | None = None
+        self.validation: EpochOutput | None = None
+        self.tracked = False
 
 
-@dataclass(slots=True, kw_only=True)
-class Course:
-    """How far one run has come."""
-
-    epoch: int
-    history: list[EpochRecord] = field(default_factory=list)
-    best: Best | None = None
-    started: float = field(default_factory=time.monotonic)
-    session: Session | None = None
-    validation: EpochOutput | None = None
-    tracked: bool = False
-
-    @classmethod
-    def begin(cls, config: TrainConfig, checkpoint: Checkpoint | None) -> "Course":
-        """Return the course of a run that begins, or goes on from a checkpoint."""
-        if checkpoint is None:
-            return cls(epoch=config.initial_epoch)
-        return cls(
-            epoch=checkpoint.epoch,
-            history=list(checkpoint.history),
-            best=checkpoint.best,
-            started=time.monotonic() - checkpoint.seconds,
-        )
+def _choose_files(config: TrainConfig, checkpoint: Checkpoint | None) -> RunFiles:
+    """Return the checkpoint's own files, or new ones: an older checkpoint overwrites nothing."""
+    if checkpoint:
+        files = RunFiles(config.out_path, checkpoint.run_name)
+        own = files.last.exists() and files.last.samefile(str(config.resume))
+        if config.run_name in (None, files.name) and (own or not files.exist()):
+            for rest in files.last.parent.glob(f".{files.name}.*.part"):
+                rest.unlink(missing_ok=True)  # Of a save that was killed.
+            return files
+    files = claim_run(config)
+    if config.run_name not in (None, files.name):
+        text = "--run_name=%s is taken or no file name: this run is %s"
+        _LOGGER.warning(text, config.run_name, files.name)
+    return files
 
 
-def train(run: Run, course: Course, session: Session) -> StopReason | None:
+def train(run: Run, session: Session) -> StopReason | None:
     """Train until the last epoch, or until there is a reason to stop before."""
     epochs = run.config.epochs
-    reason = _reason_to_stop(run, course) if course.epoch < epochs else None
-    if reason or course.epoch >= epochs:
+    reason = _reason_to_stop(run) if run.epoch < epochs else None
+    if reason or run.epoch >= epochs:
         return reason
     compute_features(session, *session.splits)
     if "val" in session.splits:
-        baseline = session.baseline("val")
-        _LOGGER.info("Baseline that sees no picture: %s", format_metrics(baseline))
-    while course.epoch < epochs:
-        _keep(run, course, _train_epoch(run, course, session))
-        reason = _reason_to_stop(run, course)
-        if reason:
-            return reason
-    return None
+        text = format_metrics(baseline(session, "val"))
+        _LOGGER.info("Baseline that sees no picture: %s", text)
+    while run.epoch < epochs and not reason:
+        _save(run, session, _train_epoch(run, session))
+        reason = _reason_to_stop(run)
+    return reason
 
 
-def _train_epoch(run: Run, course: Course, session: Session) -> EpochRecord:
+def _train_epoch(run: Run, session: Session) -> EpochRecord:
     """Learn from every training picture once, then validate."""
-    epoch = course.epoch
+    epoch = run.epoch
     watched = "loss_val" if "val" in session.splits else "loss_train"
-    lr = session.stepper.begin(epoch, [record.metrics[watched] for record in course.history])
+    lr = session.stepper.begin(epoch, [record.metrics[watched] for record in run.history])
     started = time.monotonic()
-    learned = session.train(epoch)
-    seconds = time.monotonic() - started
-    metrics = session.score(learned, "train")
-    step_losses = {"train": learned.step_losses}
+    training = learn(session, epoch)
+    speed = len(session.splits["train"]) / max(time.monotonic() - started, 1e-9)
+    metrics = score(session, "train", training)
+    step_losses = {"train": training.step_losses}
     if "val" in session.splits:
         try:
-            course.validation = session.evaluate("val", f"Validation {epoch}")
+            run.validation = evaluate(session, "val", f"Validation {epoch}")
         except Interrupted as error:
-            raise Interrupted(error.request, len(learned.step_losses)) from None
-        val = session.score(course.validation, "val")
-        pairs = zip(metrics.items(), val.items(), strict=True)
-        metrics = {key: value for pair in pairs for key, value in pair}
-        step_losses["val"] = course.validation.step_losses
+            raise Interrupted(error.request, len(training.step_losses)) from None
+        validation = score(session, "val", run.validation)
+        # Columns of the table alternate between train and val.
+        pairs = zip(metrics.items(), validation.items(), strict=True)
+        metrics = {name: value for pair in pairs for name, value in pair}
+        step_losses["val"] = run.validation.step_losses
     for split, losses in step_losses.items():
         run.tracker.log_steps(split, epoch, losses)
-    speed = len(session.splits["train"]) / max(seconds, 1e-9)
     return EpochRecord(epoch, lr, metrics, time.monotonic() - started, speed)
 
 
-def _keep(run: Run, course: Course, record: EpochRecord) -> None:
-    """Tell the trackers first, then save: what a kill in between loses is done again."""
-    session = course.session
-    assert session is not None
+def _save(run: Run, session: Session, record: EpochRecord) -> None:
+    """Log an epoch first, then save it: what a kill in between loses is done again."""
     watched = Metric.named(TASKS[run.config.task].watch)
-    course.history.append(record)
-    course.epoch += 1
+    run.history.append(record)
+    run.epoch += 1
     value = record.metrics.get(watched.name, math.nan)
-    better = math.isfinite(value) and (
-        course.best is None or watched.is_better(value, course.best.value)
-    )
+    better = math.isfinite(value) and (not run.best or watched.is_better(value, run.best.value))
     if better:
-        course.best = Best(record.epoch, watched.name, value)
+        run.best = Best(record.epoch, watched.name, value)
     text, mark = format_metrics(record.metrics), " (best)" if better else ""
     _LOGGER.info("Epoch %d: lr=%.4g %s%s", record.epoch, record.lr, text, mark)
-    is_last = course.epoch == run.config.epochs
-    if course.validation is not None and is_last:
-        run.tracker.images(record.epoch, lambda: examples(course, session))
+    is_last = run.epoch == run.config.epochs
+    if is_last and run.validation is not None:
+        run.tracker.images(record.epoch, lambda: examples(run, session))
     run.tracker.log(record)
-    due = is_last or run.checkpoints.is_due
+    due = is_last or run.writer.is_due
     # Without a validation split the last checkpoint is as good as any.
     best = better or "val" not in session.splits
-    run.checkpoints.keep(make_checkpoint(run, course, session, copied=not due), best=best)
+    run.writer.keep(make_checkpoint(run, session, copied=not due), best=best)
     if due:
-        run.checkpoints.write()
+        run.writer.write()
 
 
-def make_checkpoint(
-    run: Run, course: Course, session: Session, *, copied: bool = False
-) -> Checkpoint:
-    """Return the checkpoint of a run as it stands; see `Stepper.state` for `copied`."""
+def make_checkpoint(run: Run, session: Session, *, copied: bool = False) -> Checkpoint:
+    """Return the checkpoint of a run as it stands; if `copied`, later steps do not change it."""
+    config, stepper, spec = run.config, session.stepper, session.network.input_spec
+    optimizer = stepper.optimizer.state_dict()
     return Checkpoint(
-        **session.state(copied=copied),
         run_name=run.files.name,
         # With absolute folders, so that --test_net finds the data from anywhere.
-        config={**run.config.to_dict(), **_absolute_paths(run.config)},
-        epoch=course.epoch,
+        config={**config.to_dict(), **_absolute_paths(config)},
+        epoch=run.epoch,
+        state_dict=weights_of(stepper.ema_model, copied=copied),
+        learning=weights_of(session.network, copied=copied) if config.ema else None,
+        optimizer=deepcopy(optimizer) if copied else optimizer,
+        scaler=stepper.scaler.state_dict(),
         random=random_states(),
+        threads=torch.get_num_threads(),
+        labels=dict(session.labels),
+        input={"pre": config.pre, "crop_bottom": config.crop_bottom, **asdict(spec)},
         data=session.digest,
-        history=tuple(course.history),
-        best=course.best,
-        seconds=time.monotonic() - course.started,
+        history=tuple(run.history),
+        best=run.best,
+        seconds=time.monotonic() - run.started,
         tracking=run.tracker.state,
     )
 
 
 def _absolute_paths(config: TrainConfig) -> Mapping[str, str]:
-    given, keep = config.data_dir, config.options.get("keep", "auto")
-    bundled, no_file = given == SAMPLE_DATA, keep in ("auto", "none")
-    return {
-        "data_dir": given if bundled else str(config.data_path.resolve()),
-        **({} if no_file else {"keep": str(Path(keep).expanduser().resolve())}),
-    }
+    paths = {}
+    if config.data_dir != SAMPLE_DATA:
+        paths["data_dir"] = str(config.data_path.resolve())
+    keep = config.options.get("keep", "auto")
+    if keep not in ("auto", "none"):
+        paths["keep"] = str(Path(keep).expanduser().resolve())
+    return paths
 
 
-def _reason_to_stop(run: Run, course: Course) -> StopReason | None:
-    patience, best = run.config.patience, course.best
-    if patience is not None and best and course.epoch - 1 - best.epoch >= patience:
-        value = course.history[-1].metrics[best.metric]
+def _reason_to_stop(run: Run) -> StopReason | None:
+    patience, best = run.config.patience, run.best
+    if patience is not None and best and run.epoch - 1 - best.epoch >= patience:
+        value = run.history[-1].metrics[best.metric]
         return StopReason("patience", value=value, threshold=best.value)
-    return run.should_stop(tuple(course.history)) if course.history else None
+    return run.should_stop(tuple(run.history)) if run.should_stop and run.history else None
 
 
-def examples(course: Course, session: Session) -> list[Example]:
+def examples(run: Run, session: Session) -> list[Example]:
     """Return some validation pictures, from the lowest target to the highest."""
-    assert course.validation is not None
-    pictures = session.splits["val"].examples
+    assert run.validation is not None
+    pictures, task, labels = session.splits["val"].examples, session.task, session.labels
     order = pictures.targets.argsort(kind="stable")
-    places = sorted({round(i) for i in np.linspace(0, len(order) - 1, _EXAMPLES)})
-    task, labels = session.task, session.labels
-    predictions = task.predictions(course.validation.outputs, labels)
+    ranks = sorted({round(i) for i in np.linspace(0, len(order) - 1, _EXAMPLES)})
+    predictions = task.predictions(run.validation.outputs, labels)
     predicted, truths = task.display(predictions, labels), task.display(pictures.targets, labels)
-    found = []
-    for i in (int(order[place]) for place in places):
+    chosen = []
+    for i in (int(order[rank]) for rank in ranks):
         with suppress(ValueError):  # The file may be gone by now; the run does not need it.
             image = thumbnail(pictures.pictures[i], session.config.crop_bottom)
-            found.append(Example(image, truths[i], predicted[i]))
-    return found
+            chosen.append(Example(image, truths[i], predicted[i]))
+    return chosen
 
 
 def format_metrics(metrics: Mapping[str, float]) -> str:

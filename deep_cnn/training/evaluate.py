@@ -1,26 +1,25 @@
 """Evaluate a checkpoint on the test split: the one look at it."""
 
+import csv
+import json
 import logging
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
-
-from numpy.typing import NDArray
 
 from deep_cnn.config import TrainConfig
-from deep_cnn.files import RunFiles, opened_tests, write_csv, write_text
+from deep_cnn.files import RunFiles, write_csv, write_text
 from deep_cnn.metrics import confusion
 from deep_cnn.resolve import resolve
 from deep_cnn.results import RunResult
 from deep_cnn.tracking import Start, open_tracker
 from deep_cnn.tracking.files import log_to
-from deep_cnn.training.checkpoint import Checkpoint, load_checkpoint
+from deep_cnn.training.checkpoint import Checkpoint, load_resumable
 from deep_cnn.training.devices import choose_device
 from deep_cnn.training.epochs import format_metrics
-from deep_cnn.training.features import compute_features
-from deep_cnn.training.resume import check_resumable, restore_weights
-from deep_cnn.training.session import Session, open_session
+from deep_cnn.training.loop import compute_features, evaluate, score
+from deep_cnn.training.session import open_session
 from deep_cnn.training.stop import StopToken
 
 _LOGGER = logging.getLogger("deep_cnn")
@@ -36,8 +35,7 @@ def test(config: TrainConfig) -> Mapping[str, float]:
     config = resolve(config)
     device = choose_device(config.device)
     _LOGGER.info("Running on %s device", device.type)
-    checkpoint = load_checkpoint(Path(str(config.test_net)))
-    check_resumable(config, checkpoint)
+    checkpoint = load_resumable(Path(str(config.test_net)), config)
     files = RunFiles(config.out_path, checkpoint.run_name)
     with log_to(files.log):
         metrics = _evaluate(config, checkpoint, files)
@@ -51,50 +49,50 @@ def test(config: TrainConfig) -> Mapping[str, float]:
 
 def _evaluate(config: TrainConfig, checkpoint: Checkpoint, files: RunFiles) -> Mapping[str, float]:
     session = open_session(config, ("test",), StopToken(), checkpoint)
-    restore_weights(session, checkpoint, config.test_net)
+    session.restore(checkpoint, config.test_net)
     compute_features(session, "test")
-    output = session.evaluate("test", "Test")
-    examples, task = session.splits["test"].examples, session.task
-    predictions = task.predictions(output.outputs, session.labels)
-    extra = task.extra_metrics(config, examples, predictions)
-    metrics = {**session.score(output, "test"), **extra}
-    _warn_if_opened_before(files, set(examples.names), str(config.data_path.resolve()))
-    _write_predictions(files, session, predictions)
-    _update_result(files.result, test=metrics)
-    _LOGGER.info("Test of %s: %s", config.test_net, format_metrics(metrics))
-    return metrics
-
-
-def _write_predictions(files: RunFiles, session: Session, predictions: NDArray[Any]) -> None:
+    output = evaluate(session, "test", "Test")
     examples, task, labels = session.splits["test"].examples, session.task, session.labels
+    predictions = task.predictions(output.outputs, labels)
+    extra = task.extra_metrics(config, examples, predictions)
+    metrics = {**score(session, "test", output), **extra}
+    _warn_if_opened_before(files, set(examples.names), config.data_path.resolve())
     truths, predicted = task.display(examples.targets, labels), task.display(predictions, labels)
-    rows = list(zip(examples.names, truths, predicted, strict=True))
+    rows = zip(examples.names, truths, predicted, strict=True)
     write_csv(files.predictions, ("image", "truth", "prediction"), rows)
     if "classes" in labels:
         counts = confusion(predictions, examples.targets).tolist()
         table = [(name, *row) for name, row in zip(labels["classes"], counts, strict=True)]
         write_csv(files.confusion, ("truth", *labels["classes"]), table)
+    _update_result(files.result, test=metrics)
+    _LOGGER.info("Test of %s: %s", config.test_net, format_metrics(metrics))
+    return metrics
 
 
-def _warn_if_opened_before(files: RunFiles, pictures: set[str], folder: str) -> None:
-    for name, opened, data_dir in opened_tests(files.out):
-        elsewhere = data_dir is not None and str(Path(data_dir).resolve()) != folder
-        if opened & pictures and not elsewhere:
+def _warn_if_opened_before(files: RunFiles, pictures: set[str], folder: Path) -> None:
+    """Log a warning for each run that opened some of the pictures, unless of another folder."""
+    for path in sorted(files.predictions.parent.glob("*.test.csv")):
+        name = path.name.removesuffix(".test.csv")
+        try:
+            with path.open(encoding="utf-8", newline="") as file:
+                opened = pictures & {row["image"] for row in csv.DictReader(file)}
+        except (OSError, ValueError, KeyError, csv.Error):
+            continue
+        elsewhere = False  # A run whose arguments are lost is assumed to be on the same data.
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            args = json.loads(RunFiles(files.out, name).arguments.read_text(encoding="utf-8"))
+            elsewhere = (Path(args["root_dir"]) / args["data_dir"]).resolve() != folder
+        if opened and not elsewhere:
             _LOGGER.warning(
-                "This test split was opened before: %d of its %d pictures by the run %s; the more"
-                " often it is looked at, the less its numbers mean",
-                len(opened & pictures),
-                len(pictures),
-                name,
+                f"This test split was opened before: {len(opened)} of its {len(pictures)} pictures"
+                f" by the run {name}; the more often it is looked at, the less its numbers mean"
             )
 
 
 def _update_result(
     path: Path, test: Mapping[str, float] | None = None, unsynced: tuple[str, ...] = ()
 ) -> None:
-    try:
-        result = RunResult.from_json(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, TypeError):
-        return  # The run is not over, or its result is lost: the CSV stands by itself.
-    test = dict(test) if test is not None else result.test
-    write_text(path, replace(result, test=test, unsynced=result.unsynced + unsynced).to_json())
+    result = RunResult.read(path)
+    if result:  # Else the run is not over, or its result is lost: the CSV is enough.
+        changed = replace(result, test=test or result.test, unsynced=result.unsynced + unsynced)
+        write_text(path, changed.to_json())

@@ -8,27 +8,18 @@ from pathlib import Path
 from shlex import quote
 from typing import Any
 
+import torch
+
 from deep_cnn.config import SAMPLE_DATA, TrainConfig
 from deep_cnn.errors import ConfigError
-from deep_cnn.files import RunFiles, claim_run
+from deep_cnn.files import RunFiles
 from deep_cnn.resolve import resolve
 from deep_cnn.results import RunResult, State, StopReason, SweepTrial
 from deep_cnn.tracking import Start, Tracker, TrackingState, is_agents_stop
-from deep_cnn.training.checkpoint import Checkpoint, CheckpointWriter, load_checkpoint
-from deep_cnn.training.devices import choose_device
-from deep_cnn.training.environment import environment
-from deep_cnn.training.epochs import (
-    Course,
-    Run,
-    ShouldStop,
-    examples,
-    make_checkpoint,
-    never,
-    train,
-)
+from deep_cnn.training.checkpoint import Checkpoint, copy_checkpoint, restore_random_states
+from deep_cnn.training.epochs import Run, ShouldStop, examples, make_checkpoint, train
 from deep_cnn.training.loop import LossNotFinite
 from deep_cnn.training.memory import advise_batch_size, is_out_of_memory
-from deep_cnn.training.resume import check_resumable, resume, test_result
 from deep_cnn.training.session import Session, open_session
 from deep_cnn.training.stop import Interrupted, StopRequest, StopToken
 
@@ -39,12 +30,12 @@ def fit(
     config: TrainConfig,
     tracker: Tracker | None = None,
     *,
-    should_stop: ShouldStop = never,
+    should_stop: ShouldStop | None = None,
     stop: StopToken | None = None,
     files: RunFiles | None = None,
     sweep: SweepTrial | None = None,
 ) -> RunResult:
-    """Fine-tune the network that `config` describes, or go on from the checkpoint config.resume.
+    """Fine-tune the network that `config` describes, or resume from the checkpoint config.resume.
 
     After each epoch the last checkpoint, and the best one if it is better, are saved.
 
@@ -65,59 +56,18 @@ def fit(
     """
     if config.dry_run:
         raise ConfigError("--dry_run trains nothing; fit() and sweeps do not take it, drop it")
-    run = _open_run(resolve(config), tracker or Tracker(), files, sweep)
-    run = replace(run, should_stop=should_stop, stop=_with_tracker(stop, run.tracker))
-    course = Course.begin(run.config, run.checkpoint)
+    tracker = tracker or Tracker()
+    run = Run(resolve(config), tracker, should_stop, _with_tracker(stop, tracker), files, sweep)
     closed = False
     try:
-        result = _train_to_the_end(run, course)
-        closed = _close(run, course, result)
-        return replace(result, unsynced=run.tracker.unsynced)
+        result = _train_to_the_end(run)
+        closed = _close(run, result)
+        return replace(result, unsynced=tracker.unsynced)
     finally:
         if not closed:  # A run that never began leaves nothing.
-            run.tracker.abandon()
+            tracker.abandon()
             if not run.files.last.exists():
                 run.files.log.unlink(missing_ok=True)
-
-
-def _open_run(
-    config: TrainConfig,
-    tracker: Tracker,
-    files: RunFiles | None,
-    sweep: SweepTrial | None,
-) -> Run:
-    device = choose_device(config.device)
-    _LOGGER.info("Running on %s device", device.type)
-    checkpoint = load_checkpoint(Path(config.resume)) if config.resume else None
-    if checkpoint is not None:
-        check_resumable(config, checkpoint)
-    files = files or _choose_files(config, checkpoint)
-    return Run(
-        config=config.replace(run_name=files.name),
-        files=files,
-        tracker=tracker,
-        sweep=sweep,
-        environment=environment(device),
-        checkpoint=checkpoint,
-        checkpoints=CheckpointWriter(files.last, files.best),
-    )
-
-
-def _choose_files(config: TrainConfig, checkpoint: Checkpoint | None) -> RunFiles:
-    """Return the checkpoint's own files, or new ones: an older checkpoint overwrites nothing."""
-    if checkpoint is not None:
-        files = RunFiles(config.out_path, checkpoint.run_name)
-        own = files.last.exists() and files.last.samefile(str(config.resume))
-        if config.run_name in (None, files.name) and (own or not files.exist()):
-            for rest in files.last.parent.glob(f".{files.name}.*.part"):
-                rest.unlink(missing_ok=True)  # Of a save that was killed.
-            return files
-    files = claim_run(config)
-    if config.run_name not in (None, files.name):
-        _LOGGER.warning(
-            "--run_name=%s is taken or no file name: this run is %s", config.run_name, files.name
-        )
-    return files
 
 
 def _with_tracker(stop: StopToken | None, tracker: Tracker) -> StopToken:
@@ -129,46 +79,45 @@ def _with_tracker(stop: StopToken | None, tracker: Tracker) -> StopToken:
     return StopToken(asked, *([lambda: stop.reason] if stop else []))
 
 
-def _train_to_the_end(run: Run, course: Course) -> RunResult:
+def _train_to_the_end(run: Run) -> RunResult:
     """Prepare and train; whatever ends the run, except an error of its user, is a result."""
-    no_memory = ""
     try:
-        session = course.session = _prepare(run)
-        earlier_test = test_result(run.files) if run.checkpoint else None
-        _start_tracker(run, course)
+        session = run.session = _prepare(run)
+        # Read before the tracker starts, which removes the result of a run that continues.
+        earlier = RunResult.read(run.files.result) if run.checkpoint else None
+        _start_tracker(run)
         if not run.checkpoint:
-            run.checkpoints.keep(make_checkpoint(run, course, session), best=False)
-            run.checkpoints.write()
-        reason = train(run, course, session)
-        if course.validation is not None and course.epoch < run.config.epochs:
-            run.tracker.images(course.epoch - 1, lambda: examples(course, session))
-        unchanged = run.checkpoint is not None and run.checkpoint.epoch == course.epoch
-        test = earlier_test if unchanged else None
+            run.writer.keep(make_checkpoint(run, session), best=False)
+            run.writer.write()
+        reason = train(run, session)
+        if run.validation is not None and run.epoch < run.config.epochs:
+            run.tracker.images(run.epoch - 1, lambda: examples(run, session))
+        # A test result stays valid only if no epoch was added.
+        unchanged = run.checkpoint and run.checkpoint.epoch == run.epoch
+        test = earlier.test if earlier and unchanged else None
         state = State.STOPPED if reason else State.FINISHED
-        return _result(run, course, state, stop_reason=reason, test=test)
+        return _result(run, state, stop_reason=reason, test=test)
     except LossNotFinite as error:
-        assert course.session is not None
-        lr = course.session.stepper.optimizer.param_groups[0]["lr"]
-        text = (
-            f"loss is {error.loss} at epoch {course.epoch}, step {error.step}, lr {lr:g};"
-            " lower --lr, or train with --amp=off"
-        )
-        return _result(run, course, State.FAILED, error=text)
+        assert run.session is not None
+        lr = run.session.stepper.optimizer.param_groups[0]["lr"]
+        text = f"loss is {error.loss} at epoch {run.epoch}, step {error.step}, lr {lr:g}"
+        advice = "lower --lr, or train with --amp=off"
+        return _result(run, State.FAILED, error=f"{text}; {advice}")
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
         no_memory = str(error).splitlines()[0] or "MemoryError"
     except Interrupted as error:
-        return _interrupted(run, course, error)
+        return _interrupted(run, error)
     except KeyboardInterrupt:
-        return _interrupted(run, course, Interrupted(StopRequest(signal.SIGINT)))
+        return _interrupted(run, Interrupted(StopRequest(signal.SIGINT)))
     except Exception as error:
         if not is_agents_stop(error):
             raise
-        return _result(run, course, State.STOPPED, stop_reason=StopReason("request"))
+        return _result(run, State.STOPPED, stop_reason=StopReason("request"))
     # Only now the error is gone, and with it what it held of the memory.
-    advice = advise_batch_size(course.session, run.config.batch_size, no_memory)
-    return _result(run, course, State.FAILED, error=advice)
+    advice = advise_batch_size(run.session, run.config.batch_size, no_memory)
+    return _result(run, State.FAILED, error=advice)
 
 
 def _prepare(run: Run) -> Session:
@@ -176,80 +125,90 @@ def _prepare(run: Run) -> Session:
     if config.data_dir == SAMPLE_DATA and config.task != "digits":
         _LOGGER.info("Data: the bundled sample %s; --data_dir=FOLDER takes yours", SAMPLE_DATA)
     session = open_session(config, ("train", "val"), run.stop, run.checkpoint)
+    sizes = {name: len(split) for name, split in session.splits.items()}
     _LOGGER.info(
-        "Run %s: task %s, model %s, %d pictures for training, %d for validation",
-        config.run_name,
-        config.task,
-        config.model,
-        len(session.splits["train"]),
-        len(session.splits["val"]) if "val" in session.splits else 0,
+        f"Run {config.run_name}: task {config.task}, model {config.model}, {sizes['train']}"
+        f" pictures for training, {sizes.get('val', 0)} for validation"
     )
     if run.checkpoint:
-        resume(session, run.checkpoint, run.files, Path(str(config.resume)))
+        _resume(run.checkpoint, session, run.files)
     return session
 
 
-def _start_tracker(run: Run, course: Course) -> None:
-    parameters = course.session.parameters if course.session else None
-    start = Start(run.files, run.config.to_dict(), course.history, _tracking_state(run), parameters)
-    course.tracked = True
-    run.tracker.start(start)
+def _resume(checkpoint: Checkpoint, session: Session, files: RunFiles) -> None:
+    """Bring a run to where its checkpoint is, the best checkpoint included."""
+    source = Path(str(session.config.resume))
+    session.restore(checkpoint, source)
+    restore_random_states(checkpoint.random)
+    threads = torch.get_num_threads()
+    if checkpoint.threads != threads:
+        _LOGGER.warning(
+            f"The checkpoint was computed with {checkpoint.threads} threads, this is with"
+            f" {threads}: numbers may differ in the last digits"
+            f" (OMP_NUM_THREADS={checkpoint.threads} repeats them)"
+        )
+    if checkpoint.data != session.digest:
+        _LOGGER.warning("The pictures or scores have changed since the checkpoint")
+    best = source.with_name(source.name.removesuffix(".pt") + ".best.pt")
+    if checkpoint.best and checkpoint.best.epoch == checkpoint.epoch - 1:
+        copy_checkpoint(source, files.best)
+    elif best.exists() and not files.best.exists():
+        copy_checkpoint(best, files.best)
+    _LOGGER.info("Going on at epoch %d of %d", checkpoint.epoch, session.config.epochs)
 
 
-def _tracking_state(run: Run) -> TrackingState:
-    """Return what trackers kept of this very run; going on under another name is another run."""
-    checkpoint = run.checkpoint
-    if checkpoint is None or checkpoint.run_name != run.files.name:
-        return TrackingState()
-    own = Path(str(run.config.resume)).resolve() == run.files.last.resolve()
-    return checkpoint.tracking if own else TrackingState()
+def _start_tracker(run: Run) -> None:
+    weights = run.session.network.parameters() if run.session else None
+    parameters = sum(weight.numel() for weight in weights) if weights else None
+    state, checkpoint = TrackingState(), run.checkpoint
+    # A copy of a checkpoint, or a new name, begins another run for the trackers.
+    if checkpoint and checkpoint.run_name == run.files.name:
+        own = Path(str(run.config.resume)).resolve() == run.files.last.resolve()
+        state = checkpoint.tracking if own else state
+    run.tracked = True
+    run.tracker.start(Start(run.files, run.config.to_dict(), run.history, state, parameters))
 
 
-def _interrupted(run: Run, course: Course, error: Interrupted) -> RunResult:
+def _interrupted(run: Run, error: Interrupted) -> RunResult:
     if error.steps:
         text = "Interrupted in epoch %d after %d steps, which will be done again"
-        _LOGGER.warning(text, course.epoch, error.steps)
+        _LOGGER.warning(text, run.epoch, error.steps)
     if error.request.is_final:
-        return _result(run, course, State.STOPPED, stop_reason=StopReason("request"))
-    return _result(run, course, State.INTERRUPTED, signal=error.request.signum)
+        return _result(run, State.STOPPED, stop_reason=StopReason("request"))
+    return _result(run, State.INTERRUPTED, signal=error.request.signum)
 
 
-def _result(run: Run, course: Course, state: State, **details: Any) -> RunResult:
+def _result(run: Run, state: State, **details: Any) -> RunResult:
     return RunResult(
         run_name=run.files.name,
         state=state,
         config=run.config.to_dict(),
         sweep=run.sweep,
         environment=run.environment,
-        best=course.best,
-        metrics=dict(course.history[-1].metrics) if course.history else {},
-        seconds=time.monotonic() - course.started,
-        history=tuple(course.history),
+        best=run.best,
+        metrics=dict(run.history[-1].metrics) if run.history else {},
+        seconds=time.monotonic() - run.started,
+        history=tuple(run.history),
         **details,
     )
 
 
-def _close(run: Run, course: Course, result: RunResult) -> bool:
-    """Write what is left, and tell how the run ended; return whether a tracker knows it."""
-    run.checkpoints.write()
-    _log_end(run, result)
-    if run.sweep and not course.tracked:  # A search must learn how every trial ended.
-        _start_tracker(run, course)
-    if course.tracked:
-        run.tracker.close(result)
-    return course.tracked
-
-
-def _log_end(run: Run, result: RunResult) -> None:
+def _close(run: Run, result: RunResult) -> bool:
+    """Write and log how the run ended; return whether the tracker has recorded it."""
+    run.writer.write()
     if result.state is State.FAILED:
         _LOGGER.error("Failed: %s", result.error)
     if result.state is State.INTERRUPTED:
-        last = run.files.last
-        command = f"python -m deep_cnn --resume={quote(str(last))}"
-        way = command if last.exists() else "the same command"
-        _LOGGER.warning("Interrupted; go on with: %s", way)
+        resume = f"python -m deep_cnn --resume={quote(str(run.files.last))}"
+        command = resume if run.files.last.exists() else "the same command"
+        _LOGGER.warning("Interrupted; go on with: %s", command)
     if result.stop_reason:
-        values = asdict(result.stop_reason)
-        rule = values.pop("rule")
-        numbers = " ".join(f"{name}={v:g}" for name, v in values.items() if v is not None)
-        _LOGGER.info("Stopped early by %s %s", rule, numbers)
+        numbers = asdict(result.stop_reason)
+        rule = numbers.pop("rule")
+        text = " ".join(f"{name}={v:g}" for name, v in numbers.items() if v is not None)
+        _LOGGER.info("Stopped early by %s %s", rule, text)
+    if run.sweep and not run.tracked:  # A search must learn how every trial ended.
+        _start_tracker(run)
+    if run.tracked:
+        run.tracker.close(result)
+    return run.tracked

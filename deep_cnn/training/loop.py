@@ -1,26 +1,20 @@
-"""Go over a split in batches, learning from it or not: the one loop of training and evaluation."""
+"""Go over a split in batches: compute features of a frozen trunk, learn, evaluate, score."""
 
+import hashlib
 import math
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
-from deep_cnn.progress import Progress
-from deep_cnn.training.stop import StopToken
-
-Batch = tuple[Tensor, Tensor]  # What the network takes, (B, ...), and the indices, (B,) int64.
-
-
-@dataclass(frozen=True, slots=True)
-class Batches:
-    """The batches of one epoch, and how many there are."""
-
-    count: int
-    items: Iterable[Batch]
+from deep_cnn.data.array_cache import ArrayEntry, Notes, fingerprint, open_array
+from deep_cnn.data.image_cache import CACHE_VERSION
+from deep_cnn.data.loading import Augmentation, epoch_order
+from deep_cnn.progress import Progress, track
+from deep_cnn.training.devices import every_core, to_device
+from deep_cnn.training.session import Session, Split
 
 
 class LossNotFinite(Exception):
@@ -40,96 +34,154 @@ class EpochOutput:
     step_losses: list[float]
 
 
-@dataclass(frozen=True, slots=True)
-class Objective:
-    """The network's outputs for a batch, and the loss of each picture.
-
-    Attributes:
-        forward: Maps what the network takes, (B, ...), to outputs, (B, outputs) float32.
-        loss: Maps outputs and encoded targets, (B,), to losses, (B,).
-        targets: Encoded targets of the whole split, (N,), on the CPU.
-        weights: Weights of the losses, (N,), 1 on average, on the CPU.
-        device: Where to compute.
-        stop: Asked between two steps.
-    """
-
-    forward: Callable[[Tensor], Tensor]
-    loss: Callable[[Tensor, Tensor], Tensor]
-    targets: Tensor
-    weights: Tensor
-    device: torch.device
-    stop: StopToken
-
-
-def run_epoch(
-    objective: Objective,
-    batches: Batches,
-    title: str,
-    step: Callable[[Tensor], None] | None = None,
-) -> EpochOutput:
-    """Go once over the batches; with a `step`, which takes the loss of a batch, learn from them.
-
-    Nothing in the loop waits for the device, except that the loss is displayed twice a second.
+def learn(session: Session, epoch: int) -> EpochOutput:
+    """Learn from the training split once; the outputs are those before each step.
 
     Raises:
         LossNotFinite: The loss of a step is nan or infinite.
         Interrupted: The run was asked to end.
     """
-    outputs: list[Tensor] = []
-    losses: list[Tensor] = []
-    steps: list[Tensor] = []
-    orders: list[Tensor] = []
-    device = objective.device
-    targets, weights = objective.targets.to(device), objective.weights.to(device)
-    mode = torch.enable_grad() if step else torch.inference_mode()
-    with mode, Progress(title, batches.count) as progress:
-        for x, indices in batches.items:
-            objective.stop.raise_if_set(len(steps))
+    session.network.train()
+    split, config = session.splits["train"], session.config
+    order = epoch_order(len(split), config.batch_size, seed=config.seed, epoch=epoch)
+    augmentation = Augmentation(config.seed, epoch)
+    output = _run_epoch(session, split, order, f"Epoch {epoch}", augmentation)
+    session.stepper.end()
+    return output
+
+
+def evaluate(session: Session, name: str, title: str) -> EpochOutput:
+    """Return the outputs for a whole split, in order, without learning; raises as `learn`."""
+    session.stepper.ema_model.eval()
+    split = session.splits[name]
+    return _run_epoch(session, split, session.order(split), title)
+
+
+def _run_epoch(
+    session: Session,
+    split: Split,
+    order: list[list[int]],
+    title: str,
+    augmentation: Augmentation | None = None,
+) -> EpochOutput:
+    """Go once over the batches in `order`; with an augmentation, learn from them.
+
+    Nothing in the loop waits for the device, except that the loss is displayed twice a second.
+    """
+    learns, device = augmentation is not None, session.device
+    targets, weights = split.targets.to(device), split.weights.to(device)
+    steps: list[tuple[Tensor, ...]] = []
+    mode = torch.enable_grad() if learns else torch.inference_mode()
+    with mode, Progress(title, len(order)) as progress:
+        for x, indices in session.batches(split, order, augmentation):
+            session.stop.raise_if_set(len(steps))
             rows = to_device(indices, device)
-            output = objective.forward(to_device(x, device))
-            each = objective.loss(output, targets[rows])
-            loss = (each * weights[rows]).mean()
-            if step is not None:
-                step(loss)
-            outputs.append(output.detach())
-            losses.append(each.detach())
-            steps.append(loss.detach())
-            orders.append(indices)
-            read = progress.is_due() or len(steps) == batches.count
+            output = session.forward(split, to_device(x, device), learn=learns)
+            losses = session.losses(output, targets[rows], learn=learns)
+            loss = (losses * weights[rows]).mean()
+            if learns:
+                session.stepper.step(loss)
+            steps.append((output.detach(), losses.detach(), loss.detach(), indices))
+            read = progress.is_due() or len(steps) == len(order)
             value = loss.item() if read else None
             progress.step(value)
             if value is not None and not math.isfinite(value):
                 break
-    return _collect(outputs, losses, steps, orders)
+    outputs, each, means, indices_of = zip(*steps, strict=True)
+    step_losses = torch.stack(means).tolist()
+    for step, value in enumerate(step_losses):
+        if not math.isfinite(value):
+            raise LossNotFinite(value, step)
+    back = torch.cat(indices_of).argsort()
+    by_picture = torch.cat(each).cpu()[back].double().numpy()
+    return EpochOutput(torch.cat(outputs).cpu()[back], by_picture, step_losses)
 
 
-def to_device(tensor: Tensor, device: torch.device) -> Tensor:
-    """Return `tensor` on the device, without waiting for what the device is still computing."""
-    if device.type != "cuda" or tensor.device == device:
-        return tensor.to(device)
-    # From memory that is not pinned even a copy that does not block waits for the stream.
-    return tensor.pin_memory().to(device, non_blocking=True)
+def score(session: Session, name: str, output: EpochOutput) -> dict[str, float]:
+    """Return `{metric_split: value}` over the whole split, on the scale of the targets.
+
+    The loss is in training variances for scores, in nats for classes. Each picture counts by its
+    weight, whatever batch it was in.
+    """
+    examples, task = session.splits[name].examples, session.task
+    weights = examples.weights if examples.weights.any() else None
+    predictions = task.predictions(output.outputs, session.labels)
+    with np.errstate(all="ignore"):  # Scores of 1e200 give inf and nan.
+        values = {k: fn(predictions, examples.targets) for k, fn in task.metrics.items()}
+    values = {"loss": float(np.average(output.losses, weights=weights)), **values}
+    return {f"{metric}_{name}": value for metric, value in values.items()}
 
 
-def _collect(
-    outputs: Sequence[Tensor],
-    losses: Sequence[Tensor],
-    steps: Sequence[Tensor],
-    orders: Sequence[Tensor],
-) -> EpochOutput:
-    step_losses = torch.stack(list(steps)).tolist()
-    for step, loss in enumerate(step_losses):
-        if not math.isfinite(loss):
-            raise LossNotFinite(loss, step)
-    back = torch.cat(list(orders)).argsort()
-    return EpochOutput(
-        torch.cat(list(outputs)).cpu()[back],
-        torch.cat(list(losses)).cpu()[back].double().numpy(),
-        step_losses,
-    )
+def baseline(session: Session, name: str) -> dict[str, float]:
+    """Return the scores of a network that has seen the training labels but no picture."""
+    split, train = session.splits[name], session.splits["train"].examples
+    outputs = session.task.baseline(train.targets, len(split), session.labels)
+    losses = session.losses(outputs, split.targets).double().numpy()
+    return score(session, name, EpochOutput(outputs, losses, []))
 
 
-def weighted_mean(losses: NDArray[np.float64], weights: NDArray[np.float64]) -> float:
-    """Return the loss of a split: each picture counts by its weight, whatever batch it was in."""
-    total = weights.sum()
-    return float((losses * weights).sum() / total) if total else float(losses.mean())
+def compute_features(session: Session, *names: str) -> None:
+    """Replace the pictures of these splits by their features, if they are the same in every epoch.
+
+    They are if the trunk is frozen and nothing random comes before it. Raises Interrupted.
+    """
+    if not session.network.frozen or session.preprocessing.augments:
+        return
+    session.network.eval()
+    cached = _open_cached(session)  # Once: if it fails, each split would fail again.
+    for name in names:
+        split = session.splits[name]
+        if cached is not None and split.shaped:
+            features = torch.from_numpy(cached[split.shaped[1]]).to(session.device)
+        else:
+            features = _compute_features(session, split, f"Features of {name}")
+        session.splits[name] = replace(split, features=features)
+
+
+def _compute_features(session: Session, split: Split, title: str) -> Tensor:
+    order, features = session.order(split), []
+    with torch.inference_mode(), Progress(title, len(order)) as progress:
+        for x, _ in session.batches(split, order):
+            session.stop.raise_if_set()
+            features.append(session.network.features(x.to(session.device), session.dtype))
+            progress.step()
+    # Outside of the inference mode, because autograd takes none of its tensors.
+    return torch.cat(features)
+
+
+def _open_cached(session: Session) -> NDArray[np.float32] | None:
+    """Return the features of every picture in the image cache, computed once for all runs.
+
+    They are (N, F), in the order of the cache; rows of unreadable pictures are zero. Returns None
+    if they cannot be stored.
+    """
+    images, folder, network = session.images, session.config.cache_path, session.network
+    if images is None or folder is None:
+        return None
+
+    def fill(values: NDArray[np.float32]) -> Notes:
+        rows = [row for name, row in images.rows.items() if name not in images.unreadable]
+        size = session.evaluation_batch
+        batches = [rows[begin : begin + size] for begin in range(0, len(rows), size)]
+        with torch.inference_mode(), every_core():
+            for batch in track(batches, "Features, once for all", len(batches)):
+                session.stop.raise_if_set()
+                x = torch.from_numpy(images.values[batch]).to(session.device)
+                values[batch] = network.features(x, session.dtype).cpu().numpy()
+        return {}
+
+    computed_by = f"{session.dtype} {network.input_spec} {_weights_digest(network.trunk)}"
+    key = fingerprint([CACHE_VERSION, images.fingerprint, computed_by])
+    shape = (len(images.rows), network.width)
+    entry = ArrayEntry(folder / f"features-{key}", shape, np.float32, fill)
+    opened = open_array(entry, session.stop.raise_if_set)
+    return opened and opened[0]
+
+
+def _weights_digest(module: nn.Module) -> str:
+    """Return a hash of every number of a network."""
+    digest = hashlib.sha256()
+    for name, value in module.state_dict().items():
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().reshape(-1).contiguous().view(torch.uint8).numpy())
+    return digest.hexdigest()[:24]

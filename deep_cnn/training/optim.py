@@ -17,13 +17,13 @@ from deep_cnn.training.checkpoint import Checkpoint
 
 Parameters = Iterable[nn.Parameter] | Iterable[dict[str, Any]]
 Losses = Sequence[float]
-_BAD_EPOCHS = 3
+_BAD_EPOCHS = 3  # torch waits for 10 by default, which is half of a run of 20 epochs.
 
 
 def _eager(kind: type[optim.Optimizer]) -> Callable[..., optim.Optimizer]:
-    """`kind` without what torch wraps its methods in for torch.compile, which we do not use.
+    """Return `kind` without the wrappers of its methods for torch.compile, which we do not use.
 
-    That imports torch._dynamo, which takes 2 seconds: longer than torch itself.
+    They import torch._dynamo, which takes 2 seconds: longer than torch itself.
     """
     wrapped = ("add_param_group", "load_state_dict", "state_dict", "zero_grad")
     methods = {name: inspect.unwrap(getattr(kind, name)) for name in wrapped}
@@ -41,7 +41,7 @@ OPTIMIZERS: Mapping[str, Callable[[Parameters, TrainConfig], optim.Optimizer]] =
 
 
 def _plateau(losses: Losses, decay: float) -> float:
-    """torch's ReduceLROnPlateau with its defaults but the patience, and no smallest rate."""
+    """Return the factor of torch's ReduceLROnPlateau, with less patience and no smallest rate."""
     best, bad, factor = math.inf, 0, 1.0
     for loss in losses:
         better = loss < best * (1 - 1e-4)
@@ -52,7 +52,7 @@ def _plateau(losses: Losses, decay: float) -> float:
 
 
 def _one_cycle(part: float) -> float:
-    """torch's OneCycleLR with its defaults, after this part of the training."""
+    """Return the factor of torch's OneCycleLR with its defaults, after this part of training."""
 
     def between(start: float, end: float, part: float) -> float:
         return end + (start - end) * (1 + math.cos(math.pi * part)) / 2
@@ -72,9 +72,9 @@ SCHEDULES: Mapping[str, Callable[[int, TrainConfig, Losses], float]] = {
 
 
 class Stepper:
-    """Steps down the gradient as the options say; `ema_model` is the network to evaluate.
+    """The optimizer of a network, with the learning rates and the averaging of the options.
 
-    Without --ema that is the network itself.
+    `ema_model` is the network to evaluate: the average of --ema, or else the network itself.
     """
 
     def __init__(
@@ -136,29 +136,17 @@ class Stepper:
             for buffer, averaged in pairs:
                 averaged.copy_(buffer)
 
-    def state(self, *, copied: bool = False) -> dict[str, Any]:
-        """Return the fields of a Checkpoint that belong to the weights and the optimizer.
-
-        If `copied`, later steps do not change them.
-        """
-        optimizer = self.optimizer.state_dict()
-        return {
-            "state_dict": _weights(self.ema_model, copied=copied),
-            "learning": _weights(self.network, copied=copied) if self.config.ema else None,
-            "optimizer": deepcopy(optimizer) if copied else optimizer,
-            "scaler": self.scaler.state_dict(),
-        }
-
     def restore(self, checkpoint: Checkpoint) -> None:
         """Go back to a checkpoint; raise what torch raises if it does not fit."""
         self.ema_model.load_state_dict(checkpoint.state_dict)
         self.network.load_state_dict(checkpoint.learning or checkpoint.state_dict)
-        self.optimizer.load_state_dict(dict(checkpoint.optimizer))
+        self.optimizer.load_state_dict(checkpoint.optimizer)
         if checkpoint.scaler:
-            self.scaler.load_state_dict(dict(checkpoint.scaler))
+            self.scaler.load_state_dict(checkpoint.scaler)
 
 
-def _weights(network: Network, *, copied: bool) -> dict[str, Tensor]:
+def weights_of(network: Network, *, copied: bool = False) -> dict[str, Tensor]:
+    """Return the state dict of a network; if `copied`, later steps do not change it."""
     weights = network.state_dict()
     for name, value in weights.items():
         if copied and not (network.frozen and name.startswith("trunk.")):  # That never changes.

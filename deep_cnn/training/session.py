@@ -3,8 +3,6 @@
 import hashlib
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from functools import partial
-from typing import Any
 
 import numpy as np
 import torch
@@ -12,24 +10,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from deep_cnn.config import TrainConfig
-from deep_cnn.data.image_cache import ImageCache, open_image_cache
+from deep_cnn.data.image_cache import ImageCache, drop_unreadable, open_image_cache
 from deep_cnn.data.loading import Augmentation, PictureSet, epoch_order, load_batches
 from deep_cnn.data.preprocessing import Preprocessing
 from deep_cnn.data.splits import Examples, joined, subset
-from deep_cnn.data.unreadable import drop_unreadable
+from deep_cnn.errors import CheckpointError
 from deep_cnn.models import Network
 from deep_cnn.tasks import Labels, Task, get_task
+from deep_cnn.training import devices
 from deep_cnn.training.checkpoint import Checkpoint
-from deep_cnn.training.devices import choose_device, choose_dtype, choose_workers, seed_everything
-from deep_cnn.training.loop import (
-    Batch,
-    Batches,
-    EpochOutput,
-    Objective,
-    run_epoch,
-    to_device,
-    weighted_mean,
-)
 from deep_cnn.training.optim import Stepper
 from deep_cnn.training.stop import StopToken
 
@@ -44,16 +33,17 @@ class Split:
 
     Attributes:
         examples: Its N pictures.
-        targets: Encoded targets, (N,).
-        weights: Weights of the losses, (N,) float32, 1 on average.
-        rows: Where the image cache has the pictures, (N,).
+        targets: Encoded targets, (N,), on the CPU.
+        weights: Weights of the losses, (N,) float32, 1 on average, on the CPU.
+        shaped: The values of the image cache, (M, C, H, W) uint8, and the rows that hold the
+            pictures, (N,).
         features: What a frozen trunk makes of them, (N, F) float32, on the device.
     """
 
     examples: Examples
     targets: Tensor
     weights: Tensor
-    rows: NDArray[np.int64] | None = None
+    shaped: tuple[NDArray[np.uint8], NDArray[np.int64]] | None = None
     features: Tensor | None = None
 
     def __len__(self) -> int:
@@ -62,7 +52,7 @@ class Split:
 
 @dataclass(slots=True, kw_only=True)
 class Session:
-    """All that one run computes with; it knows no other epoch, no file and no tracker.
+    """All that one run computes with, without epochs, files of results and trackers.
 
     Attributes:
         sizes: How many pictures train, val and test have, before --train_samples.
@@ -85,105 +75,52 @@ class Session:
 
     @property
     def evaluation_batch(self) -> int:
-        """Pictures in a batch that is not learned from."""
+        """The number of pictures in a batch that is not learned from."""
         return _EVALUATION_BATCHES.get(self.device.type, _EVALUATION_BATCH)
 
-    @property
-    def parameters(self) -> int:
-        """How many numbers the network has, frozen ones included."""
-        return sum(parameter.numel() for parameter in self.network.parameters())
+    def order(self, split: Split) -> list[list[int]]:
+        """Return the indices of each batch of a split that is not learned from."""
+        return epoch_order(len(split), self.evaluation_batch, seed=0, epoch=None)
 
-    def train(self, epoch: int) -> EpochOutput:
-        """Learn from the training split once."""
-        self.network.train()
-        split, seed = self.splits["train"], self.config.seed
-        order = epoch_order(len(split), self.config.batch_size, seed=seed, epoch=epoch)
-        batches = Batches(len(order), self._batches(split, order, Augmentation(seed, epoch)))
-        objective = self.objective(split, learn=True)
-        output = run_epoch(objective, batches, f"Epoch {epoch}", self.stepper.step)
-        self.stepper.end()
-        return output
-
-    def evaluate(self, name: str, title: str) -> EpochOutput:
-        """Return the outputs for a whole split, in order, without learning."""
-        self.stepper.ema_model.eval()
-        split = self.splits[name]
-        return run_epoch(self.objective(split), self.batches_in_order(split), title)
-
-    def batches_in_order(self, split: Split) -> Batches:
-        """Return the batches of a split, in order and not augmented."""
-        order = epoch_order(len(split), self.evaluation_batch, seed=0, epoch=None)
-        return Batches(len(order), self._batches(split, order))
-
-    def objective(self, split: Split, *, learn: bool = False) -> Objective:
-        """Return what is computed for a batch of the split."""
-        network = self.network if learn else self.stepper.ema_model
-        cached, dtype = split.features is not None, self.dtype
-        forward = network.head if cached else lambda x: network(x, dtype)
-        loss = partial(self.task.loss, options=self.config.options, learn=learn)
-        return Objective(forward, loss, split.targets, split.weights, self.device, self.stop)
-
-    def score(self, output: EpochOutput, name: str) -> dict[str, float]:
-        """Return `{metric_split: value}` over the whole split, on the scale of the targets.
-
-        The loss is in training variances for scores, in nats for classes.
-        """
-        examples = self.splits[name].examples
-        loss = weighted_mean(output.losses, examples.weights)
-        return {f"loss_{name}": loss, **self._metrics(examples, output.outputs, name)}
-
-    def baseline(self, name: str) -> dict[str, float]:
-        """Return the same for a network that has seen the training labels but no picture."""
-        split, train = self.splits[name], self.splits["train"].examples
-        outputs = self.task.baseline(train.targets, len(split), self.labels)
-        losses = self.task.loss(outputs, split.targets, self.config.options, learn=False)
-        loss = weighted_mean(losses.double().numpy(), split.examples.weights)
-        return {f"loss_{name}": loss, **self._metrics(split.examples, outputs, name)}
-
-    def state(self, *, copied: bool = False) -> dict[str, Any]:
-        """Return the fields of a Checkpoint that belong to the session; see `Stepper.state`."""
-        spec = self.network.input_spec
-        return {
-            **self.stepper.state(copied=copied),
-            "threads": torch.get_num_threads(),
-            "labels": dict(self.labels),
-            "input": {
-                "pre": self.config.pre,
-                "crop_bottom": self.config.crop_bottom,
-                "resize": spec.resize,
-                "crop": spec.crop,
-                "mean": spec.mean,
-                "std": spec.std,
-                "interpolation": spec.interpolation,
-            },
-        }
-
-    def _metrics(self, examples: Examples, outputs: Tensor, name: str) -> dict[str, float]:
-        predictions = self.task.predictions(outputs, self.labels)
-        with np.errstate(all="ignore"):  # Scores of 1e200 give inf and nan.
-            values = {k: fn(predictions, examples.targets) for k, fn in self.task.metrics.items()}
-        return {f"{key}_{name}": value for key, value in values.items()}
-
-    def _batches(
+    def batches(
         self, split: Split, order: list[list[int]], augmentation: Augmentation | None = None
-    ) -> Iterable[Batch]:
+    ) -> Iterable[tuple[Tensor, Tensor]]:
+        """Return what the network takes, (B, ...), and the indices, (B,) int64, of each batch."""
         if split.features is not None:
             features = split.features
             indices = (torch.tensor(batch) for batch in order)
-            return ((features[to_device(i, self.device)], i) for i in indices)
-        shaped = None
-        if self.images is not None and split.rows is not None:
-            shaped = self.images.values, split.rows
-        if shaped and not (augmentation and self.preprocessing.augments):
-            values, rows = shaped
+            return ((features[devices.to_device(i, self.device)], i) for i in indices)
+        if split.shaped and not (augmentation and self.preprocessing.augments):
+            values, rows = split.shaped
             return ((torch.from_numpy(values[rows[b]]), torch.tensor(b)) for b in order)
         return load_batches(
-            PictureSet(split.examples, self.preprocessing, augmentation, shaped),
+            PictureSet(split.examples, self.preprocessing, augmentation, split.shaped),
             order,
-            workers=choose_workers(self.config.num_workers, self.device),
+            workers=devices.choose_workers(self.config.num_workers, self.device),
             pin=self.device.type == "cuda",
             seed=self.config.seed,
         )
+
+    def forward(self, split: Split, x: Tensor, *, learn: bool = False) -> Tensor:
+        """Return (B, outputs) float32 for a batch; without `learn`, of the network to evaluate."""
+        network = self.network if learn else self.stepper.ema_model
+        outputs: Tensor = network(x, self.dtype) if split.features is None else network.head(x)
+        return outputs
+
+    def losses(self, outputs: Tensor, targets: Tensor, *, learn: bool = False) -> Tensor:
+        """Return the loss of each picture, (B,), for encoded targets, (B,)."""
+        return self.task.loss(outputs, targets, self.config.options, learn=learn)
+
+    def restore(self, checkpoint: Checkpoint, source: object) -> None:
+        """Take the checkpoint's weights; raise CheckpointError if they do not fit."""
+        try:
+            self.stepper.restore(checkpoint)
+        except (RuntimeError, ValueError, KeyError, TypeError) as error:
+            reason = " ".join(str(error).split())[:150]
+            raise CheckpointError(
+                f"{source} does not fit --model={self.config.model} ({reason}); it is damaged or"
+                " was changed, take another checkpoint"
+            ) from error
 
 
 def open_session(
@@ -197,8 +134,8 @@ def open_session(
     With a checkpoint the labels are its own, and the network waits for its weights. Raises
     Interrupted if the run was asked to end, and a DeepCnnError if something is not usable.
     """
-    device = choose_device(config.device)
-    seed_everything(config.seed)
+    device = devices.choose_device(config.device)
+    devices.seed_everything(config.seed)  # Before the network, whose new layers are random.
     task = get_task(config.task)
     every_split = task.all_splits(config)
     task.check_splits(every_split, config, wanted)
@@ -215,12 +152,12 @@ def open_session(
     parts = {k: drop_unreadable(part, config, check, images) for k, part in parts.items()}
     if not checkpoint:  # Again, without the pictures that turned out to be unreadable.
         labels = task.labels(parts["train"], config)
-    dtype = choose_dtype(config.amp, device)
+    dtype = devices.choose_dtype(config.amp, device)
     return Session(
         config=config,
         task=task,
         labels=labels,
-        network=_place(network, config, device, dtype),
+        network=_place(network, config.freeze, device, dtype),
         stepper=Stepper(network, config, device, dtype),
         preprocessing=preprocessing,
         device=device,
@@ -229,8 +166,19 @@ def open_session(
         images=images,
         splits={name: _encode(task, labels, part, images) for name, part in parts.items()},
         sizes={name: len(examples) for name, examples in every_split.items()},
-        digest=data_digest(*parts.values()),
+        digest=_digest(*parts.values()),
     )
+
+
+def _place(
+    network: Network, freeze: int | str, device: torch.device, dtype: torch.dtype
+) -> Network:
+    """Freeze what does not train, and move the network to the device."""
+    network.freeze(freeze)
+    network.to(device)
+    if dtype != torch.float32:
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return network
 
 
 def _choose_pictures(config: TrainConfig, parts: dict[str, Examples]) -> dict[str, Examples]:
@@ -242,25 +190,16 @@ def _choose_pictures(config: TrainConfig, parts: dict[str, Examples]) -> dict[st
     return parts
 
 
-def _place(
-    network: Network, config: TrainConfig, device: torch.device, dtype: torch.dtype
-) -> Network:
-    """Freeze what does not train, and move the network to the device."""
-    network.freeze(config.freeze)
-    network.to(device)
-    if dtype != torch.float32:
-        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return network
-
-
 def _encode(task: Task, labels: Labels, examples: Examples, images: ImageCache | None) -> Split:
     mean = examples.weights.mean() or 1.0
     weights = torch.from_numpy(examples.weights / mean).float()
-    rows = images.rows_of(examples) if images else None
-    return Split(examples, task.encode(examples.targets, labels), weights, rows)
+    shaped = None
+    if images:
+        shaped = images.values, np.array([images.rows[name] for name in examples.names])
+    return Split(examples, task.encode(examples.targets, labels), weights, shaped)
 
 
-def data_digest(*splits: Examples) -> str:
+def _digest(*splits: Examples) -> str:
     """Return a short hash of pictures and targets."""
     digest = hashlib.sha256()
     for split in splits:

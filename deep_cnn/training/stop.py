@@ -2,8 +2,8 @@
 
 import signal
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from types import FrameType, TracebackType
+from dataclasses import dataclass
+from types import FrameType
 
 _NAMES = ("SIGINT", "SIGTERM", "SIGUSR1")
 
@@ -54,7 +54,7 @@ class StopToken:
     def signum(self) -> int | None:
         """The signal of the request, or None."""
         request = self.reason
-        return None if request is None else request.signum
+        return request.signum if request else None
 
     def raise_if_set(self, steps: int = 0) -> None:
         """Raise Interrupted if the run should end, after `steps` of the current epoch."""
@@ -67,9 +67,8 @@ class StopToken:
 
         def ask() -> StopRequest | None:
             request = self.reason
-            if request is not None and request.signum == signal.SIGTERM:
-                return replace(request, is_final=True)
-            return request
+            is_final = request is not None and request.signum == signal.SIGTERM
+            return StopRequest(signal.SIGTERM, is_final=True) if is_final else request
 
         return StopToken(ask)
 
@@ -80,25 +79,18 @@ class Signals(StopToken):
     A second SIGINT raises KeyboardInterrupt.
     """
 
-    def __init__(self) -> None:
-        super().__init__()
-        self._numbers = [getattr(signal, name) for name in _NAMES if hasattr(signal, name)]
-
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self._request is not None and self._request.signum == signal.SIGINT == number:
             raise KeyboardInterrupt
         self.set(StopRequest(number))
 
     def __enter__(self) -> "Signals":
-        self._before = {number: signal.signal(number, self._handle) for number in self._numbers}
+        # Windows has no SIGUSR1.
+        numbers = [getattr(signal, name) for name in _NAMES if hasattr(signal, name)]
+        self._before = {number: signal.signal(number, self._handle) for number in numbers}
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         for number, handler in self._before.items():
             # The run is over: a request to end that comes late must not turn it into a failure.
             late = handler == signal.SIG_DFL and number != signal.SIGINT

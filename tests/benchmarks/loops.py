@@ -21,7 +21,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 from deep_cnn.data.preprocessing import centre, decode, to_array
-from deep_cnn.models import Network, build_network
+from deep_cnn.models import Backbone, Network, build_network
 from deep_cnn.names import IMAGENET
 from deep_cnn.training.devices import choose_dtype
 from deep_cnn.vision import torchvision
@@ -137,7 +137,7 @@ def limit(folder: Path, epochs: int) -> Timing:
         data[split] = torch.from_numpy(np.stack(pictures)), scores
     trunk = _resnet(folder)
     trunk.fc = nn.Identity()
-    network = Network(trunk, 512, 1, dropout=0.0, input_spec=IMAGENET)
+    network = Network(Backbone(trunk, 512, IMAGENET), 1, dropout=0.0)
     dtype = choose_dtype("auto", torch.device("cpu"))
     if dtype != torch.float32:
         network.to(memory_format=torch.channels_last)

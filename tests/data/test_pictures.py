@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+from deep_cnn.data.image_cache import find_unreadable
 from deep_cnn.data.loading import Augmentation, PictureSet, epoch_order, load_batches
 from deep_cnn.data.preprocessing import (
     AUGMENTS,
@@ -23,7 +24,6 @@ from deep_cnn.data.preprocessing import (
     to_array,
 )
 from deep_cnn.data.splits import Examples, assign_splits, subset
-from deep_cnn.data.unreadable import find_unreadable
 from deep_cnn.names import IMAGENET, PREPROCESSING, InputSpec
 from deep_cnn.vision import torchvision
 

@@ -18,8 +18,8 @@ from deep_cnn.errors import CheckpointError, ConfigError, DataError
 from deep_cnn.files import RunFiles
 from deep_cnn.results import RunResult, State, StopReason
 from deep_cnn.tracking import Start, Tracker
+from deep_cnn.training.checkpoint import resumed_config
 from deep_cnn.training.optim import OPTIMIZERS, SCHEDULES
-from deep_cnn.training.resume import resumed_config
 from deep_cnn.training.stop import StopRequest, StopToken
 from tests.conftest import SAMPLE, environment, make_classes, make_scored
 from tests.conftest import read_checkpoint as load_checkpoint

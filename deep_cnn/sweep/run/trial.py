@@ -66,11 +66,10 @@ def run_trial(trial: TrialRun, should_stop: "ShouldStop | None" = None) -> RunRe
     config = config.replace(run_name=files.name)
 
     def run(config: TrainConfig) -> RunResult:
-        from deep_cnn.training.epochs import never
         from deep_cnn.training.fit import fit
 
-        tracker, rule = open_tracker(config, sweep, remote), should_stop or never
-        return fit(config, tracker, should_stop=rule, stop=trial.stop, files=files, sweep=sweep)
+        tracker, stop = open_tracker(config, sweep, remote), trial.stop
+        return fit(config, tracker, should_stop=should_stop, stop=stop, files=files, sweep=sweep)
 
     try:
         if files.last.exists():

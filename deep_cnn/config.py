@@ -12,13 +12,7 @@ from pydantic import Field, PrivateAttr, model_validator
 from deep_cnn import names
 from deep_cnn.errors import ConfigError
 from deep_cnn.options import Option, OptionModel
-from deep_cnn.run_options import (
-    SAMPLE_DATA,
-    DataOptions,
-    ModelOptions,
-    RunOptions,
-    TrainingOptions,
-)
+from deep_cnn.run_options import SAMPLE_DATA, DataOptions, ModelOptions, RunOptions, TrainingOptions
 
 __all__ = ["SAMPLE_DATA", "TrainConfig", "all_options"]
 

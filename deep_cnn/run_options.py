@@ -17,34 +17,20 @@ class DataOptions(OptionModel):
     data_dir: Text = option(SAMPLE_DATA, "folder with the pictures")
     train_samples: WholeNumber | None = option(None, "train on this many pictures only", low=2)
     val_split: Number = option(
-        0.2,
-        "part of train for validation",
-        low=0,
-        high=1,
-        open_low=True,
-        open_high=True,
+        0.2, "part of train for validation", low=0, high=1, open_low=True, open_high=True
     )
     test_split: Number = option(
-        0.15,
-        "part set aside as test where nothing marks one",
-        low=0,
-        high=1,
-        open_high=True,
+        0.15, "part set aside as test where nothing marks one", low=0, high=1, open_high=True
     )
     crop_bottom: WholeNumber = option(
-        0,
-        "rows of pixels to cut off below, 25 for Google's logo in Place Pulse",
-        low=0,
+        0, "rows of pixels to cut off below, 25 for Google's logo in Place Pulse", low=0
     )
     strict_data: Switch = option(False, "stop at the first bad picture")
     num_workers: WholeNumber | Literal["auto"] = option(
         "auto", "processes that decode pictures", low=0, affects_result=False
     )
     cache: Text = option(
-        "auto",
-        "keep decoded pictures and features",
-        choices=names.CACHE,
-        affects_result=False,
+        "auto", "keep decoded pictures and features", choices=names.CACHE, affects_result=False
     )
     cache_dir: Text | None = option(
         None, "folder to keep them in, else OUT_DIR/cache", affects_result=False
@@ -60,9 +46,7 @@ class ModelOptions(OptionModel):
     model: Text = option("efficientnet_lite0", "network", choices=tuple(names.MODELS))
     weights: Text = option("imagenet", "imagenet, none, or a file of weights")
     freeze: WholeNumber | Literal["none", "trunk"] = option(
-        "none",
-        "what does not train: none, trunk, or this many stages from the input",
-        low=0,
+        "none", "what does not train: none, trunk, or this many stages from the input", low=0
     )
     dropout: Number = option(0.2, "dropout before the last layer", low=0, high=1, open_high=True)
 
@@ -88,11 +72,7 @@ class TrainingOptions(OptionModel):
     )
     warmup: WholeNumber = option(0, "epochs in which the rate rises linearly to lr", low=0)
     lr_trunk: Number = option(
-        1.0,
-        "factor of lr for all but the last layer",
-        low=0,
-        high=1e3,
-        open_low=True,
+        1.0, "factor of lr for all but the last layer", low=0, high=1e3, open_low=True
     )
     clip: Number = option(0.0, "largest norm of the gradient; 0: any", low=0)
     ema: Number = option(0.0, "decay of averaged weights; 0: none", low=0, high=1, open_high=True)
@@ -100,9 +80,7 @@ class TrainingOptions(OptionModel):
         None, "stop after this many epochs without a better one", low=1
     )
     train_on: Text = option(
-        "train",
-        "train+val leaves nothing to validate on",
-        choices=names.TRAIN_ON,
+        "train", "train+val leaves nothing to validate on", choices=names.TRAIN_ON
     )
     seed: WholeNumber = option(0, "seed of everything random", low=0, high=2**32 - 1)
     amp: Text = option("auto", "auto: bfloat16 where the processor gains", choices=names.AMP)

@@ -115,11 +115,7 @@ class Task(ABC):
         examples, marks = self.all_examples(config)
         keys = examples.keys or examples.names
         splits = assign_splits(
-            keys,
-            marks,
-            val_split=config.val_split,
-            test_split=config.test_split,
-            seed=config.seed,
+            keys, marks, val_split=config.val_split, test_split=config.test_split, seed=config.seed
         )
         home: dict[str, str] = {}
         for key, split in zip(keys, splits, strict=True):

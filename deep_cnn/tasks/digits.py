@@ -35,11 +35,7 @@ class Digits(Classification):
         if source != "none":
             load_weights(trunk, "lenet", Path(source).expanduser())
         return Network(
-            trunk,
-            hidden,
-            self.outputs(labels),
-            dropout=config.dropout,
-            input_spec=FORMAT,
+            trunk, hidden, self.outputs(labels), dropout=config.dropout, input_spec=FORMAT
         )
 
 

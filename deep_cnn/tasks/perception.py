@@ -14,14 +14,7 @@ from deep_cnn.names import PerceptionOptions
 from deep_cnn.resolve import is_place_pulse
 from deep_cnn.tasks.base import Regression
 from deep_cnn.tasks.place_pulse import judge_votes, read_place_pulse
-from deep_cnn.tasks.tables import (
-    check_unique,
-    listed,
-    numbers,
-    read_columns,
-    read_once,
-    read_table,
-)
+from deep_cnn.tasks.tables import check_unique, listed, numbers, read_columns, read_once, read_table
 
 if TYPE_CHECKING:
     from pandas import Series

@@ -17,14 +17,7 @@ from deep_cnn.errors import DataError
 from deep_cnn.metrics import pairwise_accuracy
 from deep_cnn.names import STUDIES
 from deep_cnn.resolve import study_id
-from deep_cnn.tasks.tables import (
-    check_unique,
-    listed,
-    numbers,
-    read_columns,
-    read_once,
-    read_table,
-)
+from deep_cnn.tasks.tables import check_unique, listed, numbers, read_columns, read_once, read_table
 
 if TYPE_CHECKING:
     from pandas import DataFrame

@@ -11,7 +11,7 @@ from typing import Any, NoReturn, TypeVar
 
 from deep_cnn.config import TrainConfig, all_options
 from deep_cnn.errors import ConfigError
-from deep_cnn.options import SWITCH_WORDS, Option, OptionModel, option_name, unknown_option
+from deep_cnn.options import SWITCH_VALUES, Option, OptionModel, option_name, unknown_option
 
 _Model = TypeVar("_Model", bound=OptionModel)
 # An option without its hyphens, as ${args_no_hyphens} and the macros for Hydra write it.
@@ -87,7 +87,7 @@ def _normalize(
             raise unknown_option(name, options)
         if not equals and options[name].kind is bool:
             # The value of a switch may be left out; what follows may be a file.
-            legal = SWITCH_WORDS if json_arguments else ("true", "false")
+            legal = SWITCH_VALUES if json_arguments else ("true", "false")
             value = words.pop(0) if follows and words[0].lower() in legal else "True"
         elif not equals:
             value = words.pop(0) if follows else _no_value(options[name])

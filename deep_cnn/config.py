@@ -4,14 +4,15 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
-from pydantic import Field, PrivateAttr, model_validator
+from pydantic import BaseModel
 
 from deep_cnn import names
 from deep_cnn.errors import ConfigError
-from deep_cnn.options import Option, OptionModel
+from deep_cnn.options import Option
 from deep_cnn.run_options import SAMPLE_DATA, DataOptions, ModelOptions, RunOptions, TrainingOptions
 
 __all__ = ["SAMPLE_DATA", "TrainConfig", "all_options"]
@@ -27,40 +28,35 @@ class TrainConfig(RunOptions, TrainingOptions, ModelOptions, DataOptions):
     mapping `options`. Raises ConfigError for a value that is not legal.
     """
 
-    options: Mapping[str, Any] = Field(default_factory=dict)
+    options: Mapping[str, Any] = {}
 
-    # What was given; the defaults of all else; and where the data lie, once that is known.
-    _given: dict[str, Any] = PrivateAttr(default_factory=dict)
-    _defaults: dict[str, Any] = PrivateAttr(default_factory=dict)
-    _folder: Path | None = PrivateAttr(default=None)
+    # What was given; the defaults of all options; and the data folder, once it is resolved.
+    _given: dict[str, Any]
+    _defaults: dict[str, Any]
+    _folder: Path | None = None
 
-    @model_validator(mode="before")
-    @classmethod
-    def _gather_task_options(cls, values: dict[str, Any]) -> dict[str, Any]:
-        own = {name: value for name, value in values.items() if name in _TASK_OPTIONS}
-        rest = {name: value for name, value in values.items() if name not in own}
-        own = {**rest.pop("options", {}), **own}
-        return {**rest, "options": own} if own else rest
+    if not TYPE_CHECKING:
 
-    @model_validator(mode="after")
-    def _apply_task(self) -> Self:
-        own = {name: _checked(name, value) for name, value in self.options.items()}
-        set_here = self.model_fields_set - {"options"}
-        self._given = {**{name: getattr(self, name) for name in set_here}, **own}
-        self._defaults = {name: known.default for name, known in all_options(self.task).items()}
-        if self.task == "auto":
-            self.__dict__["options"] = own
-            return self
-        task = names.TASKS[self.task]
-        for name in own:
-            if name not in task.options.model_fields:
-                raise ConfigError(f"--{name} {_not_of_task(name, self.task)}", option=name)
-        self._defaults |= task.defaults
-        known = task.options.model_fields
-        self.__dict__.update({k: v for k, v in task.defaults.items() if k not in set_here})
-        self.__dict__["options"] = {k: own.get(k, self._defaults[k]) for k in known}
-        self._check_combinations()
-        return self
+        def __init__(self, **values: Any) -> None:
+            given = self.convert({**values.pop("options", {}), **values})
+            task, general = given.get("task", "auto"), self.table()
+            known = all_options(task)
+            for name in given:
+                if name not in known:
+                    owners = [k for k, v in names.TASKS.items() if name in v.options.table()]
+                    text = f"belongs to --task={' or '.join(owners)}; this run's task is {task}"
+                    raise ConfigError(f"--{name} {text}", option=name)
+            defaults = {name: option.default for name, option in known.items()}
+            if task != "auto":
+                defaults |= names.TASKS[task].defaults
+            # Without a task it is not known which of the tasks' own options the run has.
+            every = given if task == "auto" else {**defaults, **given}
+            own = {name: value for name, value in every.items() if name not in general}
+            fields = {name: value for name, value in every.items() if name in general}
+            BaseModel.__init__(self, options=own, **fields)
+            self._given, self._defaults = given, defaults
+            if task != "auto":
+                self._check_combinations()
 
     def _check_combinations(self) -> None:
         if self.weights == "imagenet" and self.model in names.NOT_PRETRAINED:
@@ -92,11 +88,11 @@ class TrainConfig(RunOptions, TrainingOptions, ModelOptions, DataOptions):
 
     def replace(self, **values: Any) -> Self:
         """Return a copy with these fields changed to values that are known to be legal."""
-        changed = super().replace(**values)
+        changed = self.model_copy(update=values)
         changed._given = {**self._given, **values}
         return changed
 
-    def updated(self, values: Mapping[str, Any]) -> "TrainConfig":
+    def updated(self, values: Mapping[str, object]) -> "TrainConfig":
         """Return a configuration with these options changed; what was not given stays at default.
 
         Values may be what a command line or a sweep file holds: "1e-3", 7.0 for a whole number.
@@ -104,20 +100,18 @@ class TrainConfig(RunOptions, TrainingOptions, ModelOptions, DataOptions):
         """
         return TrainConfig.parse({**self._given, **values})
 
-    def resolved(self, task: str, folder: Path, defaults: Mapping[str, Any]) -> "TrainConfig":
+    def resolved(self, task: str, folder: Path, defaults: Mapping[str, str]) -> "TrainConfig":
         """Return this configuration for the data in `folder`.
 
         Args:
             task: The task of the folder, for `task="auto"`.
-            folder: Where the pictures lie.
+            folder: The folder with the pictures.
             defaults: What this folder has instead of the task's own defaults.
         """
         wanted = task if self.task == "auto" else self.task
-        config = TrainConfig.parse({**self._given, "task": wanted})
+        config = TrainConfig.parse({**defaults, **self._given, "task": wanted})
         config._given, config._folder = self._given, folder
         config._defaults |= {**defaults, "task": task}
-        given = {name: value for name, value in self._given.items() if name in defaults}
-        config.__dict__["options"] = {**config.options, **defaults, **given}
         return config
 
     @property
@@ -173,40 +167,13 @@ def _error(option: str, value: object, text: str) -> ConfigError:
     return ConfigError(f"--{option}={value} {text}", option=option)
 
 
-def _task_options() -> dict[str, type[OptionModel]]:
-    """Return, for each option of a task, the model of the first task that has it."""
-    owners: dict[str, type[OptionModel]] = {}
-    for task in names.TASKS.values():
-        for name in task.options.model_fields:
-            owners.setdefault(name, task.options)
-    return owners
-
-
-_TASK_OPTIONS = _task_options()
-
-
-def _checked(name: str, value: Any) -> Any:
-    """Return the value of a task's own option; raise ConfigError if it is not legal."""
-    if name not in _TASK_OPTIONS:
-        raise ConfigError(f"--{name} {_not_of_task(name, 'auto')}", option=name)
-    return getattr(_TASK_OPTIONS[name].parse({name: value}), name)
-
-
-def _not_of_task(name: str, task: str) -> str:
-    owners = [owner for owner, known in names.TASKS.items() if name in known.options.model_fields]
-    return (
-        f"belongs to --task={' or '.join(owners)}; this run's task is {task}"
-        if owners
-        else f"is no option of the task {task}"
-    )
-
-
-def all_options(task: str = "auto") -> dict[str, Option]:
+@cache
+def all_options(task: str = "auto") -> Mapping[str, Option]:
     """Return the options of a run by name, with those of `task`; of every task for "auto"."""
-    found = dict(TrainConfig.table())
+    options = dict(TrainConfig.table())
     for name in names.TASKS if task == "auto" else (task,):
-        found |= names.TASKS[name].options.table()
-    return found
+        options |= names.TASKS[name].options.table()
+    return options
 
 
 def _expanded(path: str) -> Path:

@@ -12,7 +12,7 @@ from deep_cnn.argv import not_an_option, parse_verb
 from deep_cnn.errors import ConfigError, DataError, OutputError, WeightsError, choose_from
 from deep_cnn.files import write_whole
 from deep_cnn.names import MODELS, NOT_PRETRAINED
-from deep_cnn.options import OptionModel, Text, option
+from deep_cnn.options import OptionModel, option
 from deep_cnn.progress import track_reading
 
 # Places365-Standard, pictures of 256 x 256: http://places2.csail.mit.edu/download.html
@@ -23,11 +23,11 @@ _TIMEOUT = 60.0
 class FetchOptions(OptionModel):
     """Options of the verb fetch."""
 
-    model: Text | None = option(None, "networks with commas between, as resnet50,vit_b_16")
-    data: Text | None = option(None, "a data set", choices=tuple(DATA))
-    data_dir: Text = option("places365", "folder for its train/ and val/")
-    keep: Text | None = option(None, "file with the classes to keep, one a line, else all")
-    url: Text | None = option(None, "where it lies, if not at its usual place")
+    model: str | None = option(None, "networks with commas between, as resnet50,vit_b_16")
+    data: str | None = option(None, "a data set", choices=tuple(DATA))
+    data_dir: str = option("places365", "folder for its train/ and val/")
+    keep: str | None = option(None, "file with the classes to keep, one a line, else all")
+    url: str | None = option(None, "where it lies, if not at its usual place")
 
 
 OPTIONS: Mapping[str, type[OptionModel]] = {"fetch": FetchOptions}

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
-from deep_cnn.options import Number, OptionModel, Text, WholeNumber, option
+from deep_cnn.options import OptionModel, option
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ MORE_IS_BETTER = ("r2", "pearson", "spearman", "kendall", *CLASSIFICATION_METRIC
 class RegressionOptions(OptionModel):
     """Options of every task that learns a score."""
 
-    loss: Text = option(
+    loss: str = option(
         "mse",
         "of scores in standard deviations of the training scores; huber has delta 1",
         choices=("mse", "huber"),
@@ -47,7 +47,7 @@ class RegressionOptions(OptionModel):
 class ClassificationOptions(OptionModel):
     """Options of every task that learns a class."""
 
-    label_smoothing: Number = option(
+    label_smoothing: float = option(
         0.0,
         "part of each truth that training spreads over all classes",
         low=0,
@@ -59,29 +59,29 @@ class ClassificationOptions(OptionModel):
 class PerceptionOptions(RegressionOptions):
     """Options of the task perception."""
 
-    study: Text = option(
+    study: str = option(
         "score", "column of scores.csv to learn; study of Place Pulse: safer by default"
     )
-    group: Text = option(
+    group: str = option(
         "none", "city keeps the pictures of a city in one split", choices=("none", "city")
     )
-    weighting: Text = option(
+    weighting: str = option(
         "none", "Place Pulse: sigma weighs by 1/sigma^2", choices=("none", "sigma")
     )
-    min_votes: WholeNumber = option(0, "Place Pulse: pictures with fewer are left out", low=0)
-    no_imagery: Text = option("drop", "Place Pulse: pictures that say so", choices=("drop", "keep"))
+    min_votes: int = option(0, "Place Pulse: pictures with fewer are left out", low=0)
+    no_imagery: str = option("drop", "Place Pulse: pictures that say so", choices=("drop", "keep"))
 
 
 class FoldersOptions(ClassificationOptions):
     """Options of the task folders."""
 
-    keep: Text = option("auto", "file of the classes to keep; auto: keep.txt; none")
+    keep: str = option("auto", "file of the classes to keep; auto: keep.txt; none")
 
 
 class DigitsOptions(ClassificationOptions):
     """Options of the task digits."""
 
-    hidden: WholeNumber = option(120, "units in the hidden layer of LeNet", low=1)
+    hidden: int = option(120, "units in the hidden layer of LeNet", low=1)
 
 
 TASKS: Mapping[str, TaskNames] = MappingProxyType(

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,10 +13,15 @@ from deep_cnn.names import PerceptionOptions
 from deep_cnn.resolve import is_place_pulse
 from deep_cnn.tasks.base import Regression
 from deep_cnn.tasks.place_pulse import judge_votes, read_place_pulse
-from deep_cnn.tasks.tables import check_unique, listed, numbers, read_columns, read_once, read_table
-
-if TYPE_CHECKING:
-    from pandas import Series
+from deep_cnn.tasks.tables import (
+    check_unique,
+    listed,
+    numbers,
+    read_columns,
+    read_once,
+    read_table,
+    refuse,
+)
 
 _GROUPS = ("city", "group")
 _NOT_SCORES = ("image", "split", "weight", *_GROUPS)
@@ -31,7 +35,7 @@ class Perception(Regression):
         """Return the scored pictures, with what the column `split` of scores.csv marks."""
         root, options = config.data_path, config.options
         if is_place_pulse(root):
-            examples = read_place_pulse(root, options)
+            examples = read_place_pulse(config)
             return examples, [None] * len(examples)
         for name in _PLACE_PULSE_ONLY:
             if options[name] != PerceptionOptions.table()[name].default:
@@ -63,8 +67,8 @@ def read_scores(path: Path, study: str, grouped: bool = False) -> tuple[Examples
     """
     columns = read_columns(path)
     _check_columns(path, columns, study)
-    group = next((name for name in _GROUPS if name in columns), "")
-    if grouped and not group:
+    group = next((name for name in _GROUPS if name in columns), None)
+    if grouped and group is None:
         text = f"no column city (it has {listed(columns)}); add one, or use --group=none"
         raise DataError(f"{path} line 1: {text}")
     table = read_table(path).map(str.strip)
@@ -73,18 +77,22 @@ def read_scores(path: Path, study: str, grouped: bool = False) -> tuple[Examples
     scores = numbers(path, table[study])
     weights = numbers(path, table["weight"]) if "weight" in columns else np.ones(len(table))
     for i in np.flatnonzero(weights < 0)[:1]:
-        where = f"{path} line {table.index[i]}:"
-        raise DataError(f"{where} weight {weights[i]:g} is negative; use 0 or more")
+        text = f"weight {weights[i]:g} is negative; use 0 or more"
+        raise DataError(f"{path} line {table.index[i]}: {text}")
     marks: list[str | None] = [None] * len(table)
     if "split" in columns:
-        marks = _marks(path, table["split"])
-    for line in table.index[table[group] == ""][:1] if grouped else ():
+        splits = table["split"].str.lower()
+        wrong = ~splits.isin(("", *SPLITS))
+        refuse(path, splits, wrong, "is unknown; use train, val, test or nothing")
+        marks = [split or None for split in splits]
+    keys = tuple(table[group]) if grouped else ()
+    if "" in keys:
+        line = table.index[keys.index("")]
         text = f"no {group} is named; fill the column, or use --group=none"
         raise DataError(f"{path} line {line}: {text}")
     if len(table) < 3:
         raise DataError(f"{path} has {len(table)} rows with pictures; 3 at least are needed")
     names = tuple(table["image"])
-    keys = tuple(table[group]) if grouped else ()
     return Examples(names, [path.parent / name for name in names], scores, weights, keys), marks
 
 
@@ -103,20 +111,10 @@ def _check_columns(path: Path, columns: list[str], study: str) -> None:
 
 def _inside(path: Path, line: int, text: str) -> str:
     """Return the normal form of the name of a picture. Raises DataError."""
-    name, where = PurePosixPath(text), f"{path} line {line}:"
+    name = PurePosixPath(text)
     if not text:
-        raise DataError(f"{where} no picture is named; fill the column image")
+        raise DataError(f"{path} line {line}: no picture is named; fill the column image")
     if text.startswith("/") or ".." in name.parts:
-        raise DataError(
-            f"{where} {text} leads out of the data folder; paths start there and stay inside"
-        )
+        way = "paths start there and stay inside"
+        raise DataError(f"{path} line {line}: {text} leads out of the data folder; {way}")
     return str(name)
-
-
-def _marks(path: Path, column: "Series[str]") -> list[str | None]:
-    """Return the split that each row marks, or None. Raises DataError."""
-    marks = column.str.lower()
-    for line in marks.index[~marks.isin(("", *SPLITS))][:1]:
-        text = f"split {marks[line]!r} is unknown; use train, val, test or nothing"
-        raise DataError(f"{path} line {line}: {text}")
-    return [mark or None for mark in marks]

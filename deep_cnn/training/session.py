@@ -120,7 +120,7 @@ class Session:
         network = self.network if learn else self.stepper.ema_model
         cached, dtype = split.features is not None, self.dtype
         forward = network.head if cached else lambda x: network(x, dtype)
-        loss = partial(self.task.loss, options=self.config.options, learn=learn)
+        loss = partial(self.task.loss, config=self.config, learn=learn)
         return Objective(forward, loss, split.targets, split.weights, self.device, self.stop)
 
     def score(self, output: EpochOutput, name: str) -> dict[str, float]:
@@ -136,7 +136,7 @@ class Session:
         """Return the same for a network that has seen the training labels but no picture."""
         split, train = self.splits[name], self.splits["train"].examples
         outputs = self.task.baseline(train.targets, len(split), self.labels)
-        losses = self.task.loss(outputs, split.targets, self.config.options, learn=False)
+        losses = self.task.loss(outputs, split.targets, self.config, learn=False)
         loss = weighted_mean(losses.double().numpy(), split.examples.weights)
         return {f"loss_{name}": loss, **self._metrics(split.examples, outputs, name)}
 

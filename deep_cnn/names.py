@@ -139,11 +139,7 @@ NOT_PRETRAINED = ("lenet",)
 FIXED_SIZE = {"vit_h_14": 518}
 PREPROCESSING = ("default", "resnet", "squash", "augment", "trivial", "randaug", "colour")
 OPTIMIZERS = ("adam", "adamw", "sgd")
-CACHE = ("auto", "off")
-TRAIN_ON = ("train", "train+val")
 SCHEDULES = ("constant", "hyperbolic", "step", "cosine", "plateau", "onecycle")
-AMP = ("auto", "bf16", "fp16", "off")
-DEVICES = ("auto", "cpu", "cuda", "mps")
 
 
 @dataclass(frozen=True, slots=True)

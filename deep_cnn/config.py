@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -15,6 +15,8 @@ from deep_cnn.errors import ConfigError
 from deep_cnn.options import Option, OptionModel, option
 
 SAMPLE_DATA = "tests/places_test_input"
+# Declares an option that cannot change a number that a run logs.
+_no_effect = partial(option, affects_result=False)
 
 
 class DataOptions(OptionModel):
@@ -35,15 +37,9 @@ class DataOptions(OptionModel):
         0, "rows of pixels to cut off below, 25 for Google's logo in Place Pulse", low=0
     )
     strict_data: bool = option(False, "stop at the first bad picture")
-    num_workers: int | Literal["auto"] = option(
-        "auto", "processes that decode pictures", low=0, affects_result=False
-    )
-    cache: str = option(
-        "auto", "keep decoded pictures and features", choices=("auto", "off"), affects_result=False
-    )
-    cache_dir: str | None = option(
-        None, "folder to keep them in, else OUT_DIR/cache", affects_result=False
-    )
+    num_workers: int | Literal["auto"] = _no_effect("auto", "processes that decode pictures", low=0)
+    cache: str = _no_effect("auto", "keep decoded pictures and features", choices=("auto", "off"))
+    cache_dir: str | None = _no_effect(None, "folder to keep them in, else OUT_DIR/cache")
     pre: str = option("default", "preprocessing", choices=names.PREPROCESSING)
 
 
@@ -93,9 +89,7 @@ class TrainingOptions(OptionModel):
     amp: str = option(
         "auto", "auto: bfloat16 where the processor gains", choices=("auto", "bf16", "fp16", "off")
     )
-    device: str = option(
-        "auto", "where to compute", choices=("auto", "cpu", "cuda", "mps"), affects_result=False
-    )
+    device: str = _no_effect("auto", "where to compute", choices=("auto", "cpu", "cuda", "mps"))
 
 
 class RunOptions(OptionModel):
@@ -103,26 +97,17 @@ class RunOptions(OptionModel):
 
     heading = "run"
 
-    root_dir: str = option(
-        ".", "folder that --data_dir and --out_dir start from", affects_result=False
+    root_dir: str = _no_effect(".", "folder that --data_dir and --out_dir start from")
+    out_dir: str = _no_effect("outputs", "folder for results")
+    run_name: str | None = _no_effect(None, "name of the run")
+    resume: str | None = _no_effect(None, "checkpoint to go on from")
+    test_net: str | None = _no_effect(None, "checkpoint to evaluate once on the test split")
+    dry_run: bool = _no_effect(False, "describe the data and stop")
+    wandb: bool | None = _no_effect(
+        None, "log to Weights & Biases; None: where WB_KEY, WB_PROJECT and WB_USER are set"
     )
-    out_dir: str = option("outputs", "folder for results", affects_result=False)
-    run_name: str | None = option(None, "name of the run", affects_result=False)
-    resume: str | None = option(None, "checkpoint to go on from", affects_result=False)
-    test_net: str | None = option(
-        None, "checkpoint to evaluate once on the test split", affects_result=False
-    )
-    dry_run: bool = option(False, "describe the data and stop", affects_result=False)
-    wandb: bool | None = option(
-        None,
-        "log to Weights & Biases; None: where WB_KEY, WB_PROJECT and WB_USER are set",
-        affects_result=False,
-    )
-    wandb_artifacts: str | None = option(
-        None,
-        "checkpoint that W&B keeps; None: best, and none in a sweep",
-        choices=("none", "best"),
-        affects_result=False,
+    wandb_artifacts: str | None = _no_effect(
+        None, "checkpoint that W&B keeps; None: best, and none in a sweep", choices=("none", "best")
     )
 
 

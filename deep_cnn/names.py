@@ -2,8 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
-from typing import Any
 
 from deep_cnn.options import OptionModel, option
 
@@ -16,7 +14,7 @@ class TaskNames:
     metrics: tuple[str, ...]
     watch: str = "loss_val"
     options: type[OptionModel] = OptionModel
-    defaults: Mapping[str, Any] = field(default_factory=dict)
+    defaults: Mapping[str, str | float] = field(default_factory=dict)
 
 
 # The studies of Place Pulse 2.0: what people call them, the released name first.
@@ -84,37 +82,31 @@ class DigitsOptions(ClassificationOptions):
     hidden: int = option(120, "units in the hidden layer of LeNet", low=1)
 
 
-TASKS: Mapping[str, TaskNames] = MappingProxyType(
-    {
-        "perception": TaskNames(
-            "a score for a picture, from scores.csv beside the pictures, or Place Pulse 2.0",
-            REGRESSION_METRICS,
-            options=PerceptionOptions,
-        ),
-        "folders": TaskNames(
-            "a class for a picture, from train/<class>/ and val/<class>/",
-            CLASSIFICATION_METRICS,
-            options=FoldersOptions,
-        ),
-        "digits": TaskNames(
-            "scikit-learn's handwritten digits, 28x28x1, for a LeNet",
-            CLASSIFICATION_METRICS,
-            options=DigitsOptions,
-            defaults={
-                "model": "lenet",
-                "weights": "none",
-                "optimizer": "sgd",
-                "lr": 0.01,
-                "batch_size": 64,
-                "dropout": 0.5,
-                "epochs": 5,
-            },
-        ),
-    }
-)
+_FOR_DIGITS: Mapping[str, str | float] = {
+    "model": "lenet", "weights": "none", "optimizer": "sgd", "lr": 0.01, "batch_size": 64,
+    "dropout": 0.5, "epochs": 5,
+}  # fmt: skip
+TASKS: Mapping[str, TaskNames] = {
+    "perception": TaskNames(
+        "a score for a picture, from scores.csv beside the pictures, or Place Pulse 2.0",
+        REGRESSION_METRICS,
+        options=PerceptionOptions,
+    ),
+    "folders": TaskNames(
+        "a class for a picture, from train/<class>/ and val/<class>/",
+        CLASSIFICATION_METRICS,
+        options=FoldersOptions,
+    ),
+    "digits": TaskNames(
+        "scikit-learn's handwritten digits, 28x28x1, for a LeNet",
+        CLASSIFICATION_METRICS,
+        options=DigitsOptions,
+        defaults=_FOR_DIGITS,
+    ),
+}
 
 # Every network, and how many stages --freeze can count in it.
-MODELS: Mapping[str, int] = MappingProxyType({
+MODELS: Mapping[str, int] = {
     "alexnet": 7, "convnext_base": 8, "convnext_large": 8, "convnext_small": 8, "convnext_tiny": 8,
     "densenet121": 8, "densenet161": 8, "densenet169": 8, "densenet201": 8, "efficientnet_b0": 9,
     "efficientnet_b1": 9, "efficientnet_b2": 9, "efficientnet_b3": 9, "efficientnet_b4": 9,
@@ -133,7 +125,7 @@ MODELS: Mapping[str, int] = MappingProxyType({
     "swin_v2_t": 8, "vgg11": 10, "vgg11_bn": 10, "vgg13": 12, "vgg13_bn": 12, "vgg16": 15,
     "vgg16_bn": 15, "vgg19": 18, "vgg19_bn": 18, "vit_b_16": 13, "vit_b_32": 13, "vit_h_14": 33,
     "vit_l_16": 25, "vit_l_32": 25, "wide_resnet101_2": 5, "wide_resnet50_2": 5,
-})  # fmt: skip
+}  # fmt: skip
 NOT_PRETRAINED = ("lenet",)
 # Networks that take pictures of this size alone, where it is not the 224 of --pre=resnet.
 FIXED_SIZE = {"vit_h_14": 518}

@@ -49,7 +49,7 @@ class TrackingState:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, without what is None."""
-        return {name: value for name, value in asdict(self).items() if value is not None}
+        return {"wandb": asdict(self.wandb)} if self.wandb else {}
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> "TrackingState":

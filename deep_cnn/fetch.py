@@ -69,8 +69,8 @@ def fetch_weights(name: str, url: str | None = None) -> str:
 
     usual, file = weights_address(name)
     digest = hash_in(url or usual) or hash_in(usual)
-    there = file.exists() and _begins(file, digest or "")
-    if not there:
+    is_there = _begins(file, digest or "")
+    if not is_there:
         try:
             download_weights(name, url or usual, file, digest)
         except WeightsError as error:
@@ -79,11 +79,12 @@ def fetch_weights(name: str, url: str | None = None) -> str:
             reason = " ".join(str(error.__cause__).split())
             text = f"--model={name}: {url} cannot be fetched into {file} ({reason})"
             raise WeightsError(f"{text}; correct --url") from error
-    done = "was there already" if there else "downloaded"
+    done = "was there already" if is_there else "downloaded"
     return f"{file}, {file.stat().st_size / 2**20:.1f} MiB, {done}"
 
 
 def _begins(file: Path, digest: str) -> bool:
+    """Return whether there is a file whose hash begins with `digest`."""
     try:
         with file.open("rb") as content:
             return hashlib.file_digest(content, "sha256").hexdigest().startswith(digest)
@@ -97,19 +98,19 @@ def fetch_pictures(url: str, folder: Path, keep: set[str] | None) -> str:
     Only the classes in `keep` are written, each picture as a whole file; what is there is skipped.
     DataError where the tar cannot be had, breaks off, or lacks a class; OutputError.
     """
-    new, old, found = 0, 0, set()
+    new, old, classes = 0, 0, set()
     try:
         for member, tar in _members(url):
-            place = _place(member, folder)
-            if place is None or (keep is not None and place.parent.name not in keep):
+            path = _target(member, folder)
+            if path is None or (keep is not None and path.parent.name not in keep):
                 continue
-            found.add(place.parent.name)
-            if place.exists():
+            classes.add(path.parent.name)
+            if path.exists():
                 old += 1
                 continue
             file = tar.extractfile(member)
             content = file.read() if file else b""  # Read before: a fault here is the network's.
-            write_whole(place, partial(Path.write_bytes, data=content), "--data_dir")
+            write_whole(path, partial(Path.write_bytes, data=content), "--data_dir")
             new += 1
     except OutputError:
         raise
@@ -119,21 +120,18 @@ def fetch_pictures(url: str, folder: Path, keep: set[str] | None) -> str:
             f"{url} cannot be fetched into {folder} ({reason}); {new + old} pictures are there, the"
             " same command again brings the others"
         ) from error
-    missing = sorted((keep or set()) - found)
-    if missing or not found:
-        what = ", ".join(missing) or "train/<class>/<picture>"
+    missing = ", ".join(sorted((keep or set()) - classes))
+    if missing or not classes:
+        what = missing or "train/<class>/<picture>"
         raise DataError(f"{url} has no {what}; correct --keep or --url ({new} new pictures)")
-    return f"{folder}, {len(found)} classes, {new} new pictures, {old} were there already"
+    return f"{folder}, {len(classes)} classes, {new} new pictures, {old} were there already"
 
 
 def _members(url: str) -> Iterator[tuple[tarfile.TarInfo, tarfile.TarFile]]:
     """Yield the members of a tar while it arrives; raise OSError if it breaks off."""
     with urllib.request.urlopen(url, timeout=_TIMEOUT) as answer:
-        length = getattr(answer, "length", None)
-        with (
-            track_reading(answer, "Fetching", length) as stream,
-            tarfile.open(fileobj=stream, mode="r|*") as tar,
-        ):
+        reading = track_reading(answer, "Fetching", getattr(answer, "length", None))
+        with reading as stream, tarfile.open(fileobj=stream, mode="r|*") as tar:
             while (member := tar.next()) is not None:
                 yield member, tar
                 tar.members.clear()  # type: ignore[attr-defined] # It would keep 1.8 million.
@@ -143,8 +141,8 @@ def _members(url: str) -> Iterator[tuple[tarfile.TarInfo, tarfile.TarFile]]:
             raise OSError("the connection broke off")
 
 
-def _place(member: tarfile.TarInfo, folder: Path) -> Path | None:
-    """Where a picture goes, whatever folder the tar has it in; None for what is no picture."""
+def _target(member: tarfile.TarInfo, folder: Path) -> Path | None:
+    """Return the path of a picture, whatever folder the tar has it in; None for other members."""
     parts = PurePosixPath(member.name).parts[-3:]
     if not member.isreg() or len(parts) < 3 or parts[0] not in ("train", "val"):
         return None

@@ -23,11 +23,11 @@ class Digits(Classification):
         return examples, [None] * len(examples)
 
     def classes(self, config: TrainConfig) -> list[str]:
-        """0 to 9."""
+        """Return 0 to 9."""
         return [str(digit) for digit in range(10)]
 
     def network(self, config: TrainConfig, labels: Labels, weights: str | None = None) -> Network:
-        """LeNet with --hidden units, or any other network by its name."""
+        """Return LeNet with --hidden units, or any other network by its name."""
         if config.model != "lenet":
             return super().network(config, labels, weights)
         hidden, source = config.options["hidden"], weights or config.weights

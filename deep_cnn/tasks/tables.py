@@ -4,6 +4,7 @@ import csv
 import math
 from array import array
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import lru_cache, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO, TypeVar, cast
@@ -91,7 +92,7 @@ def _rows(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
     """
     kind = {",": "CSV", "\t": "TSV"}[delimiter]
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
+        with open_text(path, kind) as file:
             reader = csv.reader(_without_nul(path, file), delimiter=delimiter)
             header = [column.strip() for column in next(reader, [])]
             yield reader.line_num, header
@@ -104,11 +105,19 @@ def _rows(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
                         f" columns ({','.join(header)}); make them agree"
                     )
                 yield reader.line_num, cells
-    except UnicodeDecodeError:
-        raise DataError(f"{path} is not UTF-8 text; save it as {kind} in UTF-8") from None
     except csv.Error as error:
         text = f"{path} is not a {kind} file ({error}); save it as {kind} in UTF-8"
         raise DataError(text) from None
+
+
+@contextmanager
+def open_text(path: Path, kind: str = "text") -> Iterator[TextIO]:
+    """Open a file of text. Raises DataError for what goes wrong while it is read."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            yield file
+    except UnicodeDecodeError:
+        raise DataError(f"{path} is not UTF-8 text; save it as {kind} in UTF-8") from None
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror}); check the file") from None
 

@@ -194,7 +194,7 @@ def _run_help() -> str:
     others = (option for option in options.values() if option not in first)
     text += [_section(group, each) for group, each in groupby(others, lambda each: each.group)]
     for name, task in TASKS.items():
-        text.append(_section(f"task {name}: {task.summary}", task.options.table().values()))
+        text.append(_section(f"task {name}: {task.summary}", task.table().values()))
     models = textwrap.fill(", ".join(MODELS), _WIDTH, initial_indent="  ", subsequent_indent="  ")
     return "\n".join([*text, f"models:\n{models}"])
 

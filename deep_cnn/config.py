@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -136,7 +136,7 @@ class TrainConfig(RunOptions, TrainingOptions, ModelOptions, DataOptions):
             known = all_options(task)
             for name in given:
                 if name not in known:
-                    owners = [k for k, v in names.TASKS.items() if name in v.options.table()]
+                    owners = [k for k, v in names.TASKS.items() if name in v.table()]
                     text = f"belongs to --task={' or '.join(owners)}; this run's task is {task}"
                     raise ConfigError(f"--{name} {text}", option=name)
             defaults = {name: about.default for name, about in known.items()}
@@ -148,25 +148,25 @@ class TrainConfig(RunOptions, TrainingOptions, ModelOptions, DataOptions):
             fields = {name: value for name, value in every.items() if name in general}
             BaseModel.__init__(self, options=own, **fields)
             self._given, self._defaults = given, defaults
-            if task != "auto":
-                self._check_combinations()
+            for name, text in self._problems() if task != "auto" else ():
+                raise ConfigError(f"--{name}={getattr(self, name)} {text}", option=name)
 
-    def _check_combinations(self) -> None:
-        if self.weights == "imagenet" and self.model in names.NOT_PRETRAINED:
-            raise _error("model", self.model, "has no ImageNet weights; add --weights=none")
-        if self.model == "lenet" and self.batch_size == 1:
-            text = "is too small for the batch norm of lenet; use 2 or more"
-            raise _error("batch_size", self.batch_size, text)
+    def _problems(self) -> Iterator[tuple[str, str]]:
+        """Yield options that do not fit others, and why."""
         stages, size = names.MODELS[self.model], names.FIXED_SIZE.get(self.model)
+        if self.weights == "imagenet" and self.model in names.NOT_PRETRAINED:
+            yield "model", "has no ImageNet weights; add --weights=none"
+        if self.model == "lenet" and self.batch_size == 1:
+            yield "batch_size", "is too small for the batch norm of lenet; use 2 or more"
         if isinstance(self.freeze, int) and self.freeze > stages:
-            text = f"is too many: {self.model} has {stages} stages; give 0 to {stages}, none or"
-            raise _error("freeze", self.freeze, f"{text} trunk")
+            text = f"{self.model} has {stages} stages; give 0 to {stages}, none or trunk"
+            yield "freeze", f"is too many: {text}"
         if size and self.pre == "resnet":
-            text = f"makes 224 x 224 pixels, but {self.model} takes {size} x {size}; use another"
-            raise _error("pre", self.pre, f"{text} --pre")
+            text = f"but {self.model} takes {size} x {size}; use another --pre"
+            yield "pre", f"makes 224 x 224 pixels, {text}"
         if self.initial_epoch >= self.epochs:
             text = f"leaves nothing to train; it must be below --epochs={self.epochs}"
-            raise _error("initial_epoch", self.initial_epoch, text)
+            yield "initial_epoch", text
 
     @classmethod
     def known_options(cls) -> Mapping[str, Option]:
@@ -256,16 +256,12 @@ class TrainConfig(RunOptions, TrainingOptions, ModelOptions, DataOptions):
         return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _error(option: str, value: object, text: str) -> ConfigError:
-    return ConfigError(f"--{option}={value} {text}", option=option)
-
-
 @cache
 def all_options(task: str = "auto") -> Mapping[str, Option]:
     """Return the options of a run by name, with those of `task`; of every task for "auto"."""
     options = dict(TrainConfig.table())
     for name in names.TASKS if task == "auto" else (task,):
-        options |= names.TASKS[name].options.table()
+        options |= names.TASKS[name].table()
     return options
 
 

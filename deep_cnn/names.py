@@ -1,21 +1,10 @@
 """List the legal names as data, so that the command line can check them without importing torch."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import ClassVar
 
 from deep_cnn.options import OptionModel, option
-
-
-@dataclass(frozen=True, slots=True)
-class TaskNames:
-    """What the command line knows of a task; the file `deep_cnn/tasks/<name>.py` does the rest."""
-
-    summary: str
-    metrics: tuple[str, ...]
-    watch: str = "loss_val"
-    options: type[OptionModel] = OptionModel
-    defaults: Mapping[str, str | float] = field(default_factory=dict)
-
 
 # The studies of Place Pulse 2.0: what people call them, the released name first.
 STUDIES: Mapping[str, tuple[str, ...]] = {
@@ -32,9 +21,28 @@ CLASSIFICATION_METRICS = ("precision@1", "precision@5")
 MORE_IS_BETTER = ("r2", "pearson", "spearman", "kendall", *CLASSIFICATION_METRICS, "pairwise")
 
 
-class RegressionOptions(OptionModel):
+class TaskOptions(OptionModel):
+    """The options of a task, and what else the command line must know of it without torch.
+
+    The file `deep_cnn/tasks/<name>.py` does the rest.
+
+    Attributes:
+        summary: One line for `-h`.
+        metrics: The metrics that are logged beside the loss.
+        watch: The metric whose best epoch counts.
+        defaults: Defaults that the task changes, by option.
+    """
+
+    summary: ClassVar[str]
+    metrics: ClassVar[tuple[str, ...]]
+    watch: ClassVar[str] = "loss_val"
+    defaults: ClassVar[Mapping[str, str | float]] = {}
+
+
+class RegressionOptions(TaskOptions):
     """Options of every task that learns a score."""
 
+    metrics = REGRESSION_METRICS
     loss: str = option(
         "mse",
         "of scores in standard deviations of the training scores; huber has delta 1",
@@ -42,9 +50,10 @@ class RegressionOptions(OptionModel):
     )
 
 
-class ClassificationOptions(OptionModel):
+class ClassificationOptions(TaskOptions):
     """Options of every task that learns a class."""
 
+    metrics = CLASSIFICATION_METRICS
     label_smoothing: float = option(
         0.0,
         "part of each truth that training spreads over all classes",
@@ -57,6 +66,7 @@ class ClassificationOptions(OptionModel):
 class PerceptionOptions(RegressionOptions):
     """Options of the task perception."""
 
+    summary = "a score for a picture, from scores.csv beside the pictures, or Place Pulse 2.0"
     study: str = option(
         "score", "column of scores.csv to learn; study of Place Pulse: safer by default"
     )
@@ -73,36 +83,25 @@ class PerceptionOptions(RegressionOptions):
 class FoldersOptions(ClassificationOptions):
     """Options of the task folders."""
 
+    summary = "a class for a picture, from train/<class>/ and val/<class>/"
     keep: str = option("auto", "file of the classes to keep; auto: keep.txt; none")
 
 
 class DigitsOptions(ClassificationOptions):
     """Options of the task digits."""
 
+    summary = "scikit-learn's handwritten digits, 28x28x1, for a LeNet"
+    defaults = {  # noqa: RUF012 - a class variable by its base.
+        "model": "lenet", "weights": "none", "optimizer": "sgd", "lr": 0.01, "batch_size": 64,
+        "dropout": 0.5, "epochs": 5,
+    }  # fmt: skip
     hidden: int = option(120, "units in the hidden layer of LeNet", low=1)
 
 
-_FOR_DIGITS: Mapping[str, str | float] = {
-    "model": "lenet", "weights": "none", "optimizer": "sgd", "lr": 0.01, "batch_size": 64,
-    "dropout": 0.5, "epochs": 5,
-}  # fmt: skip
-TASKS: Mapping[str, TaskNames] = {
-    "perception": TaskNames(
-        "a score for a picture, from scores.csv beside the pictures, or Place Pulse 2.0",
-        REGRESSION_METRICS,
-        options=PerceptionOptions,
-    ),
-    "folders": TaskNames(
-        "a class for a picture, from train/<class>/ and val/<class>/",
-        CLASSIFICATION_METRICS,
-        options=FoldersOptions,
-    ),
-    "digits": TaskNames(
-        "scikit-learn's handwritten digits, 28x28x1, for a LeNet",
-        CLASSIFICATION_METRICS,
-        options=DigitsOptions,
-        defaults=_FOR_DIGITS,
-    ),
+TASKS: Mapping[str, type[TaskOptions]] = {
+    "perception": PerceptionOptions,
+    "folders": FoldersOptions,
+    "digits": DigitsOptions,
 }
 
 # Every network, and how many stages --freeze can count in it.

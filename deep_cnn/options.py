@@ -136,17 +136,17 @@ class OptionModel(BaseModel):
     @classmethod
     def parse(cls, values: Mapping[str, object]) -> Self:
         """Return the model of these values by name, as a command line or a file holds them."""
-        known = cls.known_options()
-        return cls(**{n if n in known else option_name(n): value for n, value in values.items()})
+        return cls(**values)
 
     @classmethod
     def convert(cls, values: Mapping[str, object]) -> dict[str, Any]:
         """Return the values that are not None, each of its option's type; raise ConfigError."""
         known, converted = cls.known_options(), {}
-        for name, value in values.items():
-            if value is not None and name not in known:
-                raise unknown_option(name, known)
+        for given, value in values.items():
             if value is not None:
+                name = given if given in known else option_name(given)
+                if name not in known:
+                    raise unknown_option(name, known)
                 converted[name] = known[name].convert(value)
         return converted
 

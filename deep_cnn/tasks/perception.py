@@ -11,17 +11,9 @@ from deep_cnn.data.splits import SPLITS, Examples
 from deep_cnn.errors import ConfigError, DataError
 from deep_cnn.names import PerceptionOptions
 from deep_cnn.resolve import is_place_pulse
+from deep_cnn.tasks import tables
 from deep_cnn.tasks.base import Regression
 from deep_cnn.tasks.place_pulse import judge_votes, read_place_pulse
-from deep_cnn.tasks.tables import (
-    check_unique,
-    listed,
-    numbers,
-    read_columns,
-    read_once,
-    read_table,
-    refuse,
-)
 
 _GROUPS = ("city", "group")
 _NOT_SCORES = ("image", "split", "weight", *_GROUPS)
@@ -58,32 +50,30 @@ class Perception(Regression):
 TASK = Perception
 
 
-@read_once
+@tables.read_once
 def read_scores(path: Path, study: str, grouped: bool = False) -> tuple[Examples, list[str | None]]:
     """Return the pictures of scores.csv with the scores in column `study`, and the marked splits.
 
     If `grouped`, their keys are in the column city or group. Raises DataError with the line for a
     wrong number, a duplicate, or a path out of the folder.
     """
-    columns = read_columns(path)
+    columns = tables.read_columns(path)
     _check_columns(path, columns, study)
     group = next((name for name in _GROUPS if name in columns), None)
     if grouped and group is None:
-        text = f"no column city (it has {listed(columns)}); add one, or use --group=none"
-        raise DataError(f"{path} line 1: {text}")
-    table = read_table(path).map(str.strip)
+        raise tables.no_column(path, "city", columns, "add one, or use --group=none")
+    table = tables.read_table(path).map(str.strip)
     table["image"] = [_inside(path, line, text) for line, text in table["image"].items()]
-    check_unique(path, table["image"])
-    scores = numbers(path, table[study])
-    weights = numbers(path, table["weight"]) if "weight" in columns else np.ones(len(table))
-    for i in np.flatnonzero(weights < 0)[:1]:
-        text = f"weight {weights[i]:g} is negative; use 0 or more"
-        raise DataError(f"{path} line {table.index[i]}: {text}")
+    tables.check_unique(path, table["image"])
+    scores, weights = tables.numbers(path, table[study]), np.ones(len(table))
+    if "weight" in columns:
+        weights = tables.numbers(path, table["weight"])
+        tables.refuse(path, table["weight"], weights < 0, "is negative; use 0 or more", show=str)
     marks: list[str | None] = [None] * len(table)
     if "split" in columns:
         splits = table["split"].str.lower()
         wrong = ~splits.isin(("", *SPLITS))
-        refuse(path, splits, wrong, "is unknown; use train, val, test or nothing")
+        tables.refuse(path, splits, wrong, "is unknown; use train, val, test or nothing")
         marks = [split or None for split in splits]
     keys = tuple(table[group]) if grouped else ()
     if "" in keys:
@@ -101,10 +91,10 @@ def _check_columns(path: Path, columns: list[str], study: str) -> None:
     if len(set(columns)) < len(columns):
         raise DataError(f"{path} line 1: two columns have one name ({','.join(columns)})")
     if "image" not in columns:
-        raise DataError(f"{path} line 1: no column image (it has {listed(columns)}); name it so")
+        raise tables.no_column(path, "image", columns, "name it so")
     if study not in columns:
         way = f"choose one with --study: {', '.join(others)}" if others else "add one"
-        raise DataError(f"{path} line 1: no column {study} (it has {listed(columns)}); {way}")
+        raise tables.no_column(path, study, columns, way)
     if study in _NOT_SCORES:
         raise DataError(f"--study={study} is not a score; choose from {', '.join(others)}")
 

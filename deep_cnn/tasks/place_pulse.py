@@ -18,15 +18,7 @@ from deep_cnn.errors import DataError
 from deep_cnn.metrics import pairwise_accuracy
 from deep_cnn.names import STUDIES
 from deep_cnn.resolve import study_id
-from deep_cnn.tasks.tables import (
-    check_unique,
-    listed,
-    numbers,
-    read_columns,
-    read_once,
-    read_table,
-    refuse,
-)
+from deep_cnn.tasks import tables
 
 if TYPE_CHECKING:
     from pandas import DataFrame, Series
@@ -87,7 +79,7 @@ def judge_votes(
     """
     votes = _read_study(path, study, _VOTE_COLUMNS)
     wrong = ~votes["choice"].isin(_CHOICES)
-    refuse(path, votes["choice"], wrong, "is unknown; left, right and equal are known")
+    tables.refuse(path, votes["choice"], wrong, "is unknown; left, right and equal are known")
     position = {_location(name)[0]: i for i, name in enumerate(examples.names)}
     sides = [votes[side].str.lower().map(position) for side in ("left", "right")]
     judged = sides[0].notna() & sides[1].notna() & (sides[0] != sides[1])
@@ -108,29 +100,29 @@ def _check_votes(path: Path) -> None:
     """Warn before training of what would be an error when --test_net reads the votes."""
     if path.is_file():
         try:
-            _check_columns(path, read_columns(path, "\t"), _VOTE_COLUMNS)
+            _check_columns(path, tables.read_columns(path, "\t"), _VOTE_COLUMNS)
         except DataError as error:
             _LOGGER.warning("%s; as it is --test_net will fail", error)
 
 
-@read_once
+@tables.read_once
 def _read_scores(path: Path, study: str, *, weighted: bool, counted: bool) -> "DataFrame":
     """Return mu, weight, votes and place of the scored rows of the study, by location id."""
     needed = ["location_id", "trueskill.score", *[_SIGMA] * weighted, *["num_votes"] * counted]
     rows = _read_study(path, study, needed, optional=("place_id",))
     rows["location_id"] = rows["location_id"].str.strip().str.lower()
-    check_unique(path, rows["location_id"])
+    tables.check_unique(path, rows["location_id"])
     rows = rows[rows["trueskill.score"].str.strip() != ""]
     if rows.empty:
-        ids = read_table(path, "\t", columns=["study_id"])["study_id"].unique()
+        ids = tables.read_table(path, "\t", columns=["study_id"])["study_id"].unique()
         there = ", ".join(sorted(STUDIES.get(each, (each,))[0] for each in ids))
         raise DataError(f"{path} has no row of --study={study}; it has: {there}")
-    sigma = numbers(path, rows[_SIGMA]) if weighted else np.ones(len(rows))
-    for i in np.flatnonzero(sigma <= 0)[:1]:
-        text = f"{_SIGMA} {sigma[i]:g} is not above 0; correct or remove it"
-        raise DataError(f"{path} line {rows.index[i]}: {text}")
-    mu = numbers(path, rows["trueskill.score"])
-    votes = numbers(path, rows["num_votes"]) if counted else 0.0
+    sigma = np.ones(len(rows))
+    if weighted:
+        sigma, text = tables.numbers(path, rows[_SIGMA]), "is not above 0; correct or remove it"
+        tables.refuse(path, rows[_SIGMA], sigma <= 0, text, show=str)
+    mu = tables.numbers(path, rows["trueskill.score"])
+    votes = tables.numbers(path, rows["num_votes"]) if counted else 0.0
     scores = rows.assign(mu=mu, weight=1 / sigma**2, votes=votes, place=rows.get("place_id", ""))
     return scores.set_index("location_id")[["mu", "weight", "votes", "place"]]
 
@@ -140,17 +132,17 @@ def _read_study(
 ) -> "DataFrame":
     """Return these columns of the rows of a study, as text by line. Raises DataError."""
     wanted = study_id(study)
-    columns = read_columns(path, "\t")
+    columns = tables.read_columns(path, "\t")
     _check_columns(path, columns, needed)
     read = [*needed, *(name for name in optional if name in columns)]
-    return read_table(path, "\t", columns=read, where=("study_id", wanted))
+    return tables.read_table(path, "\t", columns=read, where=("study_id", wanted))
 
 
 def _check_columns(path: Path, columns: Sequence[str], needed: Sequence[str]) -> None:
     for name in ("study_id", *needed):
         if name not in columns:
             way = "separate them by tabs" if len(columns) == 1 else "take the file as released"
-            raise DataError(f"{path} line 1: no column {name} (it has {listed(columns)}); {way}")
+            raise tables.no_column(path, name, columns, way)
 
 
 def _location(name: str) -> tuple[str, str]:

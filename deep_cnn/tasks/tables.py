@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pandas import DataFrame, Series
 
 _Reader = TypeVar("_Reader", bound=Callable[..., Any])
+_Show = Callable[[str], str]
 
 
 def read_once(read: _Reader) -> _Reader:
@@ -129,16 +130,18 @@ def _without_nul(path: Path, file: TextIO) -> Iterator[str]:
         yield text
 
 
-def listed(columns: Sequence[str]) -> str:
-    """Return the names of columns, or their number where the names would be no help."""
-    text = ", ".join(columns)
-    return text if text.isprintable() and len(text) < 200 else f"{len(columns)} columns"
+def no_column(path: Path, name: str, columns: Sequence[str], way: str) -> DataError:
+    """Return the error for a table without the column `name`; `way` says what to do."""
+    there = ", ".join(columns)
+    if not there.isprintable() or len(there) >= 200:  # Some other file: the names are no help.
+        there = f"{len(columns)} columns"
+    return DataError(f"{path} line 1: no column {name} (it has {there}); {way}")
 
 
-def refuse(path: Path, column: "Series[str]", wrong: Any, what: str) -> None:
+def refuse(path: Path, column: "Series[str]", wrong: Any, what: str, show: _Show = repr) -> None:
     """Raise DataError for the first cell of a column of `read_table` where `wrong`, (N,) bool."""
     for line, text in column[wrong].items():
-        raise DataError(f"{path} line {line}: {column.name} {text!r} {what}")
+        raise DataError(f"{path} line {line}: {column.name} {show(text)} {what}")
 
 
 def numbers(path: Path, column: "Series[str]") -> NDArray[np.float64]:

@@ -12,17 +12,9 @@ from typing import Any
 import wandb
 
 from deep_cnn.results import EpochRecord, RunResult, SweepTrial
+from deep_cnn.tracking import Example, RemoteRun, Start, Tracker, TrackingState, is_agents_stop
 from deep_cnn.tracking.access import Access, redacted
-from deep_cnn.tracking.base import (
-    FOR_USER,
-    Example,
-    RemoteRun,
-    Start,
-    Tracker,
-    TrackingState,
-    WandbRun,
-    is_agents_stop,
-)
+from deep_cnn.tracking.base import FOR_USER, WandbRun
 from deep_cnn.tracking.wandb_client import WandbClient, upload_broke_off, upload_checkpoint
 
 _LOGGER = logging.getLogger("deep_cnn")

@@ -46,13 +46,8 @@ def access_of(
 ) -> Access | None:
     """Return how W&B is reached; log one line and return None if only files are written.
 
-    Args:
-        wanted: The value of --wandb.
-        environ: The environment.
-        needed_by: What requires W&B, if it is not an option that could be left out.
-
-    Raises:
-        ConfigError: W&B is wanted, and something is missing or malformed.
+    `wanted` is the value of --wandb; `needed_by` is what requires W&B, if it is not an option that
+    could be left out. Raises ConfigError if W&B is wanted, and something is missing or malformed.
     """
     if wanted is False:
         return None
@@ -61,38 +56,38 @@ def access_of(
         _LOGGER.info("W&B: disabled by the environment, the numbers go to files")
         return None
     offline = mode in ("offline", "dryrun")
-    values = {ours: environ.get(ours) or environ.get(std) for ours, std in _VARIABLES.items()}
-    given = [name for name in _VARIABLES if environ.get(name)]
-    missing = [name for name, value in values.items() if not value and not offline]
-    if "WB_KEY" in missing and _in_netrc(environ):
-        missing.remove("WB_KEY")
+    values = {k: environ.get(k) or environ.get(v) or None for k, v in _VARIABLES.items()}
+    has_ours = any(environ.get(name) for name in _VARIABLES)
     asked = wanted or assigned_trial(environ) is not None
-    if "WB_KEY" not in missing and not given and (asked or "WB_PROJECT" not in missing):
+    missing = [] if offline else _missing(values, environ)
+    if not has_ours and "WB_KEY" not in missing and (asked or "WB_PROJECT" not in missing):
         missing = []  # W&B's own login: it knows the user, and a project has a default.
     without = "" if needed_by else _OR_WITHOUT
     if not missing:
         key, project, entity = values.values()
         key = None if offline else key
-        access = Access(
-            project or _DEFAULT_PROJECT, entity or None, key or None, offline, bool(wanted)
-        )
+        access = Access(project or _DEFAULT_PROJECT, entity, key, offline, bool(wanted))
         problem = _problem(access)
-        if problem is None:
-            return access
-        if wanted:
+        if problem and wanted:
             raise ConfigError(f"{problem}; correct it{without}")
-        _LOGGER.warning("W&B: %s; the numbers go to files", problem, extra=FOR_USER)
-        return None
+        if problem:
+            _LOGGER.warning("W&B: %s; the numbers go to files", problem, extra=FOR_USER)
+        return None if problem else access
     names = f"{' and '.join(missing)} {'are' if len(missing) > 1 else 'is'}"
     if wanted:
         who = f"{needed_by} needs W&B" if needed_by else "--wandb=True"
         raise ConfigError(f"{who}, but {names} not set; {_HOW}{without}")
-    if given or asked:
+    if has_ours or asked:
         text = "W&B: %s not set, the numbers go to files; %s"
         _LOGGER.warning(text, names, f"{_HOW}{_OR_WITHOUT}", extra=FOR_USER)
     else:
         _LOGGER.info("W&B: WB_KEY, WB_PROJECT and WB_USER are not set, the numbers go to files")
     return None
+
+
+def _missing(values: Mapping[str, str | None], environ: Mapping[str, str]) -> list[str]:
+    is_logged_in = not values["WB_KEY"] and _in_netrc(environ)
+    return [k for k, v in values.items() if not v and not (k == "WB_KEY" and is_logged_in)]
 
 
 def _problem(access: Access) -> str | None:

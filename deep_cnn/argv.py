@@ -71,8 +71,8 @@ def _read(
         if arg == "--" or not arg.startswith("--"):
             rest.append(arg)
             continue
-        given, equals, value = arg[2:].partition("=")
-        name = given.replace("-", "_")
+        text, equals, value = arg[2:].partition("=")
+        name = text.replace("-", "_")
         name = name if name in options else option_name(name)
         if of_run and not equals and args and args[0].startswith("{"):
             equals, value = "=", args.pop(0)
@@ -116,7 +116,7 @@ def _mapping(text: str, source: str) -> dict[str, object]:
     for parse in (json.loads, ast.literal_eval):
         try:
             value = parse(text)
-        except (ValueError, SyntaxError, RecursionError, MemoryError):
+        except (ValueError, SyntaxError, RecursionError, MemoryError):  # If nested too deeply.
             continue
         if isinstance(value, dict):
             return value
@@ -124,20 +124,20 @@ def _mapping(text: str, source: str) -> dict[str, object]:
 
 
 def _add_nested(
-    found: dict[str, str], values: Mapping[str, object], options: Mapping[str, Option]
+    values: dict[str, str], nested: Mapping[str, object], options: Mapping[str, Option]
 ) -> None:
     """Add the options in nested values to those that were read: groups are for order only."""
-    for given, value in values.items():
-        name = option_name(str(given))
+    for text, value in nested.items():
+        name = option_name(str(text))
         if isinstance(value, dict):
-            _add_nested(found, value, options)
+            _add_nested(values, value, options)
         elif name not in options:
-            raise unknown_option(str(given), options)
-        elif name in found:
-            text = f"as {found[name]} and {value}; remove one"
-            raise ConfigError(f"--{name} is there twice, {text}")
+            raise unknown_option(str(text), options)
+        elif name in values:
+            both = f"as {values[name]} and {value}; remove one"
+            raise ConfigError(f"--{name} is there twice, {both}")
         else:
-            found[name] = str(value)
+            values[name] = str(value)
 
 
 def not_an_option(arg: str) -> ConfigError:

@@ -114,40 +114,40 @@ class RunOptions(OptionModel):
 class TrainConfig(RunOptions, TrainingOptions, ModelOptions, DataOptions):
     """The configuration of one run; every field is the option of the same name.
 
-    A pure value: it never looks at the disk. An option that is not given takes the task's own
-    default, else the general one. With `task="auto"` the task is unknown, and neither its defaults
-    nor what its options have to do with each other is; `deep_cnn.resolve.resolve` finds the task
-    from what lies in the data folder. A task's own options are given like all others, or as the
-    mapping `options`. Raises ConfigError for a value that is not legal.
+    A pure value: it never looks at the disk. An option that is not set takes the task's own
+    default, or else the general one. With `task="auto"` neither the defaults of the task are known
+    nor whether its options fit together; `deep_cnn.resolve.resolve` finds the task from the data
+    folder. A task's own options are set like all others, or as the mapping `options`. Raises
+    ConfigError for a value that is not legal.
     """
 
     options: Mapping[str, Any] = {}
 
-    # What was given; the defaults of all options; and the data folder, once it is resolved.
-    _given: dict[str, Any]
+    # The options that were set; the defaults of all options; the data folder, once it is resolved.
+    _chosen: dict[str, Any]
     _defaults: dict[str, Any]
     _folder: Path | None = None
 
-    if not TYPE_CHECKING:
+    if not TYPE_CHECKING:  # As in OptionModel.
 
         def __init__(self, **values: Any) -> None:
-            given = self.convert({**values.pop("options", {}), **values})
-            task, general = given.get("task", "auto"), self.table()
-            known = all_options(task)
-            for name in given:
-                if name not in known:
+            chosen = self.convert({**values.pop("options", {}), **values})
+            task, general = chosen.get("task", "auto"), self.table()
+            options = all_options(task)
+            for name in chosen:
+                if name not in options:
                     owners = [k for k, v in names.TASKS.items() if name in v.table()]
                     text = f"belongs to --task={' or '.join(owners)}; this run's task is {task}"
                     raise ConfigError(f"--{name} {text}", option=name)
-            defaults = {name: about.default for name, about in known.items()}
+            defaults = {name: about.default for name, about in options.items()}
             if task != "auto":
                 defaults |= names.TASKS[task].defaults
             # Without a task it is not known which of the tasks' own options the run has.
-            every = given if task == "auto" else {**defaults, **given}
+            every = chosen if task == "auto" else {**defaults, **chosen}
             own = {name: value for name, value in every.items() if name not in general}
             fields = {name: value for name, value in every.items() if name in general}
             BaseModel.__init__(self, options=own, **fields)
-            self._given, self._defaults = given, defaults
+            self._chosen, self._defaults = chosen, defaults
             for name, text in self._problems() if task != "auto" else ():
                 raise ConfigError(f"--{name}={getattr(self, name)} {text}", option=name)
 
@@ -173,6 +173,7 @@ class TrainConfig(RunOptions, TrainingOptions, ModelOptions, DataOptions):
         """Return the options of a run, those of every task included."""
         return all_options()
 
+    # What was set and what is a default makes no difference, as it would by pydantic's own method.
     def __eq__(self, other: object) -> bool:
         return isinstance(other, TrainConfig) and self.to_dict() == other.to_dict()
 
@@ -182,16 +183,16 @@ class TrainConfig(RunOptions, TrainingOptions, ModelOptions, DataOptions):
     def replace(self, **values: Any) -> Self:
         """Return a copy with these fields changed to values that are known to be legal."""
         changed = self.model_copy(update=values)
-        changed._given = {**self._given, **values}
+        changed._chosen = {**self._chosen, **values}
         return changed
 
     def updated(self, values: Mapping[str, object]) -> "TrainConfig":
-        """Return a configuration with these options changed; what was not given stays at default.
+        """Return a configuration with these options changed; what was not set stays at its default.
 
         Values may be what a command line or a sweep file holds: "1e-3", 7.0 for a whole number.
         Defaults follow a new task. Raises ConfigError, which lists the names for an unknown one.
         """
-        return TrainConfig.parse({**self._given, **values})
+        return TrainConfig.parse({**self._chosen, **values})
 
     def resolved(self, task: str, folder: Path, defaults: Mapping[str, str]) -> "TrainConfig":
         """Return this configuration for the data in `folder`.
@@ -202,29 +203,29 @@ class TrainConfig(RunOptions, TrainingOptions, ModelOptions, DataOptions):
             defaults: What this folder has instead of the task's own defaults.
         """
         wanted = task if self.task == "auto" else self.task
-        config = TrainConfig.parse({**defaults, **self._given, "task": wanted})
-        config._given, config._folder = self._given, folder
+        config = TrainConfig.parse({**defaults, **self._chosen, "task": wanted})
+        config._chosen, config._folder = self._chosen, folder
         config._defaults |= {**defaults, "task": task}
         return config
 
     @property
     def is_resolved(self) -> bool:
-        """Whether what the data folder decides is known."""
+        """Whether `resolved` has filled in what the data folder decides."""
         return self._folder is not None
 
     @property
     def data_path(self) -> Path:
-        """Where the pictures lie."""
+        """The folder with the pictures."""
         return self._folder or _expanded(self.root_dir) / _expanded(self.data_dir)
 
     @property
     def out_path(self) -> Path:
-        """Where results go."""
+        """The folder for results."""
         return _expanded(self.root_dir) / _expanded(self.out_dir)
 
     @property
     def cache_path(self) -> Path | None:
-        """Where decoded pictures and features are kept."""
+        """The folder for decoded pictures and features; None with --cache=off."""
         if self.cache == "off":
             return None
         return _expanded(self.cache_dir) if self.cache_dir else self.out_path / "cache"
@@ -239,9 +240,10 @@ class TrainConfig(RunOptions, TrainingOptions, ModelOptions, DataOptions):
 
     def short_name(self) -> str:
         """Return what differs from the defaults, as `lr=0.00102,pre=squash`; else the model."""
-        known = all_options(self.task)
-        changed = {k: v for k, v in sorted(self.delta().items()) if known[k].affects_result}
+        options = all_options(self.task)
+        changed = {k: v for k, v in sorted(self.delta().items()) if options[k].affects_result}
         parts = (f"{k}={v:.4g}" if isinstance(v, float) else f"{k}={v}" for k, v in changed.items())
+        # A name of a file must not have a plus sign.
         return ",".join(parts).replace("e+", "e") or self.model
 
     def fingerprint(self) -> str:
@@ -251,16 +253,16 @@ class TrainConfig(RunOptions, TrainingOptions, ModelOptions, DataOptions):
         """
         if self.task == "auto":
             raise ConfigError("--task=auto has no fingerprint; resolve(config) finds the task")
-        known = all_options(self.task)
-        kept = {k: v for k, v in self.to_dict().items() if known[k].affects_result}
-        return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:16]
+        options = all_options(self.task)
+        content = {k: v for k, v in self.to_dict().items() if options[k].affects_result}
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
 @cache
 def all_options(task: str = "auto") -> Mapping[str, Option]:
     """Return the options of a run by name, with those of `task`; of every task for "auto"."""
     options = dict(TrainConfig.table())
-    for name in names.TASKS if task == "auto" else (task,):
+    for name in names.TASKS if task == "auto" else [task]:
         options |= names.TASKS[name].table()
     return options
 

@@ -17,6 +17,7 @@ from deep_cnn.progress import track_reading
 
 # Places365-Standard, pictures of 256 x 256: http://places2.csail.mit.edu/download.html
 DATA = {"places365": "http://data.csail.mit.edu/places/places365/places365standard_easyformat.tar"}
+# For each read: the whole tar of 25 GB takes hours.
 _TIMEOUT = 60.0
 
 
@@ -59,9 +60,9 @@ def fetch(argv: list[str]) -> int:
 
 
 def fetch_weights(name: str, url: str | None = None) -> str:
-    """Let torchvision's weights of the network `name` be in TORCH_HOME; say what was done.
+    """Fetch torchvision's weights of the network `name` into TORCH_HOME; return what was done.
 
-    A file that is there is kept if its hash is the one in its name. WeightsError.
+    A file with the hash in its name is not fetched again. Raises WeightsError.
     """
     if name == "efficientnet_lite0":
         return "its weights come with the installation"
@@ -93,10 +94,10 @@ def _begins(file: Path, digest: str) -> bool:
 
 
 def fetch_pictures(url: str, folder: Path, keep: set[str] | None) -> str:
-    """Stream a tar with .../train/<class>/<file> and val/ into `folder`; say what was done.
+    """Stream a tar with .../train/<class>/<file> and val/ into `folder`; return what was done.
 
     Only the classes in `keep` are written, each picture as a whole file; what is there is skipped.
-    DataError where the tar cannot be had, breaks off, or lacks a class; OutputError.
+    Raises DataError if the tar is not available, breaks off, or lacks a class; OutputError.
     """
     new, old, classes = 0, 0, set()
     try:

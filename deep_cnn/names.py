@@ -125,6 +125,7 @@ MODELS: Mapping[str, int] = {
     "vgg16_bn": 15, "vgg19": 18, "vgg19_bn": 18, "vit_b_16": 13, "vit_b_32": 13, "vit_h_14": 33,
     "vit_l_16": 25, "vit_l_32": 25, "wide_resnet101_2": 5, "wide_resnet50_2": 5,
 }  # fmt: skip
+# LeNet is made for digits; there are no weights of ImageNet for it.
 NOT_PRETRAINED = ("lenet",)
 # Networks that take pictures of this size alone, where it is not the 224 of --pre=resnet.
 FIXED_SIZE = {"vit_h_14": 518}

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from deep_cnn.errors import ConfigError, choose_from
 
+# People, YAML 1.1 and W&B write truth values in several ways.
 SWITCH_VALUES = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 
 
@@ -39,7 +40,7 @@ class Option:
     Attributes:
         name: The name of the field, and of the option.
         kind: The type of its value: int, float, bool or str.
-        default: The value if the option is not given; None is legal only where it is the default.
+        default: The value if the option is not set; None is legal only where it is the default.
         group: The heading in `-h`.
         help: One line for `-h`.
         choices: The legal texts, or () for any.
@@ -141,13 +142,13 @@ class OptionModel(BaseModel):
     @classmethod
     def convert(cls, values: Mapping[str, object]) -> dict[str, Any]:
         """Return the values that are not None, each of its option's type; raise ConfigError."""
-        known, converted = cls.known_options(), {}
-        for given, value in values.items():
+        options, converted = cls.known_options(), {}
+        for text, value in values.items():
             if value is not None:
-                name = given if given in known else option_name(given)
-                if name not in known:
-                    raise unknown_option(name, known)
-                converted[name] = known[name].convert(value)
+                name = text if text in options else option_name(text)
+                if name not in options:
+                    raise unknown_option(name, options)
+                converted[name] = options[name].convert(value)
         return converted
 
     @classmethod
@@ -174,6 +175,6 @@ class OptionModel(BaseModel):
         return cls.table()
 
 
-def unknown_option(name: str, known: Mapping[str, Option]) -> ConfigError:
+def unknown_option(name: str, options: Mapping[str, Option]) -> ConfigError:
     """Return the error for the name of an option that does not exist."""
-    return ConfigError(f"--{name} is an unknown option; {choose_from(name, known)}", option=name)
+    return ConfigError(f"--{name} is an unknown option; {choose_from(name, options)}", option=name)

@@ -83,20 +83,21 @@ class Task(ABC):
         )
 
     def check_splits(
-        self, found: Mapping[str, Examples], config: TrainConfig, wanted: Collection[str]
+        self, splits: Mapping[str, Examples], config: TrainConfig, wanted: Collection[str]
     ) -> None:
         """Raise DataError if one of the wanted splits has too few pictures."""
         grouped = config.options.get("group", "none") != "none"
-        if "train" in wanted and len(found["train"]) and not found["train"].weights.any():
+        train = splits["train"]
+        if "train" in wanted and len(train) and not train.weights.any():
             raise DataError(f"{config.data_path}: every weight in train is 0; nothing is learned")
         for name, least in (("train", 2), ("val", 1), ("test", 1)):
             # Who keeps groups together learns before the training that none is left for the test.
             needed = name in wanted or (name == "test" and grouped and config.test_split > 0)
-            if needed and len(found[name]) < least:
-                count = sum(len(examples) for examples in found.values())
+            if needed and len(splits[name]) < least:
+                count = sum(len(examples) for examples in splits.values())
                 way = "change --val_split or --test_split, or use --group=none"
                 raise DataError(
-                    f"--data_dir={config.data_path}: the {name} split has {len(found[name])} of"
+                    f"--data_dir={config.data_path}: the {name} split has {len(splits[name])} of"
                     f" {count} pictures, {least} at least are needed;"
                     f" {way if grouped else 'add pictures'}"
                 )
@@ -177,12 +178,12 @@ class Classification(Task):
 
     def check_labels(self, labels: Labels, config: TrainConfig) -> None:
         """Raise CheckpointError where the data have other classes than the checkpoint."""
-        known, there = list(labels["classes"]), self.classes(config)
-        if known != there:
+        expected, classes = list(labels["classes"]), self.classes(config)
+        if expected != classes:
             raise CheckpointError(
-                f"the checkpoint has {len(known)} outputs, {config.data_path} needs {len(there)} or"
-                " has classes of other names; take the data that it was trained on, or begin a new"
-                " run with --weights=CHECKPOINT"
+                f"the checkpoint has {len(expected)} outputs, {config.data_path} needs"
+                f" {len(classes)} or has classes of other names; take the data that it was trained"
+                " on, or begin a new run with --weights=CHECKPOINT"
             )
 
     def encode(self, targets: NDArray[Any], labels: Labels) -> Tensor:
@@ -207,6 +208,7 @@ class Classification(Task):
 
     def baseline(self, train: NDArray[Any], count: int, labels: Labels) -> Tensor:
         """Return the log frequency of each class in training, with one more picture for each."""
+        # Without the extra picture a class of validation alone would have an infinite loss.
         counts = np.bincount(train, minlength=self.outputs(labels)) + 1.0
         return torch.from_numpy(np.log(counts / counts.sum())).float().repeat(count, 1)
 

@@ -22,7 +22,7 @@ def describe_data(config: TrainConfig) -> Iterator[str]:
     Decodes every picture, those of the test split included, and writes nothing. Raises DataError as
     a run does, but only after everything else has been said.
     """
-    config = config.replace(cache="off")
+    config = config.replace(cache="off")  # Which would write the listings of folders.
     task = get_task(config.task)
     yield f"task {config.task}, data {config.data_path}"
     splits = task.all_splits(config)

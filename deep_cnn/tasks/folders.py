@@ -43,9 +43,9 @@ class Folders(Classification):
                 names += pictures
                 targets += [target] * len(pictures)
                 marks += [mark] * len(pictures)
-        found = tuple(names)
-        files, classes_of = Files(config.data_path, found), np.array(targets, dtype=np.int64)
-        return Examples(found, files, classes_of, np.ones(len(found))), marks
+        every = tuple(names)
+        files, labels = Files(config.data_path, every), np.array(targets, dtype=np.int64)
+        return Examples(every, files, labels, np.ones(len(every))), marks
 
     def classes(self, config: TrainConfig) -> list[str]:
         """Return the class folders in train/ that --keep names, sorted; val/ must have them."""
@@ -62,15 +62,15 @@ class Folders(Classification):
             val = _class_folders(config, "val")
             odd = sorted(train.keys() - val.keys() if keep else train.keys() ^ val.keys())
             if odd:
-                where = "train/ only" if odd[0] in train else "val/ only"
+                side = "train/ only" if odd[0] in train else "val/ only"
                 raise DataError(
                     f"{root}: train/ and val/ must have the same classes; {len(odd)} differ,"
-                    f" the first is {(train | val)[odd[0]][0]!r}, in {where}"
+                    f" the first is {(train | val)[odd[0]][0]!r}, in {side}"
                 )
         return sorted(folder for folder, _ in train.values())
 
 
-@lru_cache(4096)
+@lru_cache(4096)  # A list has one line for each picture, but few different folders.
 def plain(folder: str) -> str:
     """Return the class that a path means, with hyphens: /b/bazaar/indoor is bazaar-indoor.
 
@@ -104,17 +104,17 @@ def _keep_file(config: TrainConfig) -> Path | None:
 
 def _kept(keep: Path, classes: _Classes) -> _Classes:
     """Return the classes that the file `keep` names, one per line; raise DataError for others."""
-    kept = set()
+    chosen = set()
     for line, text, names in named_classes(keep):
         name = next((name for name in names if name in classes), None)
         if name is None:
             near = get_close_matches(names[1], classes, n=3)
             guess = f"did you mean {' or '.join(near)}?" if near else "correct or remove it"
             raise DataError(f"{keep} line {line}: no class folder for {text!r}; {guess}")
-        kept.add(name)
-    if len(kept) < 2:
-        raise DataError(f"{keep} keeps {len(kept)} classes; name two at least, one a line")
-    return {name: classes[name] for name in classes if name in kept}
+        chosen.add(name)
+    if len(chosen) < 2:
+        raise DataError(f"{keep} keeps {len(chosen)} classes; name two at least, one a line")
+    return {name: classes[name] for name in classes if name in chosen}
 
 
 def named_classes(keep: Path) -> Iterator[tuple[int, str, list[str]]]:
@@ -157,15 +157,15 @@ def _listed(path: Path, classes: _Classes, config: TrainConfig) -> _Classes:
     chosen: _Classes = {}
     for name, (folder, pictures) in classes.items():
         files = pictures.split("/")
-        kept = [file for file in files if file in listed[name]]
-        if not kept:
+        present = [file for file in files if file in listed[name]]
+        if not present:
             raise DataError(
                 f"{path} lists no picture that is there of the class {name}; correct or remove the"
                 " list, or name the other classes in keep.txt"
             )
-        chosen[name] = folder, "/".join(kept)
-        others += len(files) - len(kept)
-        listed[name].difference_update(kept)
+        chosen[name] = folder, "/".join(present)
+        others += len(files) - len(present)
+        listed[name].difference_update(present)
     _LOGGER.info("%s lists %d pictures; %d others are left out", path, total, others)
     missing = [f"{name}/{file}" for name, files in listed.items() for file in files]
     if missing:
@@ -190,8 +190,9 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def _unnumbered(text: str) -> str:
-    words = text.rsplit(None, 1)
-    return words[0] if len(words) == 2 and words[1].isdigit() else text
+    """Return a line without the number of the class at its end."""
+    parts = text.rsplit(None, 1)
+    return parts[0] if len(parts) == 2 and parts[1].isdigit() else text
 
 
 TASK = Folders

@@ -50,21 +50,21 @@ def read_place_pulse(config: TrainConfig) -> Examples:
     tiles = _tiles(root, both["picture"]) if options["no_imagery"] == "drop" else ()
     no_imagery = both.index.isin(tiles)
     few = (both["votes"] < least) & ~no_imagery
-    kept = both[~few & ~no_imagery]
+    chosen = both[~few & ~no_imagery]
     text = (
-        f"{len(kept)} pictures; left out: {len(pictures) - len(both)} pictures without a score,"
+        f"{len(chosen)} pictures; left out: {len(pictures) - len(both)} pictures without a score,"
         f" {len(scores) - len(both)} scores without a picture, {no_imagery.sum()} pictures of 'no"
         f" imagery', {few.sum()} with too few votes"
     )
-    if kept.empty:
+    if chosen.empty:
         way = "the location id belongs in the name of a picture"
         raise DataError(f"{root}: {text}; {'lower --min_votes' if few.any() else way}")
     _LOGGER.info("Place Pulse, %s: %s", study, text)
     _check_votes(root / "votes.tsv")
-    names = tuple(kept["picture"])
-    keys = _cities(names, kept["place"]) if options["group"] == "city" else kept.index
+    names = tuple(chosen["picture"])
+    keys = _cities(names, chosen["place_id"]) if options["group"] == "city" else chosen.index
     files = [root / name for name in names]
-    return Examples(names, files, kept["mu"].to_numpy(), kept["weight"].to_numpy(), tuple(keys))
+    return Examples(names, files, chosen["mu"].to_numpy(), chosen["weight"].to_numpy(), tuple(keys))
 
 
 def judge_votes(
@@ -107,7 +107,7 @@ def _check_votes(path: Path) -> None:
 
 @tables.read_once
 def _read_scores(path: Path, study: str, *, weighted: bool, counted: bool) -> "DataFrame":
-    """Return mu, weight, votes and place of the scored rows of the study, by location id."""
+    """Return mu, weight, votes and place_id of the scored rows of the study, by location id."""
     needed = ["location_id", "trueskill.score", *[_SIGMA] * weighted, *["num_votes"] * counted]
     rows = _read_study(path, study, needed, optional=("place_id",))
     rows["location_id"] = rows["location_id"].str.strip().str.lower()
@@ -123,8 +123,8 @@ def _read_scores(path: Path, study: str, *, weighted: bool, counted: bool) -> "D
         tables.refuse(path, rows[_SIGMA], sigma <= 0, text, show=str)
     mu = tables.numbers(path, rows["trueskill.score"])
     votes = tables.numbers(path, rows["num_votes"]) if counted else 0.0
-    scores = rows.assign(mu=mu, weight=1 / sigma**2, votes=votes, place=rows.get("place_id", ""))
-    return scores.set_index("location_id")[["mu", "weight", "votes", "place"]]
+    scores = rows.assign(mu=mu, weight=1 / sigma**2, votes=votes, place_id=rows.get("place_id", ""))
+    return scores.set_index("location_id")[["mu", "weight", "votes", "place_id"]]
 
 
 def _read_study(
@@ -152,8 +152,8 @@ def _location(name: str) -> tuple[str, str]:
 
 
 def _find_pictures(root: Path) -> dict[str, str]:
-    """Their paths from `root` by location id: those in images/, else all under `root`."""
-    found: dict[str, str] = {}
+    """Return paths from `root` by location id: of the pictures in images/, else under `root`."""
+    names: dict[str, str] = {}
     top = root / "images" if (root / "images").is_dir() else root
     for folder, _, files in os.walk(top, followlinks=True):
         start = Path(folder).relative_to(root).as_posix()
@@ -162,10 +162,10 @@ def _find_pictures(root: Path) -> dict[str, str]:
             if not location or f".{suffix.lower()}" not in SUFFIXES or file.startswith("."):
                 continue
             name = file if start == "." else f"{start}/{file}"
-            first = found.setdefault(location, name)
+            first = names.setdefault(location, name)
             if first != name:
                 raise DataError(f"{root}: {first} and {name} are of one location; remove one")
-    return found
+    return names
 
 
 def _tiles(root: Path, pictures: "Series[str]") -> set[str]:

@@ -37,6 +37,7 @@ def read_once(read: _Reader) -> _Reader:
             status = path.stat()
         except OSError:
             return read(path, *args, **kwargs)  # It says what is wrong.
+        # A copy may keep the times of the original, so they alone do not identify the content.
         times = status.st_mtime_ns, status.st_ctime_ns
         version = path.absolute(), status.st_ino, status.st_size, times
         return cached(path, version, *args, **kwargs)

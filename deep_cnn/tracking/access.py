@@ -32,7 +32,7 @@ _BAD_PROJECT = re.compile(r"[/\\#?%:\s]")
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """Where W&B's numbers go. `insist`: --wandb=True was said, so that a refusal is an error."""
+    """How W&B is reached; with `insist`, that is --wandb=True, a refusal is an error."""
 
     project: str
     entity: str | None = None
@@ -86,11 +86,13 @@ def access_of(
 
 
 def _missing(values: Mapping[str, str | None], environ: Mapping[str, str]) -> list[str]:
+    """Return the variables without a value; a key may be in ~/.netrc instead."""
     is_logged_in = not values["WB_KEY"] and _in_netrc(environ)
     return [k for k, v in values.items() if not v and not (k == "WB_KEY" and is_logged_in)]
 
 
 def _problem(access: Access) -> str | None:
+    """Return what W&B would refuse, or None."""
     key = access.key
     if key is not None:
         secret = key.partition("-")[2] or key

@@ -72,6 +72,7 @@ class FileTracker(Tracker):
         # What is logged before the run has its files waits for them.
         self.early = MemoryHandler(10_000, flushLevel=logging.CRITICAL + 1)
         _LOGGER.addHandler(self.early)
+        # Without a level of its own the logger would drop what is below a warning.
         if _LOGGER.level == logging.NOTSET:
             _LOGGER.setLevel(logging.INFO)
         self.table: _Table | None = None
@@ -88,6 +89,7 @@ class FileTracker(Tracker):
             self.steps[split].add(_read_steps(files.steps(split), epochs))
         handler = self.log_file.enter_context(log_to(files.log))
         self.is_open = True
+        # Directly, because the arguments belong in the file and not on the terminal.
         for name, value in start.options.items():
             line = f"--{name}={value}"
             handler.emit(_LOGGER.makeRecord("deep_cnn", logging.INFO, "", 0, line, (), None))

@@ -49,7 +49,7 @@ class WandbClient:
     """How runs of W&B's client are opened.
 
     Attributes:
-        access: Where numbers go.
+        access: How W&B is reached.
         sweep: The sweep that the run belongs to.
         remote: The run on W&B's server, if the server made it.
         on_stop: Called, in another thread, if the run was asked to stop on its page.
@@ -103,11 +103,11 @@ class WandbClient:
             name=start.files.name,
             group=os.environ.get("WANDB_RUN_GROUP") or (self.sweep.name if self.sweep else None),
             job_type="train" if earlier else job,
-            tags=[tag[:64] for tag in tags],
+            tags=[tag[:64] for tag in tags],  # W&B refuses longer ones.
             config={**start.options, **(self.remote.arguments if self.remote else {})},
             # Beside the results, unless the user has chosen a folder.
             dir=None if os.environ.get("WANDB_DIR") else str(start.files.out),
-            reinit="finish_previous",
+            reinit="finish_previous",  # One process of an agent has many runs.
             settings=wandb.Settings(**self._settings(earlier, offline)),
         )
 
@@ -116,9 +116,11 @@ class WandbClient:
         settings: dict[str, Any] = {
             "mode": "offline" if offline else "online",
             "stop_fn": self.on_stop,
+            # Otherwise an upload that took too long would look complete.
             "finish_timeout_raises": True,
             "api_key": None if offline else self.access.key,
             "resume": None if offline else "allow",
+            # The commit of this code, not of the folder that it runs in.
             "git_root": str(code) if (code / ".git").exists() else None,
         }
         for name, bound in (("init_timeout", _INIT_TIMEOUT), ("finish_timeout", _FINISH_TIMEOUT)):

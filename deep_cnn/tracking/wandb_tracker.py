@@ -50,7 +50,7 @@ class WandbTracker(Tracker):
         return TrackingState(WandbRun(self.run.id, self.access.project))
 
     def start(self, start: Start) -> None:
-        """Begin the run, or go on with it; raise ConfigError if W&B refuses with --wandb=True."""
+        """Begin the run, or continue it; raise ConfigError if W&B refuses with --wandb=True."""
         self.files = start.files
         self.run = self.client.open_run(start, "train")
         if self.run is None:

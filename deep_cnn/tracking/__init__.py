@@ -10,14 +10,7 @@ from deep_cnn.config import TrainConfig
 from deep_cnn.errors import DeepCnnError
 from deep_cnn.results import EpochRecord, RunResult, SweepTrial
 from deep_cnn.tracking.access import access_of
-from deep_cnn.tracking.base import (
-    Example,
-    RemoteRun,
-    Start,
-    Tracker,
-    TrackingState,
-    is_agents_stop,
-)
+from deep_cnn.tracking.base import Example, RemoteRun, Start, Tracker, TrackingState, is_agents_stop
 from deep_cnn.tracking.files import FileTracker, log_to
 
 __all__ = [

@@ -15,11 +15,7 @@ from deep_cnn.tracking.base import FOR_USER
 
 _LOGGER = logging.getLogger("deep_cnn")
 # Our name of each variable, and the name that W&B itself has for it.
-_VARIABLES = {
-    "WB_KEY": "WANDB_API_KEY",
-    "WB_PROJECT": "WANDB_PROJECT",
-    "WB_USER": "WANDB_ENTITY",
-}
+_VARIABLES = {"WB_KEY": "WANDB_API_KEY", "WB_PROJECT": "WANDB_PROJECT", "WB_USER": "WANDB_ENTITY"}
 _DEFAULT_PROJECT = "deep_cnn"
 # What `wandb login` writes where no server of one's own is named.
 _DEFAULT_HOSTS = {"api.wandb.ai", "api.forge.coreweave.com"}

@@ -179,6 +179,7 @@ def _wait(logged: Any, size: int) -> bool:
         except Exception as error:  # The client's are many kinds.
             failed.append(error)
 
+    # A wait of the client that times out cancels the upload; so there is one, in a thread.
     thread = threading.Thread(target=wait, daemon=True)
     thread.start()
     end = time.monotonic() + bound

@@ -19,7 +19,7 @@ def resolve(config: TrainConfig) -> TrainConfig:
         return config
     folder = config.data_path
     if config.data_dir == SAMPLE_DATA and not folder.exists():
-        folder = Path(__file__).parent.parent / SAMPLE_DATA  # The sample is found from anywhere.
+        folder = Path(__file__).parent.parent / SAMPLE_DATA  # The sample works from any folder.
     detected = detect_task(folder)
     task = detected if config.task == "auto" else config.task
     if task is None:

@@ -145,7 +145,7 @@ def _pictures(config: TrainConfig, part: str, classes: list[str]) -> Iterator[li
 def _listed(path: Path, classes: _Classes, config: TrainConfig) -> _Classes:
     """Return the classes with only those of their pictures that the list `path` names.
 
-    Its numbers of classes are ignored: lists differ in them, and the folder says it anyhow.
+    Its numbers of classes are ignored: lists differ in them, and the folder names the class.
     """
     listed: dict[str, set[str]] = defaultdict(set)
     for _, text in _lines(path):

@@ -97,7 +97,7 @@ class FileTracker(Tracker):
         self.early.setTarget(handler)
         self.early.close()
         write_text(files.arguments, json.dumps(dict(start.options), indent=2) + "\n")
-        # A run that goes on has left these behind when it was interrupted.
+        # What an interrupted run did not upload is still to be uploaded when it continues.
         self.unsynced = _read_unsynced(files.result)
         files.result.unlink(missing_ok=True)  # It means that the run is over, and it is not.
         self.table = None

@@ -1,13 +1,16 @@
 """The command line: verbs, help, one-line errors and exit statuses."""
 
+import argparse
 import io
 import logging
 import os
 import shlex
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+import textwrap
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import import_module
+from itertools import groupby
 from pathlib import Path
 from typing import TextIO
 
@@ -15,7 +18,8 @@ from deep_cnn import __version__
 from deep_cnn.argv import is_arguments, parse_run
 from deep_cnn.config import TrainConfig
 from deep_cnn.errors import ConfigError, DeepCnnError, choose_from
-from deep_cnn.help import run_help, verb_help
+from deep_cnn.names import MODELS, TASKS
+from deep_cnn.options import Option
 from deep_cnn.resolve import resolve
 from deep_cnn.results import RunResult, SweepTrial, assigned_trial
 from deep_cnn.training.stop import Signals
@@ -37,6 +41,19 @@ Fine-tune a pretrained network to predict how people perceive pictures.
   python -m deep_cnn report outputs                        list the runs, best first
   python -m deep_cnn fetch --model=resnet50                download weights to use offline
 """
+# The function of each verb is in this module, and has the verb's name.
+_VERBS = {
+    **dict.fromkeys(("check", "sample", "sweep", "agent"), "deep_cnn.sweep.verbs"),
+    "report": "deep_cnn.report.verb",
+    "fetch": "deep_cnn.fetch",
+}
+_POSITIONALS = {"agent": "ENTITY/PROJECT/SWEEP_ID", "report": "[PATH ...]", "fetch": ""}
+_WIDTH, _INDENT = 100, 22
+# What the tutorial explains, in its order.
+_FIRST = (
+    "epochs", "batch_size", "model", "pre", "root_dir", "lr", "run_name", "data_dir", "wandb",
+)  # fmt: skip
+_METAVARS = {int: "N", float: "X", bool: "True|False", str: "TEXT"}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -67,43 +84,23 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _dispatch(argv: list[str]) -> int:
     first = argv[0] if argv else "-"
     verb = None if first.startswith("-") or is_arguments(first) else first
-    if assigned_trial() and verb not in VERBS:
+    if assigned_trial() and verb not in _VERBS:
         verb = None  # Whatever W&B's agent makes of the sweep, its server must learn how it ends.
-    if verb is not None and verb not in VERBS:
+    if verb is not None and verb not in _VERBS:
         raise ConfigError(
-            f"{verb!r} is an unknown verb; {choose_from(verb, VERBS)}; without a verb, options such"
-            " as --epochs=3 train a network"
+            f"{verb!r} is an unknown verb; {choose_from(verb, _VERBS)}; without a verb, options"
+            " such as --epochs=3 train a network"
         )
     if verb is None and "--version" in argv:
         print(f"deep_cnn {__version__}")
         return 0
     if {"-h", "--help"} & set(argv):
-        print(help_of(verb) if verb else run_help(_USAGE))
+        print(_verb_help(verb) if verb else _run_help())
         return 0
     if verb is not None:
-        module, function = VERBS[verb].split(":")
-        status: int = getattr(import_module(module), function)(argv[1:])
+        status: int = getattr(import_module(_VERBS[verb]), verb)(argv[1:])
         return status
     return _train(argv)
-
-
-VERBS: Mapping[str, str] = {
-    "check": "deep_cnn.sweep.verbs:check",
-    "sample": "deep_cnn.sweep.verbs:sample",
-    "sweep": "deep_cnn.sweep.verbs:sweep",
-    "agent": "deep_cnn.sweep.verbs:agent",
-    "report": "deep_cnn.report.verb:report",
-    "fetch": "deep_cnn.fetch:fetch",
-}
-_POSITIONALS = {"agent": "ENTITY/PROJECT/SWEEP_ID", "report": "[PATH ...]", "fetch": ""}
-
-
-def help_of(verb: str) -> str:
-    """Return what `VERB -h` prints."""
-    module = import_module(VERBS[verb].split(":")[0])
-    usage = f"{_POSITIONALS.get(verb, 'FILE')} [--option=value ...]".strip()
-    text = f"usage: python -m deep_cnn {verb} {usage}\n\n{getattr(module, verb).__doc__}\n"
-    return verb_help(text, module.OPTIONS[verb].table())
 
 
 def _train(argv: list[str]) -> int:
@@ -111,19 +108,19 @@ def _train(argv: list[str]) -> int:
     sweep = assigned_trial()
     if sweep:
         return _end(_train_assigned(argv, sweep))
-    given = parse_run(argv)
-    if "resume" in given and "test_net" in given:
+    options = parse_run(argv)
+    if "resume" in options and "test_net" in options:
         raise ConfigError("--resume and --test_net are two commands; give one of them")
-    if "test_net" in given:
-        return _test(given)
-    config = None if "resume" in given else resolve(TrainConfig.parse(given))
+    if "test_net" in options:
+        return _test(options)
+    config = None if "resume" in options else resolve(TrainConfig.parse(options))
     with Signals() as signals:
         # torch takes seconds, which a wrong option should not cost, and Ctrl-C should not tear.
         from deep_cnn.tracking import open_tracker
         from deep_cnn.training.checkpoint import resumed_config
         from deep_cnn.training.fit import fit
 
-        config = config or resumed_config(Path(given["resume"]), given)
+        config = config or resumed_config(Path(options["resume"]), options)
         if config.dry_run:
             return _describe(config)
         with _log_on(sys.stderr):
@@ -132,18 +129,31 @@ def _train(argv: list[str]) -> int:
 
 def _train_assigned(argv: list[str], sweep: SweepTrial) -> RunResult:
     """Run what W&B's agent asks for; a failure is reported to its server, too."""
-    with Signals() as signals:
+    with Signals() as signals, _log_on(sys.stderr):
         from deep_cnn.sweep.wandb_agent import wandb_trial
 
-        with _log_on(sys.stderr):
-            given: Mapping[str, str] = {"words": shlex.join(argv)}
-            try:
-                given = parse_run(argv, from_agent=True)
-                config = resolve(TrainConfig.parse(given))
-            except DeepCnnError as error:
-                wandb_trial.report_failure(given, sweep, str(error))
-                raise
-            return wandb_trial.run_assigned(config, sweep, signals)
+        options = {"words": shlex.join(argv)}
+        try:
+            options = parse_run(argv, from_agent=True)
+            config = resolve(TrainConfig.parse(options))
+        except DeepCnnError as error:
+            wandb_trial.report_failure(options, sweep, str(error))
+            raise
+        return wandb_trial.run_assigned(config, sweep, signals)
+
+
+def _test(options: Mapping[str, str]) -> int:
+    """Evaluate a checkpoint on the test split, once."""
+    from deep_cnn.training.checkpoint import resumed_config
+    from deep_cnn.training.evaluate import test
+
+    config = resumed_config(Path(options["test_net"]), options)
+    if config.dry_run:
+        return _describe(config)
+    with _log_on(sys.stderr):
+        metrics = test(config)
+    print("Test " + " ".join(f"{name}={value:.6g}" for name, value in metrics.items()))
+    return 0
 
 
 def _describe(config: TrainConfig) -> int:
@@ -157,27 +167,12 @@ def _describe(config: TrainConfig) -> int:
 
 
 def _end(result: RunResult) -> int:
-    """Say how the run ended; its exit status."""
-    if result.signal is not None:
-        return result.exit_status
-    best = result.best
-    text = f", best {best.metric}={best.value:.6g} at epoch {best.epoch}" if best else ""
-    print(f"{result.run_name} {result.state}{text}")
+    """Print how the run ended, and return its exit status."""
+    if result.signal is None:
+        best = result.best
+        text = f", best {best.metric}={best.value:.6g} at epoch {best.epoch}" if best else ""
+        print(f"{result.run_name} {result.state}{text}")
     return result.exit_status
-
-
-def _test(given: Mapping[str, str]) -> int:
-    """Evaluate a checkpoint on the test split, once."""
-    from deep_cnn.training.checkpoint import resumed_config
-    from deep_cnn.training.evaluate import test
-
-    config = resumed_config(Path(given["test_net"]), given)
-    if config.dry_run:
-        return _describe(config)
-    with _log_on(sys.stderr):
-        metrics = test(config)
-    print("Test " + " ".join(f"{name}={value:.6g}" for name, value in metrics.items()))
-    return 0
 
 
 @contextmanager
@@ -189,3 +184,52 @@ def _log_on(stream: TextIO) -> Iterator[None]:
         yield
     finally:
         _LOGGER.removeHandler(handler)
+
+
+def _run_help() -> str:
+    """Return the help of a run: the tutorial's options, then groups, the list of models last."""
+    options = TrainConfig.table()
+    first = [options[name] for name in _FIRST]
+    text = [_USAGE, _section("the first options", first)]
+    others = (option for option in options.values() if option not in first)
+    text += [_section(group, each) for group, each in groupby(others, lambda each: each.group)]
+    for name, task in TASKS.items():
+        text.append(_section(f"task {name}: {task.summary}", task.table().values()))
+    models = textwrap.fill(", ".join(MODELS), _WIDTH, initial_indent="  ", subsequent_indent="  ")
+    return "\n".join([*text, f"models:\n{models}"])
+
+
+def _verb_help(verb: str) -> str:
+    module = import_module(_VERBS[verb])
+    usage = f"{_POSITIONALS.get(verb, 'FILE')} [--option=value ...]".strip()
+    text = f"usage: python -m deep_cnn {verb} {usage}\n\n{getattr(module, verb).__doc__}\n"
+    return f"{text}\n{_section('options', module.OPTIONS[verb].table().values())}"
+
+
+def _section(title: str, options: Iterable[Option]) -> str:
+    formatter = argparse.HelpFormatter("", max_help_position=_INDENT, width=_WIDTH)
+    formatter.start_section(title)
+    for option in options:
+        flags = [f"-{option.name}"] if len(option.name) == 1 else []
+        flags.append(f"--{option.name}")
+        text = f"{option.help} {_default(option)}".replace("%", "%%")
+        action = argparse.Action(flags, option.name, help=text, metavar=_metavar(option))
+        formatter.add_argument(action)
+    formatter.end_section()
+    return formatter.format_help()
+
+
+def _metavar(option: Option) -> str:
+    if option.choices and option.name != "model":
+        return f"{{{','.join(option.choices)}}}"
+    kind = "NAME" if option.name == "model" else _METAVARS[option.kind]
+    return "|".join((kind, *option.sentinels))
+
+
+def _default(option: Option) -> str:
+    defaults = [str(option.default)]
+    if option.group:
+        for name, task in TASKS.items():
+            if option.name in task.defaults:
+                defaults.append(f"{name}: {task.defaults[option.name]}")
+    return f"(default: {'; '.join(defaults)})"

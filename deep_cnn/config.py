@@ -1,95 +1,179 @@
-"""Hold the configuration of a run as a value that never looks at the disk."""
+"""Declare the options of a run, and hold their values: one field = one option of a run or sweep."""
 
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from functools import cache, partial
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
-from pydantic import Field, PrivateAttr, model_validator
+from pydantic import BaseModel
 
 from deep_cnn import names
 from deep_cnn.errors import ConfigError
-from deep_cnn.options import Option, OptionModel
-from deep_cnn.run_options import (
-    SAMPLE_DATA,
-    DataOptions,
-    ModelOptions,
-    RunOptions,
-    TrainingOptions,
-)
+from deep_cnn.options import Option, OptionModel, option
 
-__all__ = ["SAMPLE_DATA", "TrainConfig", "all_options"]
+SAMPLE_DATA = "tests/places_test_input"
+# Declares an option that cannot change a number that a run logs.
+_no_effect = partial(option, affects_result=False)
+
+
+class DataOptions(OptionModel):
+    """Options that say what is learned, and from which pictures."""
+
+    heading = "data"
+
+    task: str = option("auto", "what is learned", choices=("auto", *names.TASKS))
+    data_dir: str = option(SAMPLE_DATA, "folder with the pictures")
+    train_samples: int | None = option(None, "train on this many pictures only", low=2)
+    val_split: float = option(
+        0.2, "part of train for validation", low=0, high=1, open_low=True, open_high=True
+    )
+    test_split: float = option(
+        0.15, "part set aside as test where nothing marks one", low=0, high=1, open_high=True
+    )
+    crop_bottom: int = option(
+        0, "rows of pixels to cut off below, 25 for Google's logo in Place Pulse", low=0
+    )
+    strict_data: bool = option(False, "stop at the first bad picture")
+    num_workers: int | Literal["auto"] = _no_effect("auto", "processes that decode pictures", low=0)
+    cache: str = _no_effect("auto", "keep decoded pictures and features", choices=("auto", "off"))
+    cache_dir: str | None = _no_effect(None, "folder to keep them in, else OUT_DIR/cache")
+    pre: str = option("default", "preprocessing", choices=names.PREPROCESSING)
+
+
+class ModelOptions(OptionModel):
+    """Options of the network."""
+
+    heading = "model"
+
+    model: str = option("efficientnet_lite0", "network", choices=tuple(names.MODELS))
+    weights: str = option("imagenet", "imagenet, none, or a file of weights")
+    freeze: int | Literal["none", "trunk"] = option(
+        "none", "what does not train: none, trunk, or this many stages from the input", low=0
+    )
+    dropout: float = option(0.2, "dropout before the last layer", low=0, high=1, open_high=True)
+
+
+class TrainingOptions(OptionModel):
+    """Options of training."""
+
+    heading = "training"
+
+    epochs: int = option(20, "number of epochs", low=1)
+    initial_epoch: int = option(0, "number of the first epoch", low=0)
+    batch_size: int = option(32, "pictures in a step", low=1)
+    lr: float = option(1e-3, "learning rate", low=0, high=1e30, open_low=True)
+    optimizer: str = option("adam", "optimizer", choices=names.OPTIMIZERS)
+    momentum: float = option(0.9, "momentum, for sgd", low=0, high=1, open_high=True)
+    weight_decay: float = option(0.0, "weight decay", low=0)
+    schedule: str = option("constant", "learning rate over the epochs", choices=names.SCHEDULES)
+    decay: float = option(
+        0.1,
+        "hyperbolic: lr/(1+decay*epoch); step: factor a third; plateau: factor",
+        low=0,
+        high=1e3,
+    )
+    warmup: int = option(0, "epochs in which the rate rises linearly to lr", low=0)
+    lr_trunk: float = option(
+        1.0, "factor of lr for all but the last layer", low=0, high=1e3, open_low=True
+    )
+    clip: float = option(0.0, "largest norm of the gradient; 0: any", low=0)
+    ema: float = option(0.0, "decay of averaged weights; 0: none", low=0, high=1, open_high=True)
+    patience: int | None = option(None, "stop after this many epochs without a better one", low=1)
+    train_on: str = option(
+        "train", "train+val leaves nothing to validate on", choices=("train", "train+val")
+    )
+    seed: int = option(0, "seed of everything random", low=0, high=2**32 - 1)
+    amp: str = option(
+        "auto", "auto: bfloat16 where the processor gains", choices=("auto", "bf16", "fp16", "off")
+    )
+    device: str = _no_effect("auto", "where to compute", choices=("auto", "cpu", "cuda", "mps"))
+
+
+class RunOptions(OptionModel):
+    """Options that say where things go, and what is done."""
+
+    heading = "run"
+
+    root_dir: str = _no_effect(".", "folder that --data_dir and --out_dir start from")
+    out_dir: str = _no_effect("outputs", "folder for results")
+    run_name: str | None = _no_effect(None, "name of the run")
+    resume: str | None = _no_effect(None, "checkpoint to go on from")
+    test_net: str | None = _no_effect(None, "checkpoint to evaluate once on the test split")
+    dry_run: bool = _no_effect(False, "describe the data and stop")
+    wandb: bool | None = _no_effect(
+        None, "log to Weights & Biases; None: where WB_KEY, WB_PROJECT and WB_USER are set"
+    )
+    wandb_artifacts: str | None = _no_effect(
+        None, "checkpoint that W&B keeps; None: best, and none in a sweep", choices=("none", "best")
+    )
 
 
 class TrainConfig(RunOptions, TrainingOptions, ModelOptions, DataOptions):
     """The configuration of one run; every field is the option of the same name.
 
-    A pure value: it never looks at the disk. An option that is not given takes the task's own
-    default, else the general one. With `task="auto"` the task is unknown, and neither its defaults
-    nor what its options have to do with each other is; `deep_cnn.resolve.resolve` finds the task
-    from what lies in the data folder. A task's own options are given like all others, or as the
-    mapping `options`. Raises ConfigError for a value that is not legal.
+    A pure value: it never looks at the disk. An option that is not set takes the task's own
+    default, or else the general one. With `task="auto"` neither the defaults of the task are known
+    nor whether its options fit together; `deep_cnn.resolve.resolve` finds the task from the data
+    folder. A task's own options are set like all others, or as the mapping `options`. Raises
+    ConfigError for a value that is not legal.
     """
 
-    options: Mapping[str, Any] = Field(default_factory=dict)
+    options: Mapping[str, Any] = {}
 
-    # What was given; the defaults of all else; and where the data lie, once that is known.
-    _given: dict[str, Any] = PrivateAttr(default_factory=dict)
-    _defaults: dict[str, Any] = PrivateAttr(default_factory=dict)
-    _folder: Path | None = PrivateAttr(default=None)
+    # The options that were set; the defaults of all options; the data folder, once it is resolved.
+    _chosen: dict[str, Any]
+    _defaults: dict[str, Any]
+    _folder: Path | None = None
 
-    @model_validator(mode="before")
-    @classmethod
-    def _gather_task_options(cls, values: dict[str, Any]) -> dict[str, Any]:
-        own = {name: value for name, value in values.items() if name in _TASK_OPTIONS}
-        rest = {name: value for name, value in values.items() if name not in own}
-        own = {**rest.pop("options", {}), **own}
-        return {**rest, "options": own} if own else rest
+    if not TYPE_CHECKING:  # As in OptionModel.
 
-    @model_validator(mode="after")
-    def _apply_task(self) -> Self:
-        own = {name: _checked(name, value) for name, value in self.options.items()}
-        set_here = self.model_fields_set - {"options"}
-        self._given = {**{name: getattr(self, name) for name in set_here}, **own}
-        self._defaults = {name: known.default for name, known in all_options(self.task).items()}
-        if self.task == "auto":
-            self.__dict__["options"] = own
-            return self
-        task = names.TASKS[self.task]
-        for name in own:
-            if name not in task.options.model_fields:
-                raise ConfigError(f"--{name} {_not_of_task(name, self.task)}", option=name)
-        self._defaults |= task.defaults
-        known = task.options.model_fields
-        self.__dict__.update({k: v for k, v in task.defaults.items() if k not in set_here})
-        self.__dict__["options"] = {k: own.get(k, self._defaults[k]) for k in known}
-        self._check_combinations()
-        return self
+        def __init__(self, **values: Any) -> None:
+            chosen = self.convert({**values.pop("options", {}), **values})
+            task, general = chosen.get("task", "auto"), self.table()
+            options = all_options(task)
+            for name in chosen:
+                if name not in options:
+                    owners = [k for k, v in names.TASKS.items() if name in v.table()]
+                    text = f"belongs to --task={' or '.join(owners)}; this run's task is {task}"
+                    raise ConfigError(f"--{name} {text}", option=name)
+            defaults = {name: about.default for name, about in options.items()}
+            if task != "auto":
+                defaults |= names.TASKS[task].defaults
+            # Without a task it is not known which of the tasks' own options the run has.
+            every = chosen if task == "auto" else {**defaults, **chosen}
+            own = {name: value for name, value in every.items() if name not in general}
+            fields = {name: value for name, value in every.items() if name in general}
+            BaseModel.__init__(self, options=own, **fields)
+            self._chosen, self._defaults = chosen, defaults
+            for name, text in self._problems() if task != "auto" else ():
+                raise ConfigError(f"--{name}={getattr(self, name)} {text}", option=name)
 
-    def _check_combinations(self) -> None:
-        if self.weights == "imagenet" and self.model in names.NOT_PRETRAINED:
-            raise _error("model", self.model, "has no ImageNet weights; add --weights=none")
-        if self.model == "lenet" and self.batch_size == 1:
-            text = "is too small for the batch norm of lenet; use 2 or more"
-            raise _error("batch_size", self.batch_size, text)
+    def _problems(self) -> Iterator[tuple[str, str]]:
+        """Yield options that do not fit others, and why."""
         stages, size = names.MODELS[self.model], names.FIXED_SIZE.get(self.model)
+        if self.weights == "imagenet" and self.model in names.NOT_PRETRAINED:
+            yield "model", "has no ImageNet weights; add --weights=none"
+        if self.model == "lenet" and self.batch_size == 1:
+            yield "batch_size", "is too small for the batch norm of lenet; use 2 or more"
         if isinstance(self.freeze, int) and self.freeze > stages:
-            text = f"is too many: {self.model} has {stages} stages; give 0 to {stages}, none or"
-            raise _error("freeze", self.freeze, f"{text} trunk")
+            text = f"{self.model} has {stages} stages; give 0 to {stages}, none or trunk"
+            yield "freeze", f"is too many: {text}"
         if size and self.pre == "resnet":
-            text = f"makes 224 x 224 pixels, but {self.model} takes {size} x {size}; use another"
-            raise _error("pre", self.pre, f"{text} --pre")
+            text = f"but {self.model} takes {size} x {size}; use another --pre"
+            yield "pre", f"makes 224 x 224 pixels, {text}"
         if self.initial_epoch >= self.epochs:
             text = f"leaves nothing to train; it must be below --epochs={self.epochs}"
-            raise _error("initial_epoch", self.initial_epoch, text)
+            yield "initial_epoch", text
 
     @classmethod
     def known_options(cls) -> Mapping[str, Option]:
         """Return the options of a run, those of every task included."""
         return all_options()
 
+    # What was set and what is a default makes no difference, as it would by pydantic's own method.
     def __eq__(self, other: object) -> bool:
         return isinstance(other, TrainConfig) and self.to_dict() == other.to_dict()
 
@@ -98,52 +182,50 @@ class TrainConfig(RunOptions, TrainingOptions, ModelOptions, DataOptions):
 
     def replace(self, **values: Any) -> Self:
         """Return a copy with these fields changed to values that are known to be legal."""
-        changed = super().replace(**values)
-        changed._given = {**self._given, **values}
+        changed = self.model_copy(update=values)
+        changed._chosen = {**self._chosen, **values}
         return changed
 
-    def updated(self, values: Mapping[str, Any]) -> "TrainConfig":
-        """Return a configuration with these options changed; what was not given stays at default.
+    def updated(self, values: Mapping[str, object]) -> "TrainConfig":
+        """Return a configuration with these options changed; what was not set stays at its default.
 
         Values may be what a command line or a sweep file holds: "1e-3", 7.0 for a whole number.
         Defaults follow a new task. Raises ConfigError, which lists the names for an unknown one.
         """
-        return TrainConfig.parse({**self._given, **values})
+        return TrainConfig.parse({**self._chosen, **values})
 
-    def resolved(self, task: str, folder: Path, defaults: Mapping[str, Any]) -> "TrainConfig":
+    def resolved(self, task: str, folder: Path, defaults: Mapping[str, str]) -> "TrainConfig":
         """Return this configuration for the data in `folder`.
 
         Args:
             task: The task of the folder, for `task="auto"`.
-            folder: Where the pictures lie.
+            folder: The folder with the pictures.
             defaults: What this folder has instead of the task's own defaults.
         """
         wanted = task if self.task == "auto" else self.task
-        config = TrainConfig.parse({**self._given, "task": wanted})
-        config._given, config._folder = self._given, folder
+        config = TrainConfig.parse({**defaults, **self._chosen, "task": wanted})
+        config._chosen, config._folder = self._chosen, folder
         config._defaults |= {**defaults, "task": task}
-        given = {name: value for name, value in self._given.items() if name in defaults}
-        config.__dict__["options"] = {**config.options, **defaults, **given}
         return config
 
     @property
     def is_resolved(self) -> bool:
-        """Whether what the data folder decides is known."""
+        """Whether `resolved` has filled in what the data folder decides."""
         return self._folder is not None
 
     @property
     def data_path(self) -> Path:
-        """Where the pictures lie."""
+        """The folder with the pictures."""
         return self._folder or _expanded(self.root_dir) / _expanded(self.data_dir)
 
     @property
     def out_path(self) -> Path:
-        """Where results go."""
+        """The folder for results."""
         return _expanded(self.root_dir) / _expanded(self.out_dir)
 
     @property
     def cache_path(self) -> Path | None:
-        """Where decoded pictures and features are kept."""
+        """The folder for decoded pictures and features; None with --cache=off."""
         if self.cache == "off":
             return None
         return _expanded(self.cache_dir) if self.cache_dir else self.out_path / "cache"
@@ -158,9 +240,10 @@ class TrainConfig(RunOptions, TrainingOptions, ModelOptions, DataOptions):
 
     def short_name(self) -> str:
         """Return what differs from the defaults, as `lr=0.00102,pre=squash`; else the model."""
-        known = all_options(self.task)
-        changed = {k: v for k, v in sorted(self.delta().items()) if known[k].affects_result}
+        options = all_options(self.task)
+        changed = {k: v for k, v in sorted(self.delta().items()) if options[k].affects_result}
         parts = (f"{k}={v:.4g}" if isinstance(v, float) else f"{k}={v}" for k, v in changed.items())
+        # A name of a file must not have a plus sign.
         return ",".join(parts).replace("e+", "e") or self.model
 
     def fingerprint(self) -> str:
@@ -170,49 +253,18 @@ class TrainConfig(RunOptions, TrainingOptions, ModelOptions, DataOptions):
         """
         if self.task == "auto":
             raise ConfigError("--task=auto has no fingerprint; resolve(config) finds the task")
-        known = all_options(self.task)
-        kept = {k: v for k, v in self.to_dict().items() if known[k].affects_result}
-        return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:16]
+        options = all_options(self.task)
+        content = {k: v for k, v in self.to_dict().items() if options[k].affects_result}
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _error(option: str, value: object, text: str) -> ConfigError:
-    return ConfigError(f"--{option}={value} {text}", option=option)
-
-
-def _task_options() -> dict[str, type[OptionModel]]:
-    """Return, for each option of a task, the model of the first task that has it."""
-    owners: dict[str, type[OptionModel]] = {}
-    for task in names.TASKS.values():
-        for name in task.options.model_fields:
-            owners.setdefault(name, task.options)
-    return owners
-
-
-_TASK_OPTIONS = _task_options()
-
-
-def _checked(name: str, value: Any) -> Any:
-    """Return the value of a task's own option; raise ConfigError if it is not legal."""
-    if name not in _TASK_OPTIONS:
-        raise ConfigError(f"--{name} {_not_of_task(name, 'auto')}", option=name)
-    return getattr(_TASK_OPTIONS[name].parse({name: value}), name)
-
-
-def _not_of_task(name: str, task: str) -> str:
-    owners = [owner for owner, known in names.TASKS.items() if name in known.options.model_fields]
-    return (
-        f"belongs to --task={' or '.join(owners)}; this run's task is {task}"
-        if owners
-        else f"is no option of the task {task}"
-    )
-
-
-def all_options(task: str = "auto") -> dict[str, Option]:
+@cache
+def all_options(task: str = "auto") -> Mapping[str, Option]:
     """Return the options of a run by name, with those of `task`; of every task for "auto"."""
-    found = dict(TrainConfig.table())
-    for name in names.TASKS if task == "auto" else (task,):
-        found |= names.TASKS[name].options.table()
-    return found
+    options = dict(TrainConfig.table())
+    for name in names.TASKS if task == "auto" else [task]:
+        options |= names.TASKS[name].table()
+    return options
 
 
 def _expanded(path: str) -> Path:

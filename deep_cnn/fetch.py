@@ -12,22 +12,23 @@ from deep_cnn.argv import not_an_option, parse_verb
 from deep_cnn.errors import ConfigError, DataError, OutputError, WeightsError, choose_from
 from deep_cnn.files import write_whole
 from deep_cnn.names import MODELS, NOT_PRETRAINED
-from deep_cnn.options import OptionModel, Text, option
+from deep_cnn.options import OptionModel, option
 from deep_cnn.progress import track_reading
 
 # Places365-Standard, pictures of 256 x 256: http://places2.csail.mit.edu/download.html
 DATA = {"places365": "http://data.csail.mit.edu/places/places365/places365standard_easyformat.tar"}
+# For each read: the whole tar of 25 GB takes hours.
 _TIMEOUT = 60.0
 
 
 class FetchOptions(OptionModel):
     """Options of the verb fetch."""
 
-    model: Text | None = option(None, "networks with commas between, as resnet50,vit_b_16")
-    data: Text | None = option(None, "a data set", choices=tuple(DATA))
-    data_dir: Text = option("places365", "folder for its train/ and val/")
-    keep: Text | None = option(None, "file with the classes to keep, one a line, else all")
-    url: Text | None = option(None, "where it lies, if not at its usual place")
+    model: str | None = option(None, "networks with commas between, as resnet50,vit_b_16")
+    data: str | None = option(None, "a data set", choices=tuple(DATA))
+    data_dir: str = option("places365", "folder for its train/ and val/")
+    keep: str | None = option(None, "file with the classes to keep, one a line, else all")
+    url: str | None = option(None, "where it lies, if not at its usual place")
 
 
 OPTIONS: Mapping[str, type[OptionModel]] = {"fetch": FetchOptions}
@@ -59,9 +60,9 @@ def fetch(argv: list[str]) -> int:
 
 
 def fetch_weights(name: str, url: str | None = None) -> str:
-    """Let torchvision's weights of the network `name` be in TORCH_HOME; say what was done.
+    """Fetch torchvision's weights of the network `name` into TORCH_HOME; return what was done.
 
-    A file that is there is kept if its hash is the one in its name. WeightsError.
+    A file with the hash in its name is not fetched again. Raises WeightsError.
     """
     if name == "efficientnet_lite0":
         return "its weights come with the installation"
@@ -69,8 +70,8 @@ def fetch_weights(name: str, url: str | None = None) -> str:
 
     usual, file = weights_address(name)
     digest = hash_in(url or usual) or hash_in(usual)
-    there = file.exists() and _begins(file, digest or "")
-    if not there:
+    is_there = _begins(file, digest or "")
+    if not is_there:
         try:
             download_weights(name, url or usual, file, digest)
         except WeightsError as error:
@@ -79,11 +80,12 @@ def fetch_weights(name: str, url: str | None = None) -> str:
             reason = " ".join(str(error.__cause__).split())
             text = f"--model={name}: {url} cannot be fetched into {file} ({reason})"
             raise WeightsError(f"{text}; correct --url") from error
-    done = "was there already" if there else "downloaded"
+    done = "was there already" if is_there else "downloaded"
     return f"{file}, {file.stat().st_size / 2**20:.1f} MiB, {done}"
 
 
 def _begins(file: Path, digest: str) -> bool:
+    """Return whether there is a file whose hash begins with `digest`."""
     try:
         with file.open("rb") as content:
             return hashlib.file_digest(content, "sha256").hexdigest().startswith(digest)
@@ -92,24 +94,24 @@ def _begins(file: Path, digest: str) -> bool:
 
 
 def fetch_pictures(url: str, folder: Path, keep: set[str] | None) -> str:
-    """Stream a tar with .../train/<class>/<file> and val/ into `folder`; say what was done.
+    """Stream a tar with .../train/<class>/<file> and val/ into `folder`; return what was done.
 
     Only the classes in `keep` are written, each picture as a whole file; what is there is skipped.
-    DataError where the tar cannot be had, breaks off, or lacks a class; OutputError.
+    Raises DataError if the tar is not available, breaks off, or lacks a class; OutputError.
     """
-    new, old, found = 0, 0, set()
+    new, old, classes = 0, 0, set()
     try:
         for member, tar in _members(url):
-            place = _place(member, folder)
-            if place is None or (keep is not None and place.parent.name not in keep):
+            path = _target(member, folder)
+            if path is None or (keep is not None and path.parent.name not in keep):
                 continue
-            found.add(place.parent.name)
-            if place.exists():
+            classes.add(path.parent.name)
+            if path.exists():
                 old += 1
                 continue
             file = tar.extractfile(member)
             content = file.read() if file else b""  # Read before: a fault here is the network's.
-            write_whole(place, partial(Path.write_bytes, data=content), "--data_dir")
+            write_whole(path, partial(Path.write_bytes, data=content), "--data_dir")
             new += 1
     except OutputError:
         raise
@@ -119,21 +121,18 @@ def fetch_pictures(url: str, folder: Path, keep: set[str] | None) -> str:
             f"{url} cannot be fetched into {folder} ({reason}); {new + old} pictures are there, the"
             " same command again brings the others"
         ) from error
-    missing = sorted((keep or set()) - found)
-    if missing or not found:
-        what = ", ".join(missing) or "train/<class>/<picture>"
+    missing = ", ".join(sorted((keep or set()) - classes))
+    if missing or not classes:
+        what = missing or "train/<class>/<picture>"
         raise DataError(f"{url} has no {what}; correct --keep or --url ({new} new pictures)")
-    return f"{folder}, {len(found)} classes, {new} new pictures, {old} were there already"
+    return f"{folder}, {len(classes)} classes, {new} new pictures, {old} were there already"
 
 
 def _members(url: str) -> Iterator[tuple[tarfile.TarInfo, tarfile.TarFile]]:
     """Yield the members of a tar while it arrives; raise OSError if it breaks off."""
     with urllib.request.urlopen(url, timeout=_TIMEOUT) as answer:
-        length = getattr(answer, "length", None)
-        with (
-            track_reading(answer, "Fetching", length) as stream,
-            tarfile.open(fileobj=stream, mode="r|*") as tar,
-        ):
+        reading = track_reading(answer, "Fetching", getattr(answer, "length", None))
+        with reading as stream, tarfile.open(fileobj=stream, mode="r|*") as tar:
             while (member := tar.next()) is not None:
                 yield member, tar
                 tar.members.clear()  # type: ignore[attr-defined] # It would keep 1.8 million.
@@ -143,8 +142,8 @@ def _members(url: str) -> Iterator[tuple[tarfile.TarInfo, tarfile.TarFile]]:
             raise OSError("the connection broke off")
 
 
-def _place(member: tarfile.TarInfo, folder: Path) -> Path | None:
-    """Where a picture goes, whatever folder the tar has it in; None for what is no picture."""
+def _target(member: tarfile.TarInfo, folder: Path) -> Path | None:
+    """Return the path of a picture, whatever folder the tar has it in; None for other members."""
     parts = PurePosixPath(member.name).parts[-3:]
     if not member.isreg() or len(parts) < 3 or parts[0] not in ("train", "val"):
         return None

@@ -1,23 +1,10 @@
 """List the legal names as data, so that the command line can check them without importing torch."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from types import MappingProxyType
-from typing import Any
+from dataclasses import dataclass
+from typing import ClassVar
 
-from deep_cnn.options import Number, OptionModel, Text, WholeNumber, option
-
-
-@dataclass(frozen=True, slots=True)
-class TaskNames:
-    """What the command line knows of a task; the file `deep_cnn/tasks/<name>.py` does the rest."""
-
-    summary: str
-    metrics: tuple[str, ...]
-    watch: str = "loss_val"
-    options: type[OptionModel] = OptionModel
-    defaults: Mapping[str, Any] = field(default_factory=dict)
-
+from deep_cnn.options import OptionModel, option
 
 # The studies of Place Pulse 2.0: what people call them, the released name first.
 STUDIES: Mapping[str, tuple[str, ...]] = {
@@ -34,20 +21,40 @@ CLASSIFICATION_METRICS = ("precision@1", "precision@5")
 MORE_IS_BETTER = ("r2", "pearson", "spearman", "kendall", *CLASSIFICATION_METRICS, "pairwise")
 
 
-class RegressionOptions(OptionModel):
+class TaskOptions(OptionModel):
+    """The options of a task, and what else the command line must know of it without torch.
+
+    The file `deep_cnn/tasks/<name>.py` does the rest.
+
+    Attributes:
+        summary: One line for `-h`.
+        metrics: The metrics that are logged beside the loss.
+        watch: The metric whose best epoch counts.
+        defaults: Defaults that the task changes, by option.
+    """
+
+    summary: ClassVar[str]
+    metrics: ClassVar[tuple[str, ...]]
+    watch: ClassVar[str] = "loss_val"
+    defaults: ClassVar[Mapping[str, str | float]] = {}
+
+
+class RegressionOptions(TaskOptions):
     """Options of every task that learns a score."""
 
-    loss: Text = option(
+    metrics = REGRESSION_METRICS
+    loss: str = option(
         "mse",
         "of scores in standard deviations of the training scores; huber has delta 1",
         choices=("mse", "huber"),
     )
 
 
-class ClassificationOptions(OptionModel):
+class ClassificationOptions(TaskOptions):
     """Options of every task that learns a class."""
 
-    label_smoothing: Number = option(
+    metrics = CLASSIFICATION_METRICS
+    label_smoothing: float = option(
         0.0,
         "part of each truth that training spreads over all classes",
         low=0,
@@ -59,62 +66,46 @@ class ClassificationOptions(OptionModel):
 class PerceptionOptions(RegressionOptions):
     """Options of the task perception."""
 
-    study: Text = option(
+    summary = "a score for a picture, from scores.csv beside the pictures, or Place Pulse 2.0"
+    study: str = option(
         "score", "column of scores.csv to learn; study of Place Pulse: safer by default"
     )
-    group: Text = option(
+    group: str = option(
         "none", "city keeps the pictures of a city in one split", choices=("none", "city")
     )
-    weighting: Text = option(
+    weighting: str = option(
         "none", "Place Pulse: sigma weighs by 1/sigma^2", choices=("none", "sigma")
     )
-    min_votes: WholeNumber = option(0, "Place Pulse: pictures with fewer are left out", low=0)
-    no_imagery: Text = option("drop", "Place Pulse: pictures that say so", choices=("drop", "keep"))
+    min_votes: int = option(0, "Place Pulse: pictures with fewer are left out", low=0)
+    no_imagery: str = option("drop", "Place Pulse: pictures that say so", choices=("drop", "keep"))
 
 
 class FoldersOptions(ClassificationOptions):
     """Options of the task folders."""
 
-    keep: Text = option("auto", "file of the classes to keep; auto: keep.txt; none")
+    summary = "a class for a picture, from train/<class>/ and val/<class>/"
+    keep: str = option("auto", "file of the classes to keep; auto: keep.txt; none")
 
 
 class DigitsOptions(ClassificationOptions):
     """Options of the task digits."""
 
-    hidden: WholeNumber = option(120, "units in the hidden layer of LeNet", low=1)
+    summary = "scikit-learn's handwritten digits, 28x28x1, for a LeNet"
+    defaults = {  # noqa: RUF012 - a class variable by its base.
+        "model": "lenet", "weights": "none", "optimizer": "sgd", "lr": 0.01, "batch_size": 64,
+        "dropout": 0.5, "epochs": 5,
+    }  # fmt: skip
+    hidden: int = option(120, "units in the hidden layer of LeNet", low=1)
 
 
-TASKS: Mapping[str, TaskNames] = MappingProxyType(
-    {
-        "perception": TaskNames(
-            "a score for a picture, from scores.csv beside the pictures, or Place Pulse 2.0",
-            REGRESSION_METRICS,
-            options=PerceptionOptions,
-        ),
-        "folders": TaskNames(
-            "a class for a picture, from train/<class>/ and val/<class>/",
-            CLASSIFICATION_METRICS,
-            options=FoldersOptions,
-        ),
-        "digits": TaskNames(
-            "scikit-learn's handwritten digits, 28x28x1, for a LeNet",
-            CLASSIFICATION_METRICS,
-            options=DigitsOptions,
-            defaults={
-                "model": "lenet",
-                "weights": "none",
-                "optimizer": "sgd",
-                "lr": 0.01,
-                "batch_size": 64,
-                "dropout": 0.5,
-                "epochs": 5,
-            },
-        ),
-    }
-)
+TASKS: Mapping[str, type[TaskOptions]] = {
+    "perception": PerceptionOptions,
+    "folders": FoldersOptions,
+    "digits": DigitsOptions,
+}
 
 # Every network, and how many stages --freeze can count in it.
-MODELS: Mapping[str, int] = MappingProxyType({
+MODELS: Mapping[str, int] = {
     "alexnet": 7, "convnext_base": 8, "convnext_large": 8, "convnext_small": 8, "convnext_tiny": 8,
     "densenet121": 8, "densenet161": 8, "densenet169": 8, "densenet201": 8, "efficientnet_b0": 9,
     "efficientnet_b1": 9, "efficientnet_b2": 9, "efficientnet_b3": 9, "efficientnet_b4": 9,
@@ -133,17 +124,14 @@ MODELS: Mapping[str, int] = MappingProxyType({
     "swin_v2_t": 8, "vgg11": 10, "vgg11_bn": 10, "vgg13": 12, "vgg13_bn": 12, "vgg16": 15,
     "vgg16_bn": 15, "vgg19": 18, "vgg19_bn": 18, "vit_b_16": 13, "vit_b_32": 13, "vit_h_14": 33,
     "vit_l_16": 25, "vit_l_32": 25, "wide_resnet101_2": 5, "wide_resnet50_2": 5,
-})  # fmt: skip
+}  # fmt: skip
+# LeNet is made for digits; there are no weights of ImageNet for it.
 NOT_PRETRAINED = ("lenet",)
 # Networks that take pictures of this size alone, where it is not the 224 of --pre=resnet.
 FIXED_SIZE = {"vit_h_14": 518}
 PREPROCESSING = ("default", "resnet", "squash", "augment", "trivial", "randaug", "colour")
 OPTIMIZERS = ("adam", "adamw", "sgd")
-CACHE = ("auto", "off")
-TRAIN_ON = ("train", "train+val")
 SCHEDULES = ("constant", "hyperbolic", "step", "cosine", "plateau", "onecycle")
-AMP = ("auto", "bf16", "fp16", "off")
-DEVICES = ("auto", "cpu", "cuda", "mps")
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,50 +1,36 @@
 """Declare options as the fields of a pydantic model: one field = one option of the command line."""
 
 import math
-import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from inspect import get_annotations
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, get_args, get_origin
+from typing import TYPE_CHECKING, Any, ClassVar, Self, get_args
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    ValidationError,
-    ValidationInfo,
-    field_validator,
-)
-from pydantic.fields import FieldInfo
+from pydantic import BaseModel, ConfigDict, Field
 
 from deep_cnn.errors import ConfigError, choose_from
 
-# pydantic warns about options that are named as its own deprecated methods are.
-warnings.filterwarnings("ignore", r'Field name "(json|copy|dict|schema)"', UserWarning)
-SWITCH_WORDS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+# People, YAML 1.1 and W&B write truth values in several ways.
+SWITCH_VALUES = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 
 
-def _whole_number(value: Any) -> int:
+def _whole_number(value: object) -> int:
     text = str(value)
     number = float(text)  # A sweep with `q: 1` sends 7.0 for a whole number.
     if not number.is_integer():
         raise ValueError(text)
+    # The digits themselves are exact; a float has no more than 53 bits of them.
     return int(text) if text.strip().lstrip("+-").isdigit() else int(number)
 
 
-def _switch(value: Any) -> bool:
-    text = str(value).lower()
-    if text not in SWITCH_WORDS:
-        raise ValueError(text)
-    return SWITCH_WORDS[text]
-
-
-WholeNumber = Annotated[int, BeforeValidator(_whole_number)]
-Number = Annotated[float, BeforeValidator(lambda value: float(str(value)))]
-Switch = Annotated[bool, BeforeValidator(_switch)]
-Text = Annotated[str, BeforeValidator(str)]
+_PARSERS: Mapping[type, Callable[[object], Any]] = {
+    int: _whole_number,
+    float: lambda value: float(str(value)),
+    bool: lambda value: SWITCH_VALUES[str(value).lower()],
+    str: str,
+}
+_KINDS = {int: "a whole number", float: "a number", bool: "True or False", str: "a text"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +40,7 @@ class Option:
     Attributes:
         name: The name of the field, and of the option.
         kind: The type of its value: int, float, bool or str.
-        default: The value if the option is not given; None is legal only where it is the default.
+        default: The value if the option is not set; None is legal only where it is the default.
         group: The heading in `-h`.
         help: One line for `-h`.
         choices: The legal texts, or () for any.
@@ -76,32 +62,28 @@ class Option:
     open_high: bool = False
     affects_result: bool = True
 
-    def translate(self, value: Any) -> Any:
-        """Return what the texts None and False mean here; raise ConfigError for an empty text."""
+    def convert(self, value: object) -> Any:
+        """Return what `value`, of a command line or a sweep file, means here; raise ConfigError."""
+        if value == "None" and self.default is None:
+            return None
         if value == "None":
-            if self.default is None:
-                return None
             raise self._error(f"=None is not legal; the default is {self.default}")
-        if str(value) == "False" and "off" in self.choices:  # YAML 1.1 reads `off` as False.
-            return "off"
         if value == "":
             raise self._error("= is empty; give it a value")
-        return value
-
-    def check(self, value: Any) -> None:
-        """Raise ConfigError unless `value`, of the right type, is a legal one."""
-        if value is None or value in self.sentinels:
-            return
-        if self.choices and value not in self.choices:
-            raise self._error(f"={value} is unknown; {choose_from(value, self.choices)}")
-        if self.kind in (int, float) and not self._in_range(value):
-            raise self._error(f"={value} is out of range; it must be {self._range()}")
-
-    def type_error(self, value: Any) -> ConfigError:
-        """Return the error for a value of another type."""
-        kinds = {int: "a whole number", float: "a number", bool: "True or False", str: "a text"}
-        kind = " or ".join((kinds[self.kind], *self.sentinels))
-        return self._error(f"={str(value)!r} is not {kind}")
+        if str(value) == "False" and "off" in self.choices:  # YAML 1.1 reads `off` as False.
+            return "off"
+        if value in self.sentinels:
+            return value
+        try:
+            converted = _PARSERS[self.kind](value)
+        except (ValueError, KeyError):
+            kinds = " or ".join((_KINDS[self.kind], *self.sentinels))
+            raise self._error(f"={str(value)!r} is not {kinds}") from None
+        if self.choices and converted not in self.choices:
+            raise self._error(f"={converted} is unknown; {choose_from(converted, self.choices)}")
+        if self.kind in (int, float) and not self._in_range(converted):
+            raise self._error(f"={converted} is out of range; it must be {self._range()}")
+        return converted
 
     def _error(self, text: str) -> ConfigError:
         return ConfigError(f"--{self.name}{text}", option=self.name)
@@ -138,8 +120,8 @@ class OptionModel(BaseModel):
     """The options of a run, a task or a verb; every field is the option of the same name.
 
     Values may be what a command line or a sweep file holds: "1e-3", or 7.0 for a whole number. A
-    None stands for the default. Raises ConfigError, in one line, for a value that is not legal.
-    `heading` is where `-h` lists the options that a class declares.
+    None stands for the default. Raises ConfigError, in one line, for the first value that is not
+    legal. `heading` is where `-h` lists the options that a class declares.
     """
 
     heading: ClassVar[str] = ""
@@ -150,101 +132,49 @@ class OptionModel(BaseModel):
     if not TYPE_CHECKING:  # Type checkers see the signature that pydantic makes of the fields.
 
         def __init__(self, **values: Any) -> None:
-            try:
-                super().__init__(**{k: v for k, v in values.items() if v is not None})
-            except ValidationError as error:
-                raise _first_error(type(self), values, error) from None
+            super().__init__(**self.convert(values))
 
     @classmethod
-    def parse(cls, values: Mapping[str, Any]) -> Self:
+    def parse(cls, values: Mapping[str, object]) -> Self:
         """Return the model of these values by name, as a command line or a file holds them."""
-        known = cls.known_options()
-        return cls(**{n if n in known else option_name(n): value for n, value in values.items()})
+        return cls(**values)
 
     @classmethod
+    def convert(cls, values: Mapping[str, object]) -> dict[str, Any]:
+        """Return the values that are not None, each of its option's type; raise ConfigError."""
+        options, converted = cls.known_options(), {}
+        for text, value in values.items():
+            if value is not None:
+                name = text if text in options else option_name(text)
+                if name not in options:
+                    raise unknown_option(name, options)
+                converted[name] = options[name].convert(value)
+        return converted
+
+    @classmethod
+    @cache
     def table(cls) -> Mapping[str, Option]:
         """Return the options by name, in the order of the fields."""
-        return _table(cls)
+        classes = [base for base in reversed(cls.__mro__) if issubclass(base, OptionModel)]
+        headings = {name: base.heading for base in classes for name in get_annotations(base)}
+        table = {}
+        for field, info in cls.model_fields.items():
+            if isinstance(details := info.json_schema_extra, dict):
+                name = info.alias or field
+                # The type says the rest, as in `int | Literal["auto"]` or `float | None`.
+                parts = get_args(info.annotation) or (info.annotation,)
+                kind = next(part for part in parts if part in _PARSERS)
+                sentinels = tuple(text for part in parts for text in get_args(part))
+                about: Any = {**details, "help": info.description, "sentinels": sentinels}
+                table[name] = Option(name, kind, info.default, headings[field], **about)
+        return table
 
     @classmethod
     def known_options(cls) -> Mapping[str, Option]:
-        """Return every option that may be given by name, for errors."""
+        """Return every option that may be given by name."""
         return cls.table()
 
-    def replace(self, **values: Any) -> Self:
-        """Return a copy with these fields changed to values that are known to be legal."""
-        return self.model_copy(update=values)
 
-    @field_validator("*", mode="before")
-    @classmethod
-    def _translate(cls, value: Any, info: ValidationInfo) -> Any:
-        known = _option_of(cls, info)
-        return known.translate(value) if known else value
-
-    @field_validator("*", mode="after")
-    @classmethod
-    def _check(cls, value: Any, info: ValidationInfo) -> Any:
-        known = _option_of(cls, info)
-        if known:
-            known.check(value)
-        return value
-
-
-@cache
-def _table(model: type[OptionModel]) -> Mapping[str, Option]:
-    classes = [base for base in reversed(model.__mro__) if issubclass(base, OptionModel)]
-    headings = {name: c.heading for c in classes for name in get_annotations(c)}
-    return {
-        info.alias or name: _option(info.alias or name, info, headings[name])
-        for name, info in model.model_fields.items()
-        if info.json_schema_extra is not None
-    }
-
-
-def _option_of(model: type[OptionModel], info: ValidationInfo) -> Option | None:
-    assert info.field_name is not None
-    name = model.model_fields[info.field_name].alias or info.field_name
-    return model.table().get(name)
-
-
-def _option(name: str, info: FieldInfo, group: str) -> Option:
-    """Read what the declaration of a field says, as in `WholeNumber | Literal["auto"]`."""
-    details = info.json_schema_extra
-    assert isinstance(details, dict)
-    parts = get_args(info.annotation) or (info.annotation,)
-    literals = [part for part in parts if get_origin(part) is Literal]
-    kinds = [get_args(part)[0] if get_origin(part) is Annotated else part for part in parts]
-    return Option(
-        name,
-        next(kind for kind in kinds if kind in (int, float, bool, str)),
-        info.default,
-        group,
-        help=str(info.description),
-        sentinels=tuple(text for literal in literals for text in get_args(literal)),
-        **details,  # type: ignore[arg-type]
-    )
-
-
-def _first_error(
-    model: type[OptionModel], values: Mapping[str, Any], error: ValidationError
-) -> ConfigError:
-    """Return the first error in the order in which the values were given."""
-    order = list(values)
-
-    def place(one: Any) -> int:
-        name = one["loc"][0] if one["loc"] else None
-        return order.index(name) if name in order else len(order)
-
-    first = min(error.errors(include_url=False), key=place)
-    cause = first.get("ctx", {}).get("error")
-    if isinstance(cause, ConfigError):
-        return cause
-    name = str(first["loc"][0])
-    if first["type"] == "extra_forbidden":
-        return unknown_option(name, model.known_options())
-    return model.table()[name].type_error(values[name])
-
-
-def unknown_option(name: str, known: Mapping[str, Option]) -> ConfigError:
+def unknown_option(name: str, options: Mapping[str, Option]) -> ConfigError:
     """Return the error for the name of an option that does not exist."""
-    return ConfigError(f"--{name} is an unknown option; {choose_from(name, known)}", option=name)
+    return ConfigError(f"--{name} is an unknown option; {choose_from(name, options)}", option=name)

@@ -13,7 +13,7 @@ from deep_cnn.argv import parse_run, parse_verb
 from deep_cnn.config import TrainConfig, all_options
 from deep_cnn.errors import ConfigError, DataError
 from deep_cnn.names import TASKS
-from deep_cnn.options import OptionModel, Switch, option
+from deep_cnn.options import OptionModel, option
 from deep_cnn.resolve import resolve
 from tests.conftest import ROOT, Command, environment, make_classes
 
@@ -250,4 +250,4 @@ def test_a_boolean_does_not_swallow_the_file_behind_it() -> None:
 class Probe(OptionModel):
     """As check has it."""
 
-    probe: Switch = option(False, "")
+    probe: bool = option(False, "")

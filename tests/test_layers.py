@@ -15,9 +15,8 @@ LAYERS = [
     ["errors"],
     ["options"],
     ["names"],
-    ["run_options"],
     ["config"],
-    ["argv", "help", "resolve"],
+    ["argv", "resolve"],
     ["files", "results"],
     ["data", "models", "metrics", "tracking", "vision", "progress"],
     ["tasks"],
@@ -41,8 +40,8 @@ KNOW_WANDB = {"wandb_tracker.py", "wandb_client.py", "api.py"}
 # What takes so long to import that no module has it at its top.
 IMPORTED_WHEN_USED = {"pandas"}
 QUICK_TO_IMPORT = {
-    "errors", "options", "names", "run_options", "config", "argv", "help", "resolve", "files",
-    "results", "cli", "fetch", "report",
+    "errors", "options", "names", "config", "argv", "resolve", "files", "results",
+    "cli", "fetch", "report",
 }  # fmt: skip
 # Inside `sweep`, from the bottom to the top; whatever is not named here is above.
 SWEEP_LAYERS = ["spec", "search", "run", "wandb_agent"]

@@ -12,7 +12,7 @@ from deep_cnn.argv import parse_verb
 from deep_cnn.config import all_options
 from deep_cnn.errors import ConfigError, DataError, choose_from
 from deep_cnn.files import RunFiles, to_csv
-from deep_cnn.options import OptionModel, Switch, Text, WholeNumber, option
+from deep_cnn.options import OptionModel, option
 from deep_cnn.report.paired import compare_predictions, format_comparison, read_predictions
 from deep_cnn.results import Metric, RunResult
 
@@ -28,10 +28,10 @@ _WIDEST_CELL = 44
 class ReportOptions(OptionModel):
     """Options of the verb report."""
 
-    sort: Text = option("best", "column to sort by")
-    top: WholeNumber | None = option(None, "how many runs, else 20, or all as CSV or JSON", low=1)
-    csv: Switch = option(False, "every column as CSV")
-    as_json: Switch = option(False, "everything as JSON", alias="json")
+    sort: str = option("best", "column to sort by")
+    top: int | None = option(None, "how many runs, else 20, or all as CSV or JSON", low=1)
+    csv: bool = option(False, "every column as CSV")
+    as_json: bool = option(False, "everything as JSON", alias="json")
 
 
 OPTIONS: Mapping[str, type[OptionModel]] = {"report": ReportOptions}

@@ -13,7 +13,7 @@ from deep_cnn.argv import parse_run, parse_verb
 from deep_cnn.config import all_options
 from deep_cnn.errors import ConfigError, SpecError
 from deep_cnn.files import safe_name
-from deep_cnn.options import OptionModel, Switch, Text, WholeNumber, option, option_name
+from deep_cnn.options import OptionModel, option, option_name
 from deep_cnn.results import exit_status
 from deep_cnn.sweep import repeats
 from deep_cnn.sweep.formatting import FORMATS, describe, format_summary, sync_commands
@@ -37,35 +37,35 @@ from deep_cnn.training.stop import Signals
 class CheckOptions(OptionModel):
     """Options of the verb check."""
 
-    probe: Switch = option(False, "take a step of the largest configuration")
+    probe: bool = option(False, "take a step of the largest configuration")
 
 
 class SampleOptions(OptionModel):
     """Options of the verb sample."""
 
-    n: WholeNumber = option(10, "how many configurations", low=1)
-    seed: WholeNumber = option(0, "seed of the search", low=0)
-    format: Text = option("csv", "how", choices=("csv", "commands", "json"))
+    n: int = option(10, "how many configurations", low=1)
+    seed: int = option(0, "seed of the search", low=0)
+    format: str = option("csv", "how", choices=("csv", "commands", "json"))
 
 
 class SweepOptions(OptionModel):
     """Options of the verb sweep."""
 
-    workers: WholeNumber | None = option(None, "trials at once", low=1, high=1024)
-    seed: WholeNumber = option(0, "seed of the search", low=0)
-    retries: WholeNumber = option(1, "how often a failed trial is tried again", low=0)
-    count: WholeNumber | None = option(None, "trials at most, beside run_cap", low=1)
-    repeats: WholeNumber | None = option(None, "run the best again with so many seeds", low=2)
-    top: WholeNumber = option(3, "how many of the best are run again", low=1)
-    refit: Switch = option(False, "train the winner on train + validation")
-    out_dir: Text | None = option(None, "folder for results, else as the file says")
+    workers: int | None = option(None, "trials at once", low=1, high=1024)
+    seed: int = option(0, "seed of the search", low=0)
+    retries: int = option(1, "how often a failed trial is tried again", low=0)
+    count: int | None = option(None, "trials at most, beside run_cap", low=1)
+    repeats: int | None = option(None, "run the best again with so many seeds", low=2)
+    top: int = option(3, "how many of the best are run again", low=1)
+    refit: bool = option(False, "train the winner on train + validation")
+    out_dir: str | None = option(None, "folder for results, else as the file says")
 
 
 class AgentOptions(OptionModel):
     """Options of the verb agent."""
 
-    workers: WholeNumber = option(1, "runs at once", low=1, high=1024)
-    count: WholeNumber | None = option(None, "runs at most, by this agent", low=1)
+    workers: int = option(1, "runs at once", low=1, high=1024)
+    count: int | None = option(None, "runs at most, by this agent", low=1)
 
 
 OPTIONS: Mapping[str, type[OptionModel]] = {

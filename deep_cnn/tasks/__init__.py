@@ -9,6 +9,5 @@ __all__ = ["Labels", "Task", "get_task"]
 
 def get_task(name: str) -> Task:
     """Return the task called `name` in deep_cnn.names.TASKS."""
-    task = import_module(f"deep_cnn.tasks.{name}").TASK()
-    assert isinstance(task, Task)
+    task: Task = import_module(f"deep_cnn.tasks.{name}").TASK()
     return task

@@ -48,9 +48,7 @@ class Task(ABC):
         """Return (N, outputs) of the network as the metrics expect them, on the targets' scale."""
 
     @abstractmethod
-    def loss(
-        self, outputs: Tensor, encoded: Tensor, options: Mapping[str, Any], *, learn: bool
-    ) -> Tensor:
+    def loss(self, outputs: Tensor, encoded: Tensor, config: TrainConfig, *, learn: bool) -> Tensor:
         """Return the loss of each picture, (N,); `learn` is true in training."""
 
     @abstractmethod
@@ -65,8 +63,7 @@ class Task(ABC):
     def display(self, predictions: NDArray[Any], labels: Labels) -> list[Any]:
         """Return predictions as people read them: scores or class names, (N,)."""
 
-    @abstractmethod
-    def check_labels(self, labels: Labels, config: TrainConfig) -> None:
+    def check_labels(self, labels: Labels, config: TrainConfig) -> None:  # noqa: B027
         """Raise CheckpointError where a checkpoint with these labels does not fit the data."""
 
     def extra_metrics(
@@ -85,27 +82,22 @@ class Task(ABC):
             input_spec=preprocessing_spec(config.pre, config.model),
         )
 
-    def splits(self, config: TrainConfig, wanted: Collection[str]) -> dict[str, Examples]:
-        """Return the wanted splits; raise DataError if one of them has too few pictures."""
-        found = self.all_splits(config)
-        self.check_splits(found, config, wanted)
-        return {name: found[name] for name in wanted}
-
     def check_splits(
-        self, found: Mapping[str, Examples], config: TrainConfig, wanted: Collection[str]
+        self, splits: Mapping[str, Examples], config: TrainConfig, wanted: Collection[str]
     ) -> None:
         """Raise DataError if one of the wanted splits has too few pictures."""
         grouped = config.options.get("group", "none") != "none"
-        if "train" in wanted and len(found["train"]) and not found["train"].weights.any():
+        train = splits["train"]
+        if "train" in wanted and len(train) and not train.weights.any():
             raise DataError(f"{config.data_path}: every weight in train is 0; nothing is learned")
         for name, least in (("train", 2), ("val", 1), ("test", 1)):
             # Who keeps groups together learns before the training that none is left for the test.
             needed = name in wanted or (name == "test" and grouped and config.test_split > 0)
-            if needed and len(found[name]) < least:
-                count = sum(len(examples) for examples in found.values())
+            if needed and len(splits[name]) < least:
+                count = sum(len(examples) for examples in splits.values())
                 way = "change --val_split or --test_split, or use --group=none"
                 raise DataError(
-                    f"--data_dir={config.data_path}: the {name} split has {len(found[name])} of"
+                    f"--data_dir={config.data_path}: the {name} split has {len(splits[name])} of"
                     f" {count} pictures, {least} at least are needed;"
                     f" {way if grouped else 'add pictures'}"
                 )
@@ -114,13 +106,8 @@ class Task(ABC):
         """Return train, val and test, even if empty; raise DataError if marks divide a group."""
         examples, marks = self.all_examples(config)
         keys = examples.keys or examples.names
-        splits = assign_splits(
-            keys,
-            marks,
-            val_split=config.val_split,
-            test_split=config.test_split,
-            seed=config.seed,
-        )
+        val, test = config.val_split, config.test_split
+        splits = assign_splits(keys, marks, val_split=val, test_split=test, seed=config.seed)
         home: dict[str, str] = {}
         for key, split in zip(keys, splits, strict=True):
             if home.setdefault(key, split) != split:
@@ -149,9 +136,6 @@ class Regression(Task):
             )
         return {"mean": mean, "std": std}
 
-    def check_labels(self, labels: Labels, config: TrainConfig) -> None:
-        """Accept any data: new scores are scaled as the old ones were."""
-
     def encode(self, targets: NDArray[Any], labels: Labels) -> Tensor:
         """Return (N,) scores in training standard deviations from the training mean, float32."""
         return torch.from_numpy((targets - labels["mean"]) / labels["std"]).float()
@@ -161,11 +145,9 @@ class Regression(Task):
         scores: NDArray[np.float64] = outputs.squeeze(1).double().cpu().numpy()
         return scores * float(labels["std"]) + float(labels["mean"])
 
-    def loss(
-        self, outputs: Tensor, encoded: Tensor, options: Mapping[str, Any], *, learn: bool
-    ) -> Tensor:
+    def loss(self, outputs: Tensor, encoded: Tensor, config: TrainConfig, *, learn: bool) -> Tensor:
         """Return each picture's squared error, in training variances, or Huber's loss, delta 1."""
-        loss = functional.huber_loss if options["loss"] == "huber" else functional.mse_loss
+        loss = functional.huber_loss if config.options["loss"] == "huber" else functional.mse_loss
         return loss(outputs.squeeze(1), encoded, reduction="none")
 
     def outputs(self, labels: Labels) -> int:
@@ -196,12 +178,12 @@ class Classification(Task):
 
     def check_labels(self, labels: Labels, config: TrainConfig) -> None:
         """Raise CheckpointError where the data have other classes than the checkpoint."""
-        known, there = list(labels["classes"]), self.classes(config)
-        if known != there:
+        expected, classes = list(labels["classes"]), self.classes(config)
+        if expected != classes:
             raise CheckpointError(
-                f"the checkpoint has {len(known)} outputs, {config.data_path} needs {len(there)} or"
-                " has classes of other names; take the data that it was trained on, or begin a new"
-                " run with --weights=CHECKPOINT"
+                f"the checkpoint has {len(expected)} outputs, {config.data_path} needs"
+                f" {len(classes)} or has classes of other names; take the data that it was trained"
+                " on, or begin a new run with --weights=CHECKPOINT"
             )
 
     def encode(self, targets: NDArray[Any], labels: Labels) -> Tensor:
@@ -213,11 +195,9 @@ class Classification(Task):
         scores: NDArray[Any] = outputs.cpu().numpy()  # Of a million pictures, double is too much.
         return scores
 
-    def loss(
-        self, outputs: Tensor, encoded: Tensor, options: Mapping[str, Any], *, learn: bool
-    ) -> Tensor:
+    def loss(self, outputs: Tensor, encoded: Tensor, config: TrainConfig, *, learn: bool) -> Tensor:
         """Return the cross-entropy of each picture, in nats; in training with --label_smoothing."""
-        smoothing = options["label_smoothing"] if learn else 0.0
+        smoothing = config.options["label_smoothing"] if learn else 0.0
         return functional.cross_entropy(
             outputs, encoded, reduction="none", label_smoothing=smoothing
         )
@@ -228,6 +208,7 @@ class Classification(Task):
 
     def baseline(self, train: NDArray[Any], count: int, labels: Labels) -> Tensor:
         """Return the log frequency of each class in training, with one more picture for each."""
+        # Without the extra picture a class of validation alone would have an infinite loss.
         counts = np.bincount(train, minlength=self.outputs(labels)) + 1.0
         return torch.from_numpy(np.log(counts / counts.sum())).float().repeat(count, 1)
 

@@ -23,11 +23,11 @@ class Digits(Classification):
         return examples, [None] * len(examples)
 
     def classes(self, config: TrainConfig) -> list[str]:
-        """0 to 9."""
+        """Return 0 to 9."""
         return [str(digit) for digit in range(10)]
 
     def network(self, config: TrainConfig, labels: Labels, weights: str | None = None) -> Network:
-        """LeNet with --hidden units, or any other network by its name."""
+        """Return LeNet with --hidden units, or any other network by its name."""
         if config.model != "lenet":
             return super().network(config, labels, weights)
         hidden, source = config.options["hidden"], weights or config.weights
@@ -45,6 +45,7 @@ def _all_digits() -> Examples:
     from sklearn.datasets import load_digits  # Half a second, for this task alone.
 
     digits = load_digits()
+    # They have 8x8 pixels with 17 levels of grey.
     small = (digits.images * (255 / 16)).round().astype(np.uint8)
     pictures = [np.asarray(Image.fromarray(p).resize((28, 28))) for p in small]
     names = tuple(f"digit-{i:04d}" for i in range(len(pictures)))

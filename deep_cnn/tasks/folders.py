@@ -1,4 +1,4 @@
-"""Folders: the class of a picture is the folder it lies in, train/<class>/ and val/<class>/."""
+"""Folders: the class of a picture is its folder, train/<class>/ or val/<class>/."""
 
 import logging
 import sys
@@ -11,14 +11,16 @@ from pathlib import Path
 import numpy as np
 
 from deep_cnn.config import TrainConfig
+from deep_cnn.data.image_cache import broken_rule
 from deep_cnn.data.listing import SUFFIXES, list_pictures
 from deep_cnn.data.splits import Examples, Files
 from deep_cnn.errors import DataError
 from deep_cnn.tasks.base import Classification
+from deep_cnn.tasks.tables import open_text
 
 _LOGGER = logging.getLogger("deep_cnn")
-_MOST_MISSING = 0.05
 # For each class, by its plain name: its folder, and the names of its pictures joined by slashes.
+# A list of names would take several times the memory, and there are millions.
 _Classes = dict[str, tuple[str, str]]
 
 
@@ -30,20 +32,20 @@ class Folders(Classification):
 
         Only classes that --keep names, and where there is train.txt or val.txt what it lists.
         """
-        root, classes = config.data_path, self.classes(config)
-        if _keep_file(config):
-            _LOGGER.info("%s keeps %d classes", _keep_file(config), len(classes))
+        classes, keep = self.classes(config), _keep_file(config)
+        if keep:
+            _LOGGER.info("%s keeps %d classes", keep, len(classes))
         names: list[str] = []
         targets: list[int] = []
         marks: list[str | None] = []
         for part, mark in (("train", None), ("val", "test")):
-            for target, found in enumerate(_pictures(config, part, classes)):
-                names += found
-                targets += [target] * len(found)
-                marks += [mark] * len(found)
-        kept = tuple(names)
-        numbers = np.array(targets, dtype=np.int64)
-        return Examples(kept, Files(root, kept), numbers, np.ones(len(kept))), marks
+            for target, pictures in enumerate(_pictures(config, part, classes)):
+                names += pictures
+                targets += [target] * len(pictures)
+                marks += [mark] * len(pictures)
+        every = tuple(names)
+        files, labels = Files(config.data_path, every), np.array(targets, dtype=np.int64)
+        return Examples(every, files, labels, np.ones(len(every))), marks
 
     def classes(self, config: TrainConfig) -> list[str]:
         """Return the class folders in train/ that --keep names, sorted; val/ must have them."""
@@ -58,17 +60,17 @@ class Folders(Classification):
             )
         if (root / "val").is_dir():
             val = _class_folders(config, "val")
-            odd = sorted(set(train) - set(val) if keep else set(train) ^ set(val))
+            odd = sorted(train.keys() - val.keys() if keep else train.keys() ^ val.keys())
             if odd:
-                where = "train/ only" if odd[0] in train else "val/ only"
+                side = "train/ only" if odd[0] in train else "val/ only"
                 raise DataError(
                     f"{root}: train/ and val/ must have the same classes; {len(odd)} differ,"
-                    f" the first is {(train | val)[odd[0]][0]!r}, in {where}"
+                    f" the first is {(train | val)[odd[0]][0]!r}, in {side}"
                 )
         return sorted(folder for folder, _ in train.values())
 
 
-@lru_cache(4096)
+@lru_cache(4096)  # A list has one line for each picture, but few different folders.
 def plain(folder: str) -> str:
     """Return the class that a path means, with hyphens: /b/bazaar/indoor is bazaar-indoor.
 
@@ -82,15 +84,15 @@ def plain(folder: str) -> str:
 
 def _class_folders(config: TrainConfig, part: str) -> _Classes:
     """Return the folders in train/ or val/ that hold pictures, and those that are empty."""
-    found: _Classes = {}
+    classes: _Classes = {}
     root = config.data_path / part
     for folder, listing in sorted(list_pictures(root, config.cache_path).items()):
-        empty = not listing.folders and "/" not in folder
-        if folder and (listing.pictures or empty):
-            other, _ = found.setdefault(plain(folder), (folder, listing.pictures))
+        is_empty = not listing.folders and "/" not in folder
+        if folder and (listing.pictures or is_empty):
+            other, _ = classes.setdefault(plain(folder), (folder, listing.pictures))
             if other != folder:
                 raise DataError(f"{root}: {other} and {folder} are one class; make them one folder")
-    return found
+    return classes
 
 
 def _keep_file(config: TrainConfig) -> Path | None:
@@ -102,21 +104,21 @@ def _keep_file(config: TrainConfig) -> Path | None:
 
 def _kept(keep: Path, classes: _Classes) -> _Classes:
     """Return the classes that the file `keep` names, one per line; raise DataError for others."""
-    kept = set()
+    chosen = set()
     for line, text, names in named_classes(keep):
-        known = [name for name in names if name in classes]
-        if not known:
+        name = next((name for name in names if name in classes), None)
+        if name is None:
             near = get_close_matches(names[1], classes, n=3)
             guess = f"did you mean {' or '.join(near)}?" if near else "correct or remove it"
             raise DataError(f"{keep} line {line}: no class folder for {text!r}; {guess}")
-        kept.add(known[0])
-    if len(kept) < 2:
-        raise DataError(f"{keep} keeps {len(kept)} classes; name two at least, one a line")
-    return {name: classes[name] for name in classes if name in kept}
+        chosen.add(name)
+    if len(chosen) < 2:
+        raise DataError(f"{keep} keeps {len(chosen)} classes; name two at least, one a line")
+    return {name: classes[name] for name in classes if name in chosen}
 
 
 def named_classes(keep: Path) -> Iterator[tuple[int, str, list[str]]]:
-    """(line, text, its readings) of a file of classes: a number at the end belongs to a list."""
+    """Yield (line, text, its readings) of a file of classes; MIT's lists end with a number."""
     for line, whole in _lines(keep):
         text = whole.split(" #")[0].strip()
         yield line, text, [plain(text), plain(_unnumbered(text))]
@@ -127,74 +129,70 @@ def _pictures(config: TrainConfig, part: str, classes: list[str]) -> Iterator[li
     root = config.data_path
     if not (root / part).is_dir():
         return
-    there = _class_folders(config, part)
-    found = {name: there[name][1] for name in map(plain, classes)}
-    for name, pictures in found.items():
+    folders = _class_folders(config, part)
+    chosen = {name: folders[name] for name in map(plain, classes)}
+    for folder, pictures in chosen.values():
         if not pictures:
-            folder, known = root / part / there[name][0], ", ".join(SUFFIXES)
-            raise DataError(f"{folder} has no picture ({known}); add some")
+            suffixes = ", ".join(SUFFIXES)
+            raise DataError(f"{root / part / folder} has no picture ({suffixes}); add some")
     path = root / f"{part}.txt"
     if path.is_file():
-        found = _listed(path, found, config)
-    for name, pictures in found.items():
-        place = f"{part}/{there[name][0]}"
-        yield [f"{place}/{file}" for file in pictures.split("/")]
+        chosen = _listed(path, chosen, config)
+    for folder, pictures in chosen.values():
+        yield [f"{part}/{folder}/{file}" for file in pictures.split("/")]
 
 
-def _listed(path: Path, there: dict[str, str], config: TrainConfig) -> dict[str, str]:
-    """Of the pictures that are there of each class, those that the list names.
+def _listed(path: Path, classes: _Classes, config: TrainConfig) -> _Classes:
+    """Return the classes with only those of their pictures that the list `path` names.
 
-    Its numbers of classes are passed over: lists differ in them, and the folder says it anyhow.
+    Its numbers of classes are ignored: lists differ in them, and the folder names the class.
     """
     listed: dict[str, set[str]] = defaultdict(set)
     for _, text in _lines(path):
         folder, _, file = _unnumbered(text).removeprefix(f"{path.stem}/").rpartition("/")
         listed[plain(folder)].add(sys.intern(file))  # Each class has the same 5,000 names.
     if _keep_file(config):
-        listed = {name: listed[name] for name in there}
-    total, others, found = sum(map(len, listed.values())), 0, {}
-    for name, pictures in there.items():
+        listed = {name: listed[name] for name in classes}
+    total, others = sum(map(len, listed.values())), 0
+    chosen: _Classes = {}
+    for name, (folder, pictures) in classes.items():
         files = pictures.split("/")
-        kept = [file for file in files if file in listed[name]]
-        if not kept:
+        present = [file for file in files if file in listed[name]]
+        if not present:
             raise DataError(
                 f"{path} lists no picture that is there of the class {name}; correct or remove the"
                 " list, or name the other classes in keep.txt"
             )
-        found[name] = "/".join(kept)
-        others += len(files) - len(kept)
-        listed[name].difference_update(kept)
+        chosen[name] = folder, "/".join(present)
+        others += len(files) - len(present)
+        listed[name].difference_update(present)
     _LOGGER.info("%s lists %d pictures; %d others are left out", path, total, others)
     missing = [f"{name}/{file}" for name, files in listed.items() for file in files]
     if missing:
         text = f"{len(missing)} of its {total} pictures are missing, the first is {min(missing)}"
-        if config.strict_data or len(missing) > _MOST_MISSING * total:
-            rule = "--strict_data allows none" if config.strict_data else "at most 5 % may be"
+        rule = broken_rule(len(missing), total, config)
+        if rule:
             raise DataError(
                 f"{path}: {text}; {rule}, put them there, or remove the list, or name the classes"
                 " that you have in keep.txt"
             )
         _LOGGER.warning("%s: %s", path, text)
-    return found
+    return chosen
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
     """Yield the lines of a text, without blanks and comments, with their numbers."""
-    try:
-        with path.open(encoding="utf-8-sig") as file:
-            for number, line in enumerate(file, 1):
-                text = line.strip()
-                if text and not text.startswith("#"):
-                    yield number, text
-    except UnicodeDecodeError:
-        raise DataError(f"{path} is not UTF-8 text; save it as such") from None
-    except OSError as error:
-        raise DataError(f"{path} cannot be read ({error.strerror}); check the file") from None
+    with open_text(path) as file:
+        for number, line in enumerate(file, 1):
+            text = line.strip()
+            if text and not text.startswith("#"):
+                yield number, text
 
 
 def _unnumbered(text: str) -> str:
-    words = text.rsplit(None, 1)
-    return words[0] if len(words) == 2 and words[1].isdigit() else text
+    """Return a line without the number of the class at its end."""
+    parts = text.rsplit(None, 1)
+    return parts[0] if len(parts) == 2 and parts[1].isdigit() else text
 
 
 TASK = Folders

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,19 +11,9 @@ from deep_cnn.data.splits import SPLITS, Examples
 from deep_cnn.errors import ConfigError, DataError
 from deep_cnn.names import PerceptionOptions
 from deep_cnn.resolve import is_place_pulse
+from deep_cnn.tasks import tables
 from deep_cnn.tasks.base import Regression
 from deep_cnn.tasks.place_pulse import judge_votes, read_place_pulse
-from deep_cnn.tasks.tables import (
-    check_unique,
-    listed,
-    numbers,
-    read_columns,
-    read_once,
-    read_table,
-)
-
-if TYPE_CHECKING:
-    from pandas import Series
 
 _GROUPS = ("city", "group")
 _NOT_SCORES = ("image", "split", "weight", *_GROUPS)
@@ -38,7 +27,7 @@ class Perception(Regression):
         """Return the scored pictures, with what the column `split` of scores.csv marks."""
         root, options = config.data_path, config.options
         if is_place_pulse(root):
-            examples = read_place_pulse(root, options)
+            examples = read_place_pulse(config)
             return examples, [None] * len(examples)
         for name in _PLACE_PULSE_ONLY:
             if options[name] != PerceptionOptions.table()[name].default:
@@ -61,37 +50,39 @@ class Perception(Regression):
 TASK = Perception
 
 
-@read_once
+@tables.read_once
 def read_scores(path: Path, study: str, grouped: bool = False) -> tuple[Examples, list[str | None]]:
     """Return the pictures of scores.csv with the scores in column `study`, and the marked splits.
 
     If `grouped`, their keys are in the column city or group. Raises DataError with the line for a
     wrong number, a duplicate, or a path out of the folder.
     """
-    columns = read_columns(path)
+    columns = tables.read_columns(path)
     _check_columns(path, columns, study)
-    group = next((name for name in _GROUPS if name in columns), "")
-    if grouped and not group:
-        text = f"no column city (it has {listed(columns)}); add one, or use --group=none"
-        raise DataError(f"{path} line 1: {text}")
-    table = read_table(path).map(str.strip)
+    group = next((name for name in _GROUPS if name in columns), None)
+    if grouped and group is None:
+        raise tables.no_column(path, "city", columns, "add one, or use --group=none")
+    table = tables.read_table(path).map(str.strip)
     table["image"] = [_inside(path, line, text) for line, text in table["image"].items()]
-    check_unique(path, table["image"])
-    scores = numbers(path, table[study])
-    weights = numbers(path, table["weight"]) if "weight" in columns else np.ones(len(table))
-    for i in np.flatnonzero(weights < 0)[:1]:
-        where = f"{path} line {table.index[i]}:"
-        raise DataError(f"{where} weight {weights[i]:g} is negative; use 0 or more")
+    tables.check_unique(path, table["image"])
+    scores, weights = tables.numbers(path, table[study]), np.ones(len(table))
+    if "weight" in columns:
+        weights = tables.numbers(path, table["weight"])
+        tables.refuse(path, table["weight"], weights < 0, "is negative; use 0 or more", show=str)
     marks: list[str | None] = [None] * len(table)
     if "split" in columns:
-        marks = _marks(path, table["split"])
-    for line in table.index[table[group] == ""][:1] if grouped else ():
+        splits = table["split"].str.lower()
+        wrong = ~splits.isin(("", *SPLITS))
+        tables.refuse(path, splits, wrong, "is unknown; use train, val, test or nothing")
+        marks = [split or None for split in splits]
+    keys = tuple(table[group]) if grouped else ()
+    if "" in keys:
+        line = table.index[keys.index("")]
         text = f"no {group} is named; fill the column, or use --group=none"
         raise DataError(f"{path} line {line}: {text}")
     if len(table) < 3:
         raise DataError(f"{path} has {len(table)} rows with pictures; 3 at least are needed")
     names = tuple(table["image"])
-    keys = tuple(table[group]) if grouped else ()
     return Examples(names, [path.parent / name for name in names], scores, weights, keys), marks
 
 
@@ -100,30 +91,20 @@ def _check_columns(path: Path, columns: list[str], study: str) -> None:
     if len(set(columns)) < len(columns):
         raise DataError(f"{path} line 1: two columns have one name ({','.join(columns)})")
     if "image" not in columns:
-        raise DataError(f"{path} line 1: no column image (it has {listed(columns)}); name it so")
+        raise tables.no_column(path, "image", columns, "name it so")
     if study not in columns:
         way = f"choose one with --study: {', '.join(others)}" if others else "add one"
-        raise DataError(f"{path} line 1: no column {study} (it has {listed(columns)}); {way}")
+        raise tables.no_column(path, study, columns, way)
     if study in _NOT_SCORES:
         raise DataError(f"--study={study} is not a score; choose from {', '.join(others)}")
 
 
 def _inside(path: Path, line: int, text: str) -> str:
     """Return the normal form of the name of a picture. Raises DataError."""
-    name, where = PurePosixPath(text), f"{path} line {line}:"
+    name = PurePosixPath(text)
     if not text:
-        raise DataError(f"{where} no picture is named; fill the column image")
+        raise DataError(f"{path} line {line}: no picture is named; fill the column image")
     if text.startswith("/") or ".." in name.parts:
-        raise DataError(
-            f"{where} {text} leads out of the data folder; paths start there and stay inside"
-        )
+        way = "paths start there and stay inside"
+        raise DataError(f"{path} line {line}: {text} leads out of the data folder; {way}")
     return str(name)
-
-
-def _marks(path: Path, column: "Series[str]") -> list[str | None]:
-    """Return the split that each row marks, or None. Raises DataError."""
-    marks = column.str.lower()
-    for line in marks.index[~marks.isin(("", *SPLITS))][:1]:
-        text = f"split {marks[line]!r} is unknown; use train, val, test or nothing"
-        raise DataError(f"{path} line {line}: {text}")
-    return [mark or None for mark in marks]

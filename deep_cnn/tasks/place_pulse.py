@@ -3,31 +3,25 @@
 import logging
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from deep_cnn.config import TrainConfig
 from deep_cnn.data.listing import SUFFIXES
 from deep_cnn.data.splits import Examples
 from deep_cnn.errors import DataError
 from deep_cnn.metrics import pairwise_accuracy
 from deep_cnn.names import STUDIES
 from deep_cnn.resolve import study_id
-from deep_cnn.tasks.tables import (
-    check_unique,
-    listed,
-    numbers,
-    read_columns,
-    read_once,
-    read_table,
-)
+from deep_cnn.tasks import tables
 
 if TYPE_CHECKING:
-    from pandas import DataFrame
+    from pandas import DataFrame, Series
 
 _LOGGER = logging.getLogger("deep_cnn")
 _SIGMA = "trueskill.stds.-1"
@@ -40,38 +34,37 @@ _CHOICES = {"left": 1, "right": -1, "equal": 0}
 _STREET, _TILE, _TILE_PART = 18 * 1024, 12 * 1024, 0.5
 
 
-def read_place_pulse(root: Path, options: Mapping[str, Any]) -> Examples:
-    """Return the pictures under `root` with their scores in the study, sorted by location id.
+def read_place_pulse(config: TrainConfig) -> Examples:
+    """Return the pictures of Place Pulse with their scores in --study, sorted by location id.
 
-    A score is TrueSkill's mu, on its own scale; `options` are the task's; a key is the location
-    id, or the city. The log counts what is left out. Raises DataError if nothing is left, or with
-    the line that is wrong.
+    A score is TrueSkill's mu, on its own scale; a key is the location id, or the city. The log
+    counts what is left out. Raises DataError if nothing is left, or with the line that is wrong.
     """
-    scores, pictures = _read_scores(root / "qscores.tsv", options), _find_pictures(root)
+    root, options = config.data_path, config.options
+    study, least = options["study"], options["min_votes"]
+    weighted = options["weighting"] == "sigma"
+    scores = _read_scores(root / "qscores.tsv", study, weighted=weighted, counted=least > 0)
+    pictures = _find_pictures(root)
     both = scores[scores.index.isin(pictures)].sort_index()
     both = both.assign(picture=both.index.map(pictures))
-    paths = {location: root / picture for location, picture in both["picture"].items()}
-    no_imagery = both.index.isin(_tiles(paths) if options["no_imagery"] == "drop" else ())
-    few = (both["votes"] < options["min_votes"]) & ~no_imagery
-    kept = both[~few & ~no_imagery]
+    tiles = _tiles(root, both["picture"]) if options["no_imagery"] == "drop" else ()
+    no_imagery = both.index.isin(tiles)
+    few = (both["votes"] < least) & ~no_imagery
+    chosen = both[~few & ~no_imagery]
     text = (
-        f"{len(kept)} pictures; left out: {len(pictures) - len(both)} pictures without a score,"
+        f"{len(chosen)} pictures; left out: {len(pictures) - len(both)} pictures without a score,"
         f" {len(scores) - len(both)} scores without a picture, {no_imagery.sum()} pictures of 'no"
         f" imagery', {few.sum()} with too few votes"
     )
-    if kept.empty:
+    if chosen.empty:
         way = "the location id belongs in the name of a picture"
         raise DataError(f"{root}: {text}; {'lower --min_votes' if few.any() else way}")
-    _LOGGER.info("Place Pulse, %s: %s", options["study"], text)
+    _LOGGER.info("Place Pulse, %s: %s", study, text)
     _check_votes(root / "votes.tsv")
-    names, ids = tuple(kept["picture"]), tuple(kept.index)
-    return Examples(
-        names,
-        [paths[location] for location in ids],
-        kept["mu"].to_numpy(),
-        kept["weight"].to_numpy(),
-        tuple(_cities(names, list(kept["place"]))) if options["group"] == "city" else ids,
-    )
+    names = tuple(chosen["picture"])
+    keys = _cities(names, chosen["place_id"]) if options["group"] == "city" else chosen.index
+    files = [root / name for name in names]
+    return Examples(names, files, chosen["mu"].to_numpy(), chosen["weight"].to_numpy(), tuple(keys))
 
 
 def judge_votes(
@@ -85,9 +78,8 @@ def judge_votes(
     scores were computed from these votes too. Raises DataError with the line that is wrong.
     """
     votes = _read_study(path, study, _VOTE_COLUMNS)
-    for line in votes.index[~votes["choice"].isin(_CHOICES)][:1]:
-        text = f"choice {votes['choice'][line]!r} is unknown; left, right and equal are known"
-        raise DataError(f"{path} line {line}: {text}")
+    wrong = ~votes["choice"].isin(_CHOICES)
+    tables.refuse(path, votes["choice"], wrong, "is unknown; left, right and equal are known")
     position = {_location(name)[0]: i for i, name in enumerate(examples.names)}
     sides = [votes[side].str.lower().map(position) for side in ("left", "right")]
     judged = sides[0].notna() & sides[1].notna() & (sides[0] != sides[1])
@@ -95,11 +87,10 @@ def judge_votes(
     choices = votes["choice"][judged].map(_CHOICES).to_numpy(dtype=np.int64)
     ties = int((choices == 0).sum())
     _LOGGER.info("%d votes between two test pictures, %d of them ties", len(choices), ties)
+    truths = examples.targets
     return {
         "pairwise_test": pairwise_accuracy(predictions[left], predictions[right], choices),
-        "pairwise_truth_test": pairwise_accuracy(
-            examples.targets[left], examples.targets[right], choices
-        ),
+        "pairwise_truth_test": pairwise_accuracy(truths[left], truths[right], choices),
         "votes_test": float(len(choices) - ties),
         "ties_test": float(ties),
     }
@@ -109,38 +100,31 @@ def _check_votes(path: Path) -> None:
     """Warn before training of what would be an error when --test_net reads the votes."""
     if path.is_file():
         try:
-            _check_columns(path, read_columns(path, "\t"), _VOTE_COLUMNS)
+            _check_columns(path, tables.read_columns(path, "\t"), _VOTE_COLUMNS)
         except DataError as error:
             _LOGGER.warning("%s; as it is --test_net will fail", error)
 
 
-@read_once
-def _read_scores(path: Path, options: Mapping[str, Any]) -> "DataFrame":
-    """Return mu, weight, votes and place of the scored rows of the study, by location id."""
-    import pandas as pd
-
-    weighted, counted = options["weighting"] == "sigma", options["min_votes"] > 0
-    needed = ["location_id", "trueskill.score"]
-    needed += [_SIGMA] * weighted + ["num_votes"] * counted
-    rows = _read_study(path, options["study"], needed, optional=("place_id",))
+@tables.read_once
+def _read_scores(path: Path, study: str, *, weighted: bool, counted: bool) -> "DataFrame":
+    """Return mu, weight, votes and place_id of the scored rows of the study, by location id."""
+    needed = ["location_id", "trueskill.score", *[_SIGMA] * weighted, *["num_votes"] * counted]
+    rows = _read_study(path, study, needed, optional=("place_id",))
     rows["location_id"] = rows["location_id"].str.strip().str.lower()
-    check_unique(path, rows["location_id"])
+    tables.check_unique(path, rows["location_id"])
     rows = rows[rows["trueskill.score"].str.strip() != ""]
     if rows.empty:
-        ids = read_table(path, "\t", columns=["study_id"])["study_id"].unique()
-        there = ", ".join(sorted(STUDIES.get(study, (study,))[0] for study in ids))
-        raise DataError(f"{path} has no row of --study={options['study']}; it has: {there}")
-    sigma = numbers(path, rows[_SIGMA]) if weighted else np.ones(len(rows))
-    for i in np.flatnonzero(sigma <= 0)[:1]:
-        text = f"{_SIGMA} {sigma[i]:g} is not above 0; correct or remove it"
-        raise DataError(f"{path} line {rows.index[i]}: {text}")
-    columns = {
-        "mu": numbers(path, rows["trueskill.score"]),
-        "weight": 1 / sigma**2,
-        "votes": numbers(path, rows["num_votes"]) if counted else 0.0,
-        "place": rows["place_id"].to_numpy() if "place_id" in rows else "",
-    }
-    return pd.DataFrame(columns, index=rows["location_id"])
+        ids = tables.read_table(path, "\t", columns=["study_id"])["study_id"].unique()
+        there = ", ".join(sorted(STUDIES.get(each, (each,))[0] for each in ids))
+        raise DataError(f"{path} has no row of --study={study}; it has: {there}")
+    sigma = np.ones(len(rows))
+    if weighted:
+        sigma, text = tables.numbers(path, rows[_SIGMA]), "is not above 0; correct or remove it"
+        tables.refuse(path, rows[_SIGMA], sigma <= 0, text, show=str)
+    mu = tables.numbers(path, rows["trueskill.score"])
+    votes = tables.numbers(path, rows["num_votes"]) if counted else 0.0
+    scores = rows.assign(mu=mu, weight=1 / sigma**2, votes=votes, place_id=rows.get("place_id", ""))
+    return scores.set_index("location_id")[["mu", "weight", "votes", "place_id"]]
 
 
 def _read_study(
@@ -148,17 +132,17 @@ def _read_study(
 ) -> "DataFrame":
     """Return these columns of the rows of a study, as text by line. Raises DataError."""
     wanted = study_id(study)
-    columns = read_columns(path, "\t")
+    columns = tables.read_columns(path, "\t")
     _check_columns(path, columns, needed)
     read = [*needed, *(name for name in optional if name in columns)]
-    return read_table(path, "\t", columns=read, where=("study_id", wanted))
+    return tables.read_table(path, "\t", columns=read, where=("study_id", wanted))
 
 
 def _check_columns(path: Path, columns: Sequence[str], needed: Sequence[str]) -> None:
     for name in ("study_id", *needed):
         if name not in columns:
             way = "separate them by tabs" if len(columns) == 1 else "take the file as released"
-            raise DataError(f"{path} line 1: no column {name} (it has {listed(columns)}); {way}")
+            raise tables.no_column(path, name, columns, way)
 
 
 def _location(name: str) -> tuple[str, str]:
@@ -168,8 +152,8 @@ def _location(name: str) -> tuple[str, str]:
 
 
 def _find_pictures(root: Path) -> dict[str, str]:
-    """Their paths from `root` by location id: those in images/, else all under `root`."""
-    found: dict[str, str] = {}
+    """Return paths from `root` by location id: of the pictures in images/, else under `root`."""
+    names: dict[str, str] = {}
     top = root / "images" if (root / "images").is_dir() else root
     for folder, _, files in os.walk(top, followlinks=True):
         start = Path(folder).relative_to(root).as_posix()
@@ -178,24 +162,24 @@ def _find_pictures(root: Path) -> dict[str, str]:
             if not location or f".{suffix.lower()}" not in SUFFIXES or file.startswith("."):
                 continue
             name = file if start == "." else f"{start}/{file}"
-            first = found.setdefault(location, name)
+            first = names.setdefault(location, name)
             if first != name:
                 raise DataError(f"{root}: {first} and {name} are of one location; remove one")
-    return found
+    return names
 
 
-def _tiles(pictures: Mapping[str, Path]) -> set[str]:
+def _tiles(root: Path, pictures: "Series[str]") -> set[str]:
     """Return the ids of pictures that say that there is no imagery, judged by their size alone."""
     sizes = {}
-    for location, path in pictures.items():
+    for location, name in pictures.items():
         with suppress(OSError):  # It will be a bad picture.
-            sizes[location] = path.stat().st_size
+            sizes[str(location)] = (root / name).stat().st_size
     usual = float(np.median(list(sizes.values()))) if sizes else 0.0
     most = _TILE if usual >= _STREET else _TILE_PART * usual
     return {location for location, size in sizes.items() if 0 < size <= most}
 
 
-def _cities(names: Sequence[str], places: Sequence[str]) -> list[str]:
+def _cities(names: Sequence[str], places: Iterable[str]) -> list[str]:
     """Return the place in each name, or the place_id of all if a name has none."""
     cities = [_location(name)[1] for name in names]
     cities = cities if all(cities) else list(places)

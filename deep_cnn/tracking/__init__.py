@@ -1,31 +1,23 @@
-"""Where the numbers of a run go: one protocol, one file for each place."""
+"""Pass the numbers of a run to its trackers: one protocol, one file for each destination."""
+
+import logging
+import os
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
 
 from deep_cnn.config import TrainConfig
-from deep_cnn.results import SweepTrial
-from deep_cnn.tracking.access import find_access
-from deep_cnn.tracking.base import (
-    FOR_USER,
-    Example,
-    RemoteRun,
-    Start,
-    Tracker,
-    TrackingState,
-    is_agents_stop,
-)
-from deep_cnn.tracking.fanout import Fanout
-from deep_cnn.tracking.files import FileTracker
+from deep_cnn.errors import DeepCnnError
+from deep_cnn.results import EpochRecord, RunResult, SweepTrial
+from deep_cnn.tracking.access import access_of
+from deep_cnn.tracking.base import Example, RemoteRun, Start, Tracker, TrackingState, is_agents_stop
+from deep_cnn.tracking.files import FileTracker, log_to
 
 __all__ = [
-    "FOR_USER",
-    "Example",
-    "FileTracker",
-    "RemoteRun",
-    "Start",
-    "Tracker",
-    "TrackingState",
-    "is_agents_stop",
-    "open_tracker",
-]
+    "Example", "Fanout", "FileTracker", "RemoteRun", "Start", "Tracker", "TrackingState",
+    "is_agents_stop", "open_tracker",
+]  # fmt: skip
+_LOGGER = logging.getLogger("deep_cnn")
 
 
 def open_tracker(
@@ -41,11 +33,90 @@ def open_tracker(
     Raises:
         ConfigError: --wandb=True was set and W&B cannot be used.
     """
-    files = FileTracker()
-    access = find_access(config)
-    if access is None:
-        return Fanout(files)
-    from deep_cnn.tracking.wandb_tracker import WandbTracker  # Its client takes a while to import.
+    files = FileTracker()  # First: it keeps what is logged from here on.
+    others: list[Tracker] = []
+    access = access_of(config.wandb, os.environ)
+    if access is not None:
+        from deep_cnn.tracking.wandb_tracker import WandbTracker  # Its client is slow to import.
 
-    artifacts = config.wandb_artifacts or ("none" if sweep else "best")
-    return Fanout(files, WandbTracker(access, artifacts, sweep, remote))
+        artifacts = config.wandb_artifacts or ("none" if sweep else "best")
+        others.append(WandbTracker(access, artifacts, sweep, remote))
+    return Fanout(files, *others)
+
+
+class Fanout(Tracker):
+    """`files` must work; another tracker that raises is named in a warning and dropped."""
+
+    def __init__(self, files: FileTracker, *others: Tracker) -> None:
+        self.files, self.others = files, list(others)
+
+    def start(self, start: Start) -> None:
+        """Begin a run; the others first, so that what they refuse leaves no file behind."""
+        self._for_each(lambda tracker: tracker.start(start))
+        self.files.start(start)
+
+    def log(self, record: EpochRecord) -> None:
+        """Log an epoch that is over."""
+        self.files.log(record)
+        self._for_each(lambda tracker: tracker.log(record))
+
+    def log_steps(self, split: str, epoch: int, losses: Sequence[float]) -> None:
+        """Log the loss of each step."""
+        self.files.log_steps(split, epoch, losses)
+        self._for_each(lambda tracker: tracker.log_steps(split, epoch, losses))
+
+    def images(self, epoch: int, examples: Callable[[], Sequence[Example]]) -> None:
+        """Log some pictures."""
+        self._for_each(lambda tracker: tracker.images(epoch, examples))
+
+    def tested(self, start: Start, metrics: Mapping[str, float]) -> None:
+        """Log the metrics of the test split."""
+        with log_to(start.files.log):
+            self._for_each(lambda tracker: tracker.tested(start, metrics))
+
+    def close(self, result: RunResult) -> None:
+        """End the run; the files first, because a slow upload may be killed."""
+        unsynced = self.unsynced
+        self.files.close(replace(result, unsynced=unsynced))
+        with log_to(self.files.files.log):
+            self._for_each(lambda tracker: tracker.close(result))
+        if self.unsynced != unsynced:
+            self.files.close(replace(result, unsynced=self.unsynced))
+
+    def abandon(self) -> None:
+        """End a run that broke off."""
+        self._for_each(lambda tracker: tracker.abandon())
+        self.files.abandon()
+
+    @property
+    def state(self) -> TrackingState:
+        """What the trackers need in a checkpoint."""
+        states = (tracker.state for tracker in self.others)
+        return next((state for state in states if state.wandb), TrackingState())
+
+    @property
+    def unsynced(self) -> tuple[str, ...]:
+        """The folders that any of the trackers has not uploaded."""
+        folders = [folder for tracker in (self.files, *self.others) for folder in tracker.unsynced]
+        return tuple(dict.fromkeys(folders))
+
+    @property
+    def asked_to_stop(self) -> bool:
+        """Whether any of the trackers was asked."""
+        return any(tracker.asked_to_stop for tracker in self.others)
+
+    def _for_each(self, call: Callable[[Tracker], None]) -> None:
+        for tracker in list(self.others):
+            try:
+                call(tracker)
+            except DeepCnnError:
+                raise
+            except Exception as error:
+                if is_agents_stop(error):
+                    raise
+                name = type(tracker).__name__
+                text = " ".join(f"{type(error).__name__}: {error}".split())
+                _LOGGER.warning("%s failed, the files have everything (%s)", name, text)
+                self.others.remove(tracker)
+                with suppress(Exception):  # Or the next run of this process would find it open.
+                    tracker.abandon()

@@ -1,30 +1,24 @@
-"""Whether and how W&B is reached, from --wandb and the environment; no W&B client is needed."""
+"""Find whether and how W&B is reached, from --wandb and the environment, without W&B's client."""
 
 import logging
-import os
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from netrc import NetrcParseError, netrc
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from deep_cnn.config import TrainConfig
 from deep_cnn.errors import ConfigError
 from deep_cnn.results import assigned_trial
 from deep_cnn.tracking.base import FOR_USER
 
 _LOGGER = logging.getLogger("deep_cnn")
-# Ours, and the name that W&B itself has for it.
-_NAMES = {
-    "key": ("WB_KEY", "WANDB_API_KEY"),
-    "project": ("WB_PROJECT", "WANDB_PROJECT"),
-    "entity": ("WB_USER", "WANDB_ENTITY"),
-}
-_OURS = tuple(ours for ours, _ in _NAMES.values())
+# Our name of each variable, and the name that W&B itself has for it.
+_VARIABLES = {"WB_KEY": "WANDB_API_KEY", "WB_PROJECT": "WANDB_PROJECT", "WB_USER": "WANDB_ENTITY"}
 _DEFAULT_PROJECT = "deep_cnn"
 # What `wandb login` writes where no server of one's own is named.
-_DEFAULT_HOSTS = ("api.wandb.ai", "api.forge.coreweave.com")
+_DEFAULT_HOSTS = {"api.wandb.ai", "api.forge.coreweave.com"}
 _SHORTEST_KEY = 40
 _HOW = "set WB_KEY, WB_PROJECT and WB_USER"
 _OR_WITHOUT = ", or use --wandb=False"
@@ -34,7 +28,7 @@ _BAD_PROJECT = re.compile(r"[/\\#?%:\s]")
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """Where W&B's numbers go. `insist`: --wandb=True was said, so that a refusal is an error."""
+    """How W&B is reached; with `insist`, that is --wandb=True, a refusal is an error."""
 
     project: str
     entity: str | None = None
@@ -43,74 +37,58 @@ class Access:
     insist: bool = False
 
 
-def find_access(config: TrainConfig) -> Access | None:
-    """Return how this run reaches W&B; log one line and return None if only files are written.
-
-    ConfigError where --wandb=True was said and something is missing or malformed.
-    """
-    return access_of(config.wandb, os.environ)
-
-
 def access_of(
     wanted: bool | None, environ: Mapping[str, str], *, needed_by: str | None = None
 ) -> Access | None:
-    """Do as `find_access`, for the value of --wandb and an environment.
+    """Return how W&B is reached; log one line and return None if only files are written.
 
-    `needed_by` is what requires W&B, if it is not an option that could be left out.
+    `wanted` is the value of --wandb; `needed_by` is what requires W&B, if it is not an option that
+    could be left out. Raises ConfigError if W&B is wanted, and something is missing or malformed.
     """
-    without = "" if needed_by else _OR_WITHOUT
     if wanted is False:
         return None
     mode = environ.get("WANDB_MODE", "").lower()
     if mode == "disabled" or environ.get("WANDB_DISABLED", "").lower() in ("true", "1"):
         _LOGGER.info("W&B: disabled by the environment, the numbers go to files")
         return None
-    found = {name: _first(environ, *names) for name, names in _NAMES.items()}
-    if mode in ("offline", "dryrun"):
-        project = found["project"] or _DEFAULT_PROJECT
-        return _sound(Access(project, found["entity"], offline=True, insist=bool(wanted)), without)
-    given = [name for name in _OURS if environ.get(name)]
-    missing = [ours for ours, standard in _NAMES.values() if not _first(environ, ours, standard)]
-    if "WB_KEY" in missing and _in_netrc(environ):
-        missing.remove("WB_KEY")
+    offline = mode in ("offline", "dryrun")
+    values = {k: environ.get(k) or environ.get(v) or None for k, v in _VARIABLES.items()}
+    has_ours = any(environ.get(name) for name in _VARIABLES)
     asked = wanted or assigned_trial(environ) is not None
-    standard = "WB_KEY" not in missing and not given
-    if standard and (asked or "WB_PROJECT" not in missing):
+    missing = [] if offline else _missing(values, environ)
+    if not has_ours and "WB_KEY" not in missing and (asked or "WB_PROJECT" not in missing):
         missing = []  # W&B's own login: it knows the user, and a project has a default.
+    without = "" if needed_by else _OR_WITHOUT
     if not missing:
-        project = found["project"] or _DEFAULT_PROJECT
-        return _sound(Access(project, found["entity"], found["key"], insist=bool(wanted)), without)
+        key, project, entity = values.values()
+        key = None if offline else key
+        access = Access(project or _DEFAULT_PROJECT, entity, key, offline, bool(wanted))
+        problem = _problem(access)
+        if problem and wanted:
+            raise ConfigError(f"{problem}; correct it{without}")
+        if problem:
+            _LOGGER.warning("W&B: %s; the numbers go to files", problem, extra=FOR_USER)
+        return None if problem else access
+    names = f"{' and '.join(missing)} {'are' if len(missing) > 1 else 'is'}"
     if wanted:
         who = f"{needed_by} needs W&B" if needed_by else "--wandb=True"
-        raise ConfigError(f"{who}, but {_listed(missing)} not set; {_HOW}{without}")
-    if given or asked:
+        raise ConfigError(f"{who}, but {names} not set; {_HOW}{without}")
+    if has_ours or asked:
         text = "W&B: %s not set, the numbers go to files; %s"
-        _LOGGER.warning(text, _listed(missing), f"{_HOW}{_OR_WITHOUT}", extra=FOR_USER)
+        _LOGGER.warning(text, names, f"{_HOW}{_OR_WITHOUT}", extra=FOR_USER)
     else:
         _LOGGER.info("W&B: WB_KEY, WB_PROJECT and WB_USER are not set, the numbers go to files")
     return None
 
 
-def _first(environ: Mapping[str, str], *names: str) -> str | None:
-    return next((environ[name] for name in names if environ.get(name)), None)
-
-
-def _listed(missing: list[str]) -> str:
-    return f"{' and '.join(missing)} {'are' if len(missing) > 1 else 'is'}"
-
-
-def _sound(access: Access, without: str) -> Access | None:
-    """`access`, unless W&B would refuse what it says."""
-    problem = _problem(access)
-    if problem is None:
-        return access
-    if access.insist:
-        raise ConfigError(f"{problem}; correct it{without}")
-    _LOGGER.warning("W&B: %s; the numbers go to files", problem, extra=FOR_USER)
-    return None
+def _missing(values: Mapping[str, str | None], environ: Mapping[str, str]) -> list[str]:
+    """Return the variables without a value; a key may be in ~/.netrc instead."""
+    is_logged_in = not values["WB_KEY"] and _in_netrc(environ)
+    return [k for k, v in values.items() if not v and not (k == "WB_KEY" and is_logged_in)]
 
 
 def _problem(access: Access) -> str | None:
+    """Return what W&B would refuse, or None."""
     key = access.key
     if key is not None:
         secret = key.partition("-")[2] or key
@@ -130,22 +108,19 @@ def _problem(access: Access) -> str | None:
 
 
 def _in_netrc(environ: Mapping[str, str]) -> bool:
-    """Whether `wandb login` has been here."""
+    """Return whether `wandb login` has stored a key."""
     home = Path(environ.get("HOME", "~")).expanduser()
     named = [Path(environ["NETRC"])] if environ.get("NETRC") else [home / ".netrc", home / "_netrc"]
     own = urlsplit(environ.get("WANDB_BASE_URL", "")).netloc
-    hosts = (own,) if own else _DEFAULT_HOSTS
+    hosts = {own} if own else _DEFAULT_HOSTS
     for path in named:
-        try:
-            logins = netrc(path).hosts
-        except (OSError, NetrcParseError, UnicodeDecodeError):
-            continue
-        if any(host in logins for host in hosts):
-            return True
+        with suppress(OSError, NetrcParseError, UnicodeDecodeError):
+            if hosts & netrc(path).hosts.keys():
+                return True
     return False
 
 
-def redacted(text: str, access: Access | None) -> str:
-    """`text` in one line, without the key."""
+def redacted(text: str, access: Access) -> str:
+    """Return `text` in one line, without the key."""
     line = " ".join(text.split())
-    return line.replace(access.key, "***") if access and access.key else line
+    return line.replace(access.key, "***") if access.key else line

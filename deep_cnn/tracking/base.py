@@ -43,13 +43,13 @@ class WandbRun:
 
 @dataclass(frozen=True, slots=True)
 class TrackingState:
-    """What trackers need to go on with the same run; a checkpoint keeps it."""
+    """What trackers need to continue the same run; it is part of a checkpoint."""
 
     wandb: WandbRun | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, without what is None."""
-        return {name: value for name, value in asdict(self).items() if value is not None}
+        return {"wandb": asdict(self.wandb)} if self.wandb else {}
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> "TrackingState":
@@ -59,14 +59,14 @@ class TrackingState:
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """A run as it begins or goes on.
+    """A run as it begins or continues.
 
     Attributes:
         files: Its files.
         options: Every option with its value.
         history: The epochs before.
-        state: What trackers kept in the checkpoint that the run goes on from.
-        parameters: How many numbers the network has, if that is known.
+        state: The state of trackers in the checkpoint that the run continues from.
+        parameters: How many parameters the network has, or None.
     """
 
     files: RunFiles
@@ -92,7 +92,7 @@ class Tracker:
     """
 
     def start(self, start: Start) -> None:
-        """Begin a run, or go on with it."""
+        """Begin a run, or continue it."""
 
     def log(self, record: EpochRecord) -> None:
         """Log an epoch that is over."""
@@ -114,7 +114,7 @@ class Tracker:
 
     @property
     def state(self) -> TrackingState:
-        """What a checkpoint must keep so that this tracker can go on with the same run."""
+        """What a checkpoint must contain so that this tracker can continue the same run."""
         return TrackingState()
 
     @property

@@ -4,7 +4,7 @@ import csv
 import json
 import logging
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from io import StringIO
 from logging.handlers import MemoryHandler
 from pathlib import Path
@@ -25,7 +25,9 @@ class _LogFile(logging.FileHandler):
         pass
 
 
-def _attach(path: Path) -> logging.Handler:
+@contextmanager
+def log_to(path: Path) -> Iterator[logging.Handler]:
+    """Add what is logged meanwhile to the log `path`; OutputError."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handler = _LogFile(path, encoding="utf-8")
@@ -33,27 +35,16 @@ def _attach(path: Path) -> logging.Handler:
         raise unwritable(path, error) from error
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     _LOGGER.addHandler(handler)
-    return handler
-
-
-def _detach(handler: logging.Handler) -> None:
-    _LOGGER.removeHandler(handler)
-    with suppress(OSError):
-        handler.close()
-
-
-@contextmanager
-def log_to(path: Path) -> Iterator[None]:
-    """Add what is logged meanwhile to the log `path`; OutputError."""
-    handler = _attach(path)
     try:
-        yield
+        yield handler
     finally:
-        _detach(handler)
+        _LOGGER.removeHandler(handler)
+        with suppress(OSError):
+            handler.close()
 
 
 class _Table:
-    """A CSV file that grows: a whole file at each time, and every row put into words once."""
+    """A CSV file that grows: a whole file at each time, but every row is formatted once."""
 
     def __init__(self, path: Path, columns: Sequence[str]) -> None:
         self.path, self.columns, self.rows = path, columns, 0
@@ -75,22 +66,19 @@ class FileTracker(Tracker):
     """The file logger; `<out_dir>/logger`, `<out_dir>/results`, see the README's list of files."""
 
     files: RunFiles
+    unsynced: tuple[str, ...] = ()
 
     def __init__(self) -> None:
-        # What is said before the run has its files waits for them.
+        # What is logged before the run has its files waits for them.
         self.early = MemoryHandler(10_000, flushLevel=logging.CRITICAL + 1)
         _LOGGER.addHandler(self.early)
+        # Without a level of its own the logger would drop what is below a warning.
         if _LOGGER.level == logging.NOTSET:
             _LOGGER.setLevel(logging.INFO)
         self.table: _Table | None = None
         self.steps: dict[str, _Table] = {}
-        self.handler: logging.Handler | None = None
-        self.earlier_unsynced: tuple[str, ...] = ()
-
-    @property
-    def unsynced(self) -> tuple[str, ...]:
-        """The folders of W&B that this run left behind when it was interrupted before."""
-        return self.earlier_unsynced
+        self.log_file = ExitStack()
+        self.is_open = False
 
     def start(self, start: Start) -> None:
         """Open the log, beginning with every argument; bring the tables to where `history` ends."""
@@ -99,21 +87,27 @@ class FileTracker(Tracker):
         for split in _STEP_SPLITS:
             self.steps[split] = _Table(files.steps(split), ("step", "epoch", "loss"))
             self.steps[split].add(_read_steps(files.steps(split), epochs))
-        self.handler = _attach(files.log)
+        handler = self.log_file.enter_context(log_to(files.log))
+        self.is_open = True
+        # Directly, because the arguments belong in the file and not on the terminal.
         for name, value in start.options.items():
-            self.handler.emit(self._line(f"--{name}={value}"))
+            handler.emit(self._line(f"--{name}={value}"))
         _LOGGER.removeHandler(self.early)
-        self.early.setTarget(self.handler)
+        self.early.setTarget(handler)
         self.early.close()
         write_text(files.arguments, json.dumps(dict(start.options), indent=2) + "\n")
-        self.earlier_unsynced = _read_unsynced(files.result)
+        # What an interrupted run did not upload is still to be uploaded when it continues.
+        self.unsynced = _read_unsynced(files.result)
         files.result.unlink(missing_ok=True)  # It means that the run is over, and it is not.
         self.table = None
-        self._tabulate(start.history)
+        for record in start.history:
+            self._tabulate(record)
+        if self.table:
+            self.table.write()
 
     def log(self, record: EpochRecord) -> None:
         """Add a row to the table."""
-        self._tabulate([record])
+        self._tabulate(record).write()
 
     def log_steps(self, split: str, epoch: int, losses: Sequence[float]) -> None:
         """Add a row for each step, counted from 0 over the whole run."""
@@ -124,38 +118,31 @@ class FileTracker(Tracker):
     def close(self, result: RunResult) -> None:
         """Write the result, last of all."""
         write_text(self.files.result, result.to_json())
-        self._close_log()
+        self.log_file.close()
+        self.is_open = False
 
     def abandon(self) -> None:
         """Remove what `start` wrote, unless the run has come to save a checkpoint."""
         _LOGGER.removeHandler(self.early)
-        begun = self.handler is not None
-        self._close_log()
-        if not begun or self.files.last.exists():
-            return
-        for path in (self.files.arguments, self.files.log):
-            with suppress(OSError):
-                path.unlink(missing_ok=True)
-
-    def _tabulate(self, records: Sequence[EpochRecord]) -> None:
-        rows = [record.row() for record in records]
-        if rows:
-            self.table = self.table or _Table(self.files.table, list(rows[0]))
-            self.table.add([[row.get(column) for column in self.table.columns] for row in rows])
-            self.table.write()
+        self.log_file.close()
+        if self.is_open and not self.files.last.exists():
+            for path in (self.files.arguments, self.files.log):
+                with suppress(OSError):
+                    path.unlink(missing_ok=True)
 
     def _line(self, text: str) -> logging.LogRecord:
         """Return a record for the head of the log, which is no later than what waits for it."""
-        record = logging.LogRecord("deep_cnn", logging.INFO, "", 0, text, None, None)
+        record = _LOGGER.makeRecord("deep_cnn", logging.INFO, "", 0, text, (), None)
         if self.early.buffer:
             first = self.early.buffer[0]
             record.created, record.msecs = first.created, first.msecs
         return record
 
-    def _close_log(self) -> None:
-        if self.handler:
-            _detach(self.handler)
-            self.handler = None
+    def _tabulate(self, record: EpochRecord) -> _Table:
+        row = record.row()
+        self.table = self.table or _Table(self.files.table, list(row))
+        self.table.add([[row.get(column) for column in self.table.columns]])
+        return self.table
 
 
 def _read_unsynced(path: Path) -> tuple[str, ...]:
@@ -165,7 +152,7 @@ def _read_unsynced(path: Path) -> tuple[str, ...]:
         return ()
 
 
-def _read_steps(path: Path, epochs: set[int]) -> list[tuple[Any, ...]]:
+def _read_steps(path: Path, epochs: set[int]) -> list[tuple[int, int, float]]:
     """Return the steps of these epochs, or none if the file was lost."""
     try:
         with path.open(encoding="utf-8", newline="") as file:

@@ -49,7 +49,7 @@ class WandbClient:
     """How runs of W&B's client are opened.
 
     Attributes:
-        access: Where numbers go.
+        access: How W&B is reached.
         sweep: The sweep that the run belongs to.
         remote: The run on W&B's server, if the server made it.
         on_stop: Called, in another thread, if the run was asked to stop on its page.
@@ -68,12 +68,12 @@ class WandbClient:
         global _down_until
         if self.access.offline:
             return self._init(start, job, offline=True)
+        reason = "it was out of reach a moment ago"
         try:
             # An agent's run comes from the server: it is there.
             if self.remote or time.monotonic() > _down_until:
                 probe()
                 return self._init(start, job)
-            reason = "it was out of reach a moment ago"
         except (wandb.Error, OSError, ValueError) as error:
             reason = redacted(str(error), self.access)
             wandb.teardown()  # Or the client would offer the failed run again.
@@ -83,56 +83,55 @@ class WandbClient:
                         f"W&B cannot be used ({reason}); check WB_KEY, WB_PROJECT and WB_USER, or"
                         " use --wandb=False"
                     ) from None
-                message = "W&B cannot be used (%s); the numbers go to files"
-                _LOGGER.warning(message, reason, extra=FOR_USER)
+                text = "W&B cannot be used (%s); the numbers go to files"
+                _LOGGER.warning(text, reason, extra=FOR_USER)
                 return None
             _down_until = time.monotonic() + _DOWN_FOR
-        message = "W&B is out of reach (%s); the run is kept offline"
-        _LOGGER.warning(message, reason, extra=FOR_USER)
+        text = "W&B is out of reach (%s); the run is kept offline"
+        _LOGGER.warning(text, reason, extra=FOR_USER)
         return self._init(start, job, offline=True)
 
     def _init(self, start: Start, job: str, *, offline: bool = False) -> Any:
         before = start.state.wandb
-        known = before.id if before and before.project == self.access.project else None
+        earlier = before.id if before and before.project == self.access.project else None
         if job == "test" and offline:  # An upload would put it in the place of what was trained.
-            known = None
-        sweep = self.sweep.name if self.sweep else None
+            earlier = None
+        start.files.out.mkdir(parents=True, exist_ok=True)
         tags = [str(start.options[name]) for name in ("task", "model") if name in start.options]
         tags += [tag for tag in os.environ.get("WANDB_TAGS", "").split(",") if tag]
         return wandb.init(
             name=start.files.name,
-            group=os.environ.get("WANDB_RUN_GROUP") or sweep,
-            job_type="train" if known else job,
-            tags=[tag[:64] for tag in tags],
+            group=os.environ.get("WANDB_RUN_GROUP") or (self.sweep.name if self.sweep else None),
+            job_type="train" if earlier else job,
+            tags=[tag[:64] for tag in tags],  # W&B refuses longer ones.
             config={**start.options, **(self.remote.arguments if self.remote else {})},
-            dir=_folder(start.files.out),
-            reinit="finish_previous",
-            settings=wandb.Settings(**self._settings(known, offline)),
+            # Beside the results, unless the user has chosen a folder.
+            dir=None if os.environ.get("WANDB_DIR") else str(start.files.out),
+            reinit="finish_previous",  # One process of an agent has many runs.
+            settings=wandb.Settings(**self._settings(earlier, offline)),
         )
 
-    def _settings(self, known: str | None, offline: bool) -> dict[str, Any]:
+    def _settings(self, run_id: str | None, offline: bool) -> dict[str, Any]:
+        code = Path(__file__).parents[2]
         settings: dict[str, Any] = {
             "mode": "offline" if offline else "online",
             "stop_fn": self.on_stop,
+            # Otherwise an upload that took too long would look complete.
             "finish_timeout_raises": True,
             "api_key": None if offline else self.access.key,
             "resume": None if offline else "allow",
+            # The commit of this code, not of the folder that it runs in.
+            "git_root": str(code) if (code / ".git").exists() else None,
         }
         for name, bound in (("init_timeout", _INIT_TIMEOUT), ("finish_timeout", _FINISH_TIMEOUT)):
             if not os.environ.get(f"WANDB_{name.upper()}"):
                 settings[name] = bound
-        code = Path(__file__).parents[2]
-        if (code / ".git").exists():
-            settings["git_root"] = str(code)
         if self.remote:
             settings |= asdict(self.remote)
             del settings["arguments"]
         elif self.sweep is None or self.sweep != assigned_trial():  # Else its agent has set them.
-            settings |= {
-                "project": self.access.project,
-                "entity": self.access.entity,
-                "run_id": known,
-            }
+            access = self.access
+            settings |= {"project": access.project, "entity": access.entity, "run_id": run_id}
         return {name: value for name, value in settings.items() if value is not None}
 
 
@@ -157,17 +156,14 @@ def upload_checkpoint(run: Any, file: Path, result: RunResult) -> bool:
     """Add the best checkpoint to a run, and return whether it was uploaded completely."""
     best = result.best
     assert best is not None
-    artifact = wandb.Artifact(
-        f"model-{run.id}",
-        "model",
-        metadata={"run_name": result.run_name, **asdict(best), "config": dict(result.config)},
-    )
+    metadata = {"run_name": result.run_name, **asdict(best), "config": dict(result.config)}
+    artifact = wandb.Artifact(f"model-{run.id}", "model", metadata=metadata)
     # Uploaded at once it need not be copied; offline it must be as it is now.
     online = run.settings.mode == "online"
     artifact.add_file(str(file), policy="immutable" if online else "mutable", skip_cache=online)
-    aliases = ["best", f"epoch-{best.epoch}", safe_name(result.run_name)]
     if online:
         probe()  # The client would wait for longer than it is worth.
+    aliases = ["best", f"epoch-{best.epoch}", safe_name(result.run_name)]
     logged = run.log_artifact(artifact, aliases=aliases)
     return _wait(logged, file.stat().st_size) if online else True
 
@@ -176,36 +172,30 @@ def _wait(logged: Any, size: int) -> bool:
     """Wait for an upload while the server answers; return whether it is complete."""
     bound = float(os.environ.get("WANDB_FINISH_TIMEOUT") or _FINISH_TIMEOUT + size / _SLOWEST)
     failed: list[Exception] = []
-    done = threading.Event()
 
     def wait() -> None:
         try:
             logged.wait(timeout=int(bound) + 1)
         except Exception as error:  # The client's are many kinds.
             failed.append(error)
-        done.set()
 
-    threading.Thread(target=wait, daemon=True).start()
+    # A wait of the client that times out cancels the upload; so there is one, in a thread.
+    thread = threading.Thread(target=wait, daemon=True)
+    thread.start()
     end = time.monotonic() + bound
-    while not done.wait(_PATIENCE) and time.monotonic() < end:
+    thread.join(_PATIENCE)
+    while thread.is_alive() and time.monotonic() < end:
         probe()
+        thread.join(_PATIENCE)
     if failed:
         raise failed[0]
-    return done.is_set()
-
-
-def _folder(out: Path) -> str | None:
-    """Return the folder of W&B's files: beside the results, unless WANDB_DIR is set."""
-    if os.environ.get("WANDB_DIR"):
-        return None
-    out.mkdir(parents=True, exist_ok=True)
-    return str(out)
+    return not thread.is_alive()
 
 
 def upload_broke_off(folder: Path) -> bool:
     """Return whether the client has given up uploading: it says so in its own log only."""
+    log = folder / "logs" / "debug-internal.log"
     try:
-        log = folder / "logs" / "debug-internal.log"
         text = log.read_text(encoding="utf-8", errors="replace")
     except OSError:
         return False

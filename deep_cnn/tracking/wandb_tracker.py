@@ -12,17 +12,9 @@ from typing import Any
 import wandb
 
 from deep_cnn.results import EpochRecord, RunResult, SweepTrial
+from deep_cnn.tracking import Example, RemoteRun, Start, Tracker, TrackingState, is_agents_stop
 from deep_cnn.tracking.access import Access, redacted
-from deep_cnn.tracking.base import (
-    FOR_USER,
-    Example,
-    RemoteRun,
-    Start,
-    Tracker,
-    TrackingState,
-    WandbRun,
-    is_agents_stop,
-)
+from deep_cnn.tracking.base import FOR_USER, WandbRun
 from deep_cnn.tracking.wandb_client import WandbClient, upload_broke_off, upload_checkpoint
 
 _LOGGER = logging.getLogger("deep_cnn")
@@ -34,6 +26,9 @@ class WandbTracker(Tracker):
     If the server cannot be reached the run is kept offline. `artifacts` is best or none.
     """
 
+    unsynced: tuple[str, ...] = ()
+    asked_to_stop = False
+
     def __init__(
         self,
         access: Access,
@@ -44,9 +39,7 @@ class WandbTracker(Tracker):
         self.access, self.artifacts = access, artifacts
         self.client = WandbClient(access, sweep, remote, self._ask_to_stop)
         self.run: Any = None
-        self.stop = False
-        self.whole = True
-        self.unsynced_folder: str | None = None
+        self.is_complete = True
         self.pictures: dict[str, Any] = {}
 
     @property
@@ -56,18 +49,8 @@ class WandbTracker(Tracker):
             return TrackingState()
         return TrackingState(WandbRun(self.run.id, self.access.project))
 
-    @property
-    def unsynced(self) -> tuple[str, ...]:
-        """The run's folder, if it was kept offline or not everything was uploaded."""
-        return (self.unsynced_folder,) if self.unsynced_folder else ()
-
-    @property
-    def asked_to_stop(self) -> bool:
-        """Whether the run was stopped on its page, or by the sweep that it belongs to."""
-        return self.stop
-
     def start(self, start: Start) -> None:
-        """Begin the run, or go on with it; raise ConfigError if W&B refuses with --wandb=True."""
+        """Begin the run, or continue it; raise ConfigError if W&B refuses with --wandb=True."""
         self.files = start.files
         self.run = self.client.open_run(start, "train")
         if self.run is None:
@@ -111,14 +94,14 @@ class WandbTracker(Tracker):
         """Log how the run ended, and its best checkpoint."""
         if self.run is None:
             return
+        reason, resumed = result.stop_reason, self.run.resumed
         summary: dict[str, Any] = {"state": str(result.state)}
         if result.best:
             summary |= {f"best_{result.best.metric}": result.best.value}
             summary |= {"best_epoch": result.best.epoch}
-        if result.stop_reason or self.run.resumed:  # It may have been stopped before it went on.
-            reason = result.stop_reason
+        if reason or resumed:  # It may have been stopped before it went on.
             summary["stop_reason"] = asdict(reason) if reason else None
-        if result.error or self.run.resumed:
+        if result.error or resumed:
             summary["error"] = result.error
         if "examples" in self.pictures:  # The run ended early: its rows are sent already.
             summary["examples"] = self.pictures["examples"]
@@ -128,14 +111,14 @@ class WandbTracker(Tracker):
                 self.run.mark_preempting()
         elif self.artifacts == "best" and result.best and self.files.best.exists():
             try:
-                self.whole &= upload_checkpoint(self.run, self.files.best, result)
+                self.is_complete &= upload_checkpoint(self.run, self.files.best, result)
             except Exception as error:  # The client's are many kinds; the run must be finished.
                 if is_agents_stop(error):
                     raise
                 text = redacted(str(error) or type(error).__name__, self.access)
                 message = "W&B did not take the checkpoint %s (%s)"
                 _LOGGER.warning(message, self.files.best, text, extra=FOR_USER)
-                self.whole = False
+                self.is_complete = False
         self._finish(result.exit_status)
 
     def abandon(self) -> None:
@@ -144,7 +127,7 @@ class WandbTracker(Tracker):
             self._finish(1)
 
     def _ask_to_stop(self) -> None:
-        self.stop = True
+        self.asked_to_stop = True
 
     def _finish(self, status: int) -> None:
         run, self.run = self.run, None
@@ -153,21 +136,20 @@ class WandbTracker(Tracker):
         try:
             run.finish(exit_code=status)
         except TimeoutError:
-            self.whole = False
+            self.is_complete = False
         relative = os.path.relpath(folder)
         if offline:
-            message = "W&B: kept offline; upload it with: wandb sync %s"
-            _LOGGER.info(message, quote(relative), extra=FOR_USER)
-        elif not self.whole or upload_broke_off(folder):
-            _LOGGER.warning(
+            text = "W&B: kept offline; upload it with: wandb sync %s"
+            _LOGGER.info(text, quote(relative), extra=FOR_USER)
+        elif not self.is_complete or upload_broke_off(folder):
+            text = (
                 "W&B did not take everything, the files have it; upload the rest with:"
-                " wandb sync --include-online %s",
-                quote(relative),
-                extra=FOR_USER,
+                " wandb sync --include-online %s"
             )
+            _LOGGER.warning(text, quote(relative), extra=FOR_USER)
         else:
             return
-        self.unsynced_folder = relative
+        self.unsynced = (relative,)
 
 
 def _caption(example: Example) -> str:

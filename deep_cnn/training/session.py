@@ -109,7 +109,7 @@ class Session:
 
     def losses(self, outputs: Tensor, targets: Tensor, *, learn: bool = False) -> Tensor:
         """Return the loss of each picture, (B,), for encoded targets, (B,)."""
-        return self.task.loss(outputs, targets, self.config.options, learn=learn)
+        return self.task.loss(outputs, targets, self.config, learn=learn)
 
     def restore(self, checkpoint: Checkpoint, source: object) -> None:
         """Take the checkpoint's weights; raise CheckpointError if they do not fit."""

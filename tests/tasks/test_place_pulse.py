@@ -74,7 +74,7 @@ def read(folder: Path, **options: object) -> dict[str, float]:
 
 def splits(folder: Path, **options: object) -> dict[str, set[str]]:
     config = resolve(TrainConfig(data_dir=str(folder), test_split=0.3, options=options))
-    found = get_task("perception").splits(config, ("train", "val", "test"))
+    found = get_task("perception").all_splits(config)
     return {name: set(examples.names) for name, examples in found.items()}
 
 

@@ -9,7 +9,6 @@ import pytest
 
 from deep_cnn.errors import DataError
 from deep_cnn.files import to_csv
-from deep_cnn.tasks import tables
 from deep_cnn.tasks.perception import read_scores
 from deep_cnn.tasks.tables import read_columns, read_table
 
@@ -33,11 +32,7 @@ def test_names_that_look_like_something_else_are_names(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("newline", ["\n", "\r\n", "\r"])
-@pytest.mark.parametrize("rows_at_once", [1, 2, 1000])
-def test_a_row_has_the_line_on_which_it_ends(
-    tmp_path: Path, newline: str, rows_at_once: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(tables, "_ROWS_AT_ONCE", rows_at_once)
+def test_a_row_has_the_line_on_which_it_ends(tmp_path: Path, newline: str) -> None:
     lines = ["\ufeffa,b", "1,x", "", "  ", ",", '"2', '2",y', '"say ""z""",', "4,last"]
     path = write(tmp_path, newline.join(lines))
     cells = [("1", "x"), (f"2{newline}2", "y"), ('say "z"', ""), ("4", "last")]

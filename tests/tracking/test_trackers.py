@@ -14,9 +14,8 @@ from PIL import Image
 from deep_cnn.errors import ConfigError
 from deep_cnn.files import RunFiles
 from deep_cnn.results import Best, EpochRecord, RunResult, State, StopReason
-from deep_cnn.tracking import Example, FileTracker, Start, Tracker
+from deep_cnn.tracking import Example, Fanout, FileTracker, Start, Tracker
 from deep_cnn.tracking.access import Access
-from deep_cnn.tracking.fanout import Fanout
 from deep_cnn.tracking.wandb_tracker import WandbTracker
 from tests.tracking.test_wandb import Client
 from tests.wandb_server import WandbServer

@@ -12,8 +12,7 @@ import pytest
 from scipy import stats
 
 from deep_cnn.sweep.search.propose import Observation, propose
-from deep_cnn.sweep.spec.base import Distribution
-from deep_cnn.sweep.spec.distributions import DISTRIBUTIONS
+from deep_cnn.sweep.spec.distributions import DISTRIBUTIONS, Distribution
 from deep_cnn.sweep.spec.parse import read_sweep
 from deep_cnn.sweep.spec.points import first_points
 from deep_cnn.sweep.spec.schema import SweepSpec

@@ -20,7 +20,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from deep_cnn.files import write_whole
 from deep_cnn.sweep.run.records import Trial, TrialOutcome
-from deep_cnn.sweep.spec.base import Distribution
+from deep_cnn.sweep.spec.distributions import Distribution
 from deep_cnn.sweep.spec.numeric import Numeric
 from deep_cnn.sweep.spec.schema import SweepSpec
 from deep_cnn.sweep.spec.values import to_jsonable

@@ -18,14 +18,12 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from deep_cnn.results import Metric
 from deep_cnn.sweep.search.propose import Observation
-from deep_cnn.sweep.spec.base import Distribution
-from deep_cnn.sweep.spec.categorical import Categorical, WeightedCategorical
-from deep_cnn.sweep.spec.numeric import Continuous, LogNormal, Normal, Numeric
+from deep_cnn.sweep.spec.distributions import Distribution
+from deep_cnn.sweep.spec.numeric import Continuous, Gaussian, Numeric
 from deep_cnn.sweep.spec.points import Proposal
 from deep_cnn.sweep.spec.schema import SweepMetric
 from deep_cnn.sweep.spec.values import Point, canonical_key
 
-_UNBOUNDED = (Normal, LogNormal)
 # How many configurations are weighed in one go.
 _CHUNK = 4096
 
@@ -101,10 +99,10 @@ class _Sampler(optuna.samplers.GPSampler):
 
 
 def _axis(distribution: Distribution) -> BaseDistribution:
-    if isinstance(distribution, Categorical | WeightedCategorical):
+    if not isinstance(distribution, Numeric):
         return CategoricalDistribution(list(range(len(distribution.values()))))
     # The tails have no end; a thousandth on either side is left to random search.
-    edge = 1e-3 if isinstance(distribution, _UNBOUNDED) else 0.0
+    edge = 1e-3 if isinstance(distribution, Gaussian) else 0.0
     return FloatDistribution(edge, 1.0 - edge)
 
 

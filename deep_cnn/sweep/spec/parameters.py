@@ -2,102 +2,89 @@
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import TypeAdapter
+from pydantic import Field, TypeAdapter
 
-from deep_cnn.sweep.spec.base import Distribution, number_as_text
-from deep_cnn.sweep.spec.distributions import (
-    PARAMETER_KEYS,
-    AnyDistribution,
-    infer_distribution,
-)
-from deep_cnn.sweep.spec.document import Document, Issue, YamlPath
-from deep_cnn.sweep.spec.validation import split_unknown, validate
+from deep_cnn.sweep.spec.distributions import PARAMETER_KEYS, Distribution, infer_distribution
+from deep_cnn.sweep.spec.document import Document, Issue, YamlPath, parameter_path
+from deep_cnn.sweep.spec.numbers import explain_text
+from deep_cnn.sweep.spec.validation import unknown_keys, validate
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
-_DISTRIBUTION: TypeAdapter[Distribution] = TypeAdapter(AnyDistribution)
+_DISTRIBUTION: TypeAdapter[Distribution] = TypeAdapter(
+    Annotated[Distribution, Field(discriminator="distribution")]
+)
+# What a mapping of a YAML file holds: any key, any value.
+_Content = Mapping[Any, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class Parameters:
-    """The distribution of each parameter and its path in the file, by name, and what is wrong."""
+def read_parameters(
+    document: Document, issues: list[Issue], *, runs_deep_cnn: bool
+) -> dict[str, Distribution]:
+    """Return the distribution of each parameter, sorted by name; nested names are group/name.
 
-    space: dict[str, Distribution] = field(default_factory=dict)
-    paths: dict[str, YamlPath] = field(default_factory=dict)
-    issues: list[Issue] = field(default_factory=list)
-
-
-def read_parameters(document: Document, *, runs_deep_cnn: bool) -> Parameters:
-    """Return all parameters, nested ones too; their names are joined with slashes.
-
-    A string that was meant as a number is an error where the sweep `runs_deep_cnn`, else a note.
+    What is wrong is added to `issues`. A string that was meant as a number is an error where the
+    sweep `runs_deep_cnn`, else a note.
     """
-    parameters = Parameters()
-    given = document.content.get("parameters")
-    if isinstance(given, dict) and given:
-        for path, name, description in _leaves(given, ("parameters",), "", parameters.issues):
-            distribution, issues = _read_distribution(description, path, name)
-            parameters.issues.extend(issues)
-            for place, text in _numbers_as_text(document, description, path, name):
-                parameters.issues.append(Issue(place, text, is_error=runs_deep_cnn))
+    space = {}
+    section = document.content.get("parameters")
+    if isinstance(section, dict) and section:
+        for name, description in _leaves(section, "", ("parameters",), issues):
+            path = parameter_path(name)
+            distribution = _read_distribution(name, description, issues)
             if distribution:
-                parameters.space[name], parameters.paths[name] = distribution, path
-    elif given is not None or not isinstance(document.content.get("scheduler"), dict):
+                space[name] = distribution
+            for value_path, value in _values(description, path):
+                if value_path in document.numbers_as_text:
+                    text = f"{name}: {explain_text(value)}"
+                    issues.append(Issue(value_path, text, is_error=runs_deep_cnn))
+    elif section is not None or not isinstance(document.content.get("scheduler"), dict):
         text = "no parameters; say what is searched, one at least"
-        parameters.issues.append(Issue(("parameters",), text))
-    return parameters
+        issues.append(Issue(("parameters",), text))
+    return dict(sorted(space.items()))
 
 
 def _leaves(
-    level: Mapping[Any, Any], path: YamlPath, prefix: str, issues: list[Issue]
-) -> Iterator[tuple[YamlPath, str, dict[str, Any]]]:
+    level: _Content, prefix: str, path: YamlPath, issues: list[Issue]
+) -> Iterator[tuple[str, _Content]]:
     """Go through the parameters of a level and of those inside; add what is wrong to `issues`."""
     for key, description in level.items():
-        here: YamlPath = (*path, str(key))
+        name, here = f"{prefix}{key}", (*path, str(key))
         if not isinstance(key, str) or not _NAME.fullmatch(key):
             text = f"parameter {key!r} is not a legal name (letters, digits, . _ -)"
             issues.append(Issue(here, text))
-            continue
-        name = f"{prefix}{key}"
-        if not isinstance(description, dict):
+        elif not isinstance(description, dict):
             text = f"{name} is {description!r}; write value:, values: or min: and max:"
             issues.append(Issue(here, text))
-            continue
-        legal, unknown = split_unknown(description, PARAMETER_KEYS, here)
-        inner = legal.get("parameters")
-        if unknown:
+        elif unknown := unknown_keys(description, PARAMETER_KEYS, here):
             issues += unknown
-        elif "parameters" not in legal:
-            yield here, name, legal
-        elif isinstance(inner, dict) and inner:
-            yield from _leaves(inner, (*here, "parameters"), f"{name}/", issues)
+        elif "parameters" not in description:
+            yield name, description
+        elif isinstance(inner := description["parameters"], dict) and inner:
+            yield from _leaves(inner, f"{name}/", (*here, "parameters"), issues)
         else:
             issues.append(Issue(here, f"{name} has no parameters inside"))
 
 
 def _read_distribution(
-    description: dict[str, Any], path: YamlPath, name: str
-) -> tuple[Distribution | None, list[Issue]]:
+    name: str, description: _Content, issues: list[Issue]
+) -> Distribution | None:
+    path = parameter_path(name)
     distribution = description.get("distribution") or infer_distribution(description)
     if distribution is None:
         keys = ", ".join(description) or "nothing"
         text = f"{name} has {keys}; give value, values, min and max, or a distribution"
-        return None, [Issue(path, text)]
+        issues.append(Issue(path, text))
+        return None
     complete = {**description, "distribution": distribution}
     # A number that is wrong must not be taken for its default: later rules would speak of that.
-    return validate(_DISTRIBUTION.validate_python, complete, path, drop_wrong=False)
+    return validate(_DISTRIBUTION.validate_python, complete, path, issues, drop_wrong=False)
 
 
-def _numbers_as_text(
-    document: Document, description: Mapping[str, Any], path: YamlPath, name: str
-) -> Iterator[tuple[YamlPath, str]]:
-    """Give the strings among the values that were meant as numbers."""
+def _values(description: _Content, path: YamlPath) -> Iterator[tuple[YamlPath, Any]]:
+    """Yield each value that a parameter lists, and where."""
+    yield (*path, "value"), description.get("value")
     values = description.get("values")
-    places: list[tuple[YamlPath, Any]] = [((*path, "value"), description.get("value"))]
-    if isinstance(values, list):
-        places += [((*path, "values", i), value) for i, value in enumerate(values)]
-    for place, value in places:
-        if place in document.numbers_as_text:
-            yield place, f"{name}: {number_as_text(value)}"
+    for i, value in enumerate(values if isinstance(values, list) else ()):
+        yield (*path, "values", i), value

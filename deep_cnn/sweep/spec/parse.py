@@ -1,7 +1,6 @@
 """Turn a W&B sweep file into a SweepSpec, reporting every error at once."""
 
 from pathlib import Path
-from typing import Any
 
 from deep_cnn.errors import SpecError
 from deep_cnn.sweep.spec.command import program_end, read_command
@@ -43,7 +42,8 @@ def parse_text(text: str, stem: str) -> tuple[SweepSpec | None, list[Finding]]:
         document = Document(text)
     except UnreadableError as error:
         return None, [error.finding]
-    spec, issues = _read_content(document, stem)
+    issues: list[Issue] = []
+    spec = _read_content(document, stem, issues)
     for rule in RULES:
         issues += rule(spec)
     if spec.runs_deep_cnn:
@@ -52,46 +52,31 @@ def parse_text(text: str, stem: str) -> tuple[SweepSpec | None, list[Finding]]:
     return (None if any(finding.is_error for finding in findings) else spec), findings
 
 
-def _read_content(document: Document, stem: str) -> tuple[SweepSpec, list[Issue]]:
-    """Return what a file says as far as it is legal, and what is wrong with the rest."""
+def _read_content(document: Document, stem: str, issues: list[Issue]) -> SweepSpec:
+    """Return what a file says as far as it is legal; add what is wrong with the rest to `issues`.
+
+    Where the method is wrong, the rest is looked at as for the one with the fewest rules.
+    """
     content = document.content
-    top, issues = validate_section(TopLevel, content, ())
-    # Where the method is wrong, the rest is looked at as for the one with the fewest rules.
-    top = top or TopLevel(method="random")
+    top = validate_section(TopLevel, content, (), issues) or TopLevel(method="random")
     command = read_command(content)
     runs_deep_cnn = program_end(command) > 0
-    metric, metric_issues = _read_metric(content.get("metric"))
-    hyperband, hyperband_issues = _read_hyperband(content.get("early_terminate"))
-    parameters = read_parameters(document, runs_deep_cnn=runs_deep_cnn)
-    spec = SweepSpec(
+    metric, rule = content.get("metric"), content.get("early_terminate")
+    if metric is not None and not isinstance(metric, dict):
+        issues.append(Issue(("metric",), f"metric is {metric!r}; write name: and goal: below it"))
+        metric = None
+    if rule is not None and not (isinstance(rule, dict) and rule.get("type") == "hyperband"):
+        text = "early_terminate needs type: hyperband, the only one that W&B has"
+        issues.append(Issue(("early_terminate",), text))
+        rule = None
+    return SweepSpec(
         name=" ".join((top.name or stem).split()),
         method=top.method,
-        space=dict(sorted(parameters.space.items())),
-        metric=metric,
+        space=read_parameters(document, issues, runs_deep_cnn=runs_deep_cnn),
+        metric=validate_section(SweepMetric, metric, ("metric",), issues),
         run_cap=top.run_cap,
-        early_terminate=hyperband,
+        early_terminate=validate_section(Hyperband, rule, ("early_terminate",), issues),
         command=command,
         runs_deep_cnn=runs_deep_cnn,
         content=content,
-        paths=parameters.paths,
     )
-    return spec, issues + metric_issues + hyperband_issues + parameters.issues
-
-
-def _read_metric(given: Any) -> tuple[SweepMetric | None, list[Issue]]:
-    if given is None:
-        return None, []
-    if not isinstance(given, dict):
-        text = f"metric is {given!r}; write name: and goal: below it"
-        return None, [Issue(("metric",), text)]
-    return validate_section(SweepMetric, given, ("metric",))
-
-
-def _read_hyperband(given: Any) -> tuple[Hyperband | None, list[Issue]]:
-    path = ("early_terminate",)
-    if given is None:
-        return None, []
-    if not isinstance(given, dict) or given.get("type") != "hyperband":
-        text = "early_terminate needs type: hyperband, the only one that W&B has"
-        return None, [Issue(path, text)]
-    return validate_section(Hyperband, given, path)

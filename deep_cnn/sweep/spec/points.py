@@ -5,7 +5,7 @@ import random
 from collections.abc import Mapping, Set
 from dataclasses import dataclass
 
-from deep_cnn.sweep.spec.base import Distribution
+from deep_cnn.sweep.spec.distributions import Distribution
 from deep_cnn.sweep.spec.schema import SweepSpec
 from deep_cnn.sweep.spec.values import Point, canonical_key
 

@@ -5,17 +5,10 @@ import re
 from collections.abc import Callable, Iterator
 
 from deep_cnn.errors import nearest
-from deep_cnn.sweep.spec.categorical import WeightedCategorical
 from deep_cnn.sweep.spec.command import DEEP_CNN_COMMAND, MACROS
-from deep_cnn.sweep.spec.document import Issue
-from deep_cnn.sweep.spec.numeric import (
-    Bounded,
-    Continuous,
-    IntUniform,
-    InvLogUniform,
-    LogUniform,
-    Uniform,
-)
+from deep_cnn.sweep.spec.distributions import WeightedCategorical
+from deep_cnn.sweep.spec.document import Issue, parameter_path
+from deep_cnn.sweep.spec.numeric import Range
 from deep_cnn.sweep.spec.schema import SweepSpec
 
 # Keys that W&B reads and a local sweep has no use for.
@@ -37,71 +30,70 @@ def _missing_metric(spec: SweepSpec) -> Iterator[Issue]:
 
 
 def _command(spec: SweepSpec) -> Iterator[Issue]:
-    given = spec.content.get("command", [])
-    if isinstance(given, str):
+    command = spec.content.get("command", [])
+    if isinstance(command, str):
         yield Issue(("command",), "command is one string; W&B takes a list, a word each")
-    elif not isinstance(given, list):
+    elif not isinstance(command, list):
         yield Issue(("command",), "command is not a list of words")
     if "${program}" in spec.command and not spec.content.get("program"):
         text = f"no program to run; for deep_cnn write {DEEP_CNN_COMMAND}"
         yield Issue(("command",), text, is_error=False)
-    for i, word in enumerate(spec.command):
-        macro = re.fullmatch(r"\$\{([^}:]*)\}", word)
+    for i, part in enumerate(spec.command):
+        macro = re.fullmatch(r"\$\{([^}:]*)\}", part)
         if macro and macro[1] not in MACROS:
-            text = f"macro {word!r} is unknown, W&B drops it; {nearest(macro[1], MACROS)}"
+            text = f"macro {part!r} is unknown, W&B drops it; {nearest(macro[1], MACROS)}"
             yield Issue(("command", i), text, is_error=spec.runs_deep_cnn)
 
 
 def _two_kinds_of_bands(spec: SweepSpec) -> Iterator[Issue]:
-    given = spec.content.get("early_terminate")
+    rule = spec.content.get("early_terminate")
     keys = ("min_iter", "max_iter")
-    if isinstance(given, dict) and all(given.get(key) is not None for key in keys):
+    if isinstance(rule, dict) and all(rule.get(key) is not None for key in keys):
         text = "early_terminate has both min_iter and max_iter, max_iter wins; remove one"
         yield Issue(("early_terminate", "min_iter"), text, is_error=spec.runs_deep_cnn)
 
 
 def _exponents(spec: SweepSpec) -> Iterator[Issue]:
-    for name, found in spec.space.items():
-        if isinstance(found, LogUniform | InvLogUniform):
+    for name, one in spec.space.items():
+        if isinstance(one, Range) and one.takes_exponents:
             text = (
-                f"{name}: {found.distribution} takes exponents of e, here from {found.ppf(0.0):.3g}"
-                f" to {found.ppf(1.0):.3g}; {found.distribution}_values takes values"
+                f"{name}: {one.distribution} takes exponents of e, here from {one.ppf(0.0):.3g}"
+                f" to {one.ppf(1.0):.3g}; {one.distribution}_values takes values"
             )
-            is_large = found.min > 0 and not isinstance(found, InvLogUniform)
-            yield Issue(spec.paths[name], text, is_error=spec.runs_deep_cnn and is_large)
+            is_large = one.min > 0 and one.distribution != "inv_log_uniform"
+            yield Issue(parameter_path(name), text, is_error=spec.runs_deep_cnn and is_large)
 
 
 def _not_in_a_grid(spec: SweepSpec) -> Iterator[Issue]:
-    for name, found in spec.space.items() if spec.method == "grid" else ():
-        if isinstance(found, WeightedCategorical):
+    for name, one in spec.space.items() if spec.method == "grid" else ():
+        if isinstance(one, WeightedCategorical):
             text = f"{name}: a grid has no probabilities; remove them or use random"
-            yield Issue((*spec.paths[name], "probabilities"), text)
-        elif found.grid is None:
-            is_long = isinstance(found, IntUniform | Uniform) and found.size is not None
+            yield Issue((*parameter_path(name), "probabilities"), text)
+        elif one.grid is None:
+            is_long = one.distribution in ("int_uniform", "q_uniform")
             reason = "too many points for a grid" if is_long else "no end in a grid"
-            text = f"{name}: {found.distribution} has {reason}; list values, or use random or bayes"
-            yield Issue(spec.paths[name], text)
+            text = f"{name}: {one.distribution} has {reason}; list values, or use random or bayes"
+            yield Issue(parameter_path(name), text)
 
 
 def _outside_of_bounds(spec: SweepSpec) -> Iterator[Issue]:
-    for name, found in spec.space.items() if spec.method != "grid" else ():
-        if not (isinstance(found, Continuous) and isinstance(found, Bounded) and found.step):
+    for name, one in spec.space.items() if spec.method != "grid" else ():
+        if not (isinstance(one, Range) and one.step):
             continue
-        low, high = found.min, found.max
-        if isinstance(found, LogUniform):
+        low, high = one.min, one.max
+        if one.takes_exponents:
             low, high = math.exp(low), math.exp(high)
-        lowest, highest = found.ppf(1e-12), found.ppf(1 - 1e-12)
+        lowest, highest = one.ppf(1e-12), one.ppf(1 - 1e-12)
         slack = 1e-9 * max(1.0, abs(high))
         if lowest < low - slack or highest > high + slack:
             text = (
-                f"{name}: q={found.step:g} rounds to {lowest:g} ... {highest:g}, outside of"
+                f"{name}: q={one.step:g} rounds to {lowest:g} ... {highest:g}, outside of"
                 f" {low:g} ... {high:g}; use bounds that are multiples of q"
             )
-            yield Issue(spec.paths[name], text, is_error=spec.runs_deep_cnn)
+            yield Issue(parameter_path(name), text, is_error=spec.runs_deep_cnn)
 
 
-Rule = Callable[[SweepSpec], Iterator[Issue]]
-RULES: tuple[Rule, ...] = (
+RULES: tuple[Callable[[SweepSpec], Iterator[Issue]], ...] = (
     _unused_keys,
     _missing_metric,
     _command,

@@ -141,7 +141,9 @@ class RunResult:
         """Return the text of results/<run>.json; numbers that are not finite become null."""
         content = asdict(replace(self, config=dict(self.config), history=()))
         del content["history"], content["signal"]
-        return json.dumps(_plain({"version": RESULT_VERSION, **content}), indent=2) + "\n"
+        return (
+            json.dumps(replace_nonfinite({"version": RESULT_VERSION, **content}), indent=2) + "\n"
+        )
 
     @classmethod
     def from_json(cls, text: str) -> "RunResult":
@@ -161,11 +163,12 @@ class RunResult:
         return cls(**content)
 
 
-def _plain(value: Any) -> Any:
+def replace_nonfinite(value: Any) -> Any:
+    """Return `value` for JSON, which has no infinities: they and nan become None."""
     if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
+        return {key: replace_nonfinite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [replace_nonfinite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

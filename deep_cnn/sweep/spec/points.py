@@ -31,10 +31,7 @@ def first_points(spec: SweepSpec, seed: int, count: int) -> list[Point]:
     """
     points: list[Point] = []
     used: set[str] = set()
-    while len(points) < count:
-        proposal = next_point(spec, seed, len(points), used)
-        if proposal is None:
-            break
+    while len(points) < count and (proposal := next_point(spec, seed, len(points), used)):
         points.append(proposal.point)
         used.add(canonical_key(proposal.point))
     return points

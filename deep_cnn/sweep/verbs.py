@@ -17,13 +17,7 @@ from deep_cnn.options import OptionModel, Switch, Text, WholeNumber, option, opt
 from deep_cnn.results import exit_status
 from deep_cnn.sweep import repeats
 from deep_cnn.sweep.formatting import FORMATS, describe, format_summary, sync_commands
-from deep_cnn.sweep.run.engine import (
-    EngineOptions,
-    SweepSummary,
-    check_runnable,
-    run_points,
-    run_sweep,
-)
+from deep_cnn.sweep.run import engine
 from deep_cnn.sweep.run.records import Trial
 from deep_cnn.sweep.run.table import best_trials
 from deep_cnn.sweep.spec.parse import parse_sweep, read_sweep
@@ -108,18 +102,18 @@ def sweep(argv: list[str]) -> int:
     """Run a sweep here; the same command again goes on with it."""
     file, options = _parse("sweep", SweepOptions, argv)
     spec = read_sweep(Path(file))
-    check_runnable(spec, Path(file), options.count)
+    engine.check_runnable(spec, Path(file), options.count)
     out = Path(options.out_dir) if options.out_dir else _base_out(spec)
     if options.repeats or options.refit:
         repeats.check_possible(spec, first_points(spec, options.seed, 1)[0])
     command = shlex.join(["python", "-m", "deep_cnn", "sweep", *argv])
     with Signals() as signals:
-        engine = EngineOptions(options.workers, options.seed, options.retries, signals)
-        summary = run_sweep(spec, out, engine, options.count)
+        how = engine.EngineOptions(options.workers, options.seed, options.retries, signals)
+        summary = engine.run_sweep(spec, out, how, options.count)
         print("\n".join(format_summary(spec, summary)))
         status = _print_problems(summary, command)
         if summary.signal is None and not summary.error:
-            run = partial(run_points, spec, out=out, options=engine)
+            run = partial(engine.run_points, spec, out=out, options=how)
             status = _repeat_and_refit(spec, summary.trials, options, run, out, command) or status
     for line in sync_commands(out, summary.trials):
         print(line, file=sys.stderr)
@@ -130,7 +124,7 @@ def _repeat_and_refit(
     spec: SweepSpec,
     trials: Sequence[Trial],
     options: SweepOptions,
-    run: Callable[..., SweepSummary],
+    run: Callable[..., engine.SweepSummary],
     out: Path,
     command: str,
 ) -> int:
@@ -201,7 +195,7 @@ def _agent_access(path: str) -> Access:
     return access
 
 
-def _print_problems(summary: SweepSummary, command: str) -> int:
+def _print_problems(summary: engine.SweepSummary, command: str) -> int:
     """Print what went wrong, and return the exit status that says so."""
     for trial in summary.failed:
         print(f"trial {trial.number} failed: {trial.error}", file=sys.stderr)
@@ -214,8 +208,9 @@ def _print_problems(summary: SweepSummary, command: str) -> int:
 
 
 def _base_out(spec: SweepSpec) -> Path:
-    given = parse_run(spec.argv({}))
-    return Path(given.get("root_dir", ".")) / given.get("out_dir", "outputs")
+    """Return the folder for results that the command of a sweep file sets."""
+    options = parse_run(spec.argv({}))
+    return Path(options.get("root_dir", ".")) / options.get("out_dir", "outputs")
 
 
 _Options = TypeVar("_Options", bound=OptionModel)

@@ -8,9 +8,8 @@ from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import Field, PlainValidator, model_validator
 
-from deep_cnn.sweep.spec.numbers import invalid, is_number, is_whole
 from deep_cnn.sweep.spec.numeric import Beta, Gaussian, IntUniform, Model, Range
-from deep_cnn.sweep.spec.values import distinct
+from deep_cnn.sweep.spec.values import distinct, invalid, is_number, is_whole
 
 
 class Listed(Model):

@@ -5,7 +5,7 @@ from typing import Any
 
 import yaml
 
-from deep_cnn.sweep.spec.numbers import NUMBER_AS_TEXT
+from deep_cnn.sweep.spec.values import NUMBER_AS_TEXT
 
 # A sweep file has some dozens of nodes; aliases of aliases can multiply to billions.
 _MOST_NODES = 100_000
@@ -78,15 +78,12 @@ class Document:
             raise UnreadableError(1, f"the file is {what}; begin with method: and parameters:")
         self.content: dict[Any, Any] = content
 
-    def line(self, path: YamlPath) -> int:
-        """Return the line of a key, or of the nearest one around it."""
+    def locate(self, issue: Issue) -> Finding:
+        """Return an issue with the line of its key, or of the nearest one around it."""
+        path = issue.path
         while path not in self.lines and path:
             path = path[:-1]
-        return self.lines.get(path, 1)
-
-    def locate(self, issue: Issue) -> Finding:
-        """Return an issue with its line."""
-        return Finding(self.line(issue.path), issue.text, issue.is_error)
+        return Finding(self.lines.get(path, 1), issue.text, issue.is_error)
 
     def _load(self, text: str) -> Any:
         loader = _Loader(text)

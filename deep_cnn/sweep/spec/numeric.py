@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationInfo, model_validator
 from pydantic_core import PydanticKnownError
 
-from deep_cnn.sweep.spec.numbers import Number, check_number, invalid, is_whole
+from deep_cnn.sweep.spec.values import Number, check_number, invalid, is_whole
 
 _LARGEST_GRID = 1_000_000
 # Bisection divides [0, 1] into so many parts.

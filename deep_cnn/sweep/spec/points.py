@@ -49,8 +49,8 @@ def next_point(spec: SweepSpec, seed: int, number: int, used: Set[str]) -> Propo
 
 def all_points(space: Mapping[str, Distribution]) -> list[Point]:
     """Return every configuration of a finite space."""
-    lists = [space[name].values() for name in sorted(space)]
-    return [dict(zip(sorted(space), values, strict=True)) for values in itertools.product(*lists)]
+    lists = [distribution.values() for distribution in space.values()]
+    return [dict(zip(space, values, strict=True)) for values in itertools.product(*lists)]
 
 
 def _grid_point(space: Mapping[str, Distribution], index: int) -> Proposal | None:

@@ -12,8 +12,7 @@ from deep_cnn.config import TrainConfig
 from deep_cnn.results import DEFAULT_METRIC, Metric
 from deep_cnn.sweep.spec.command import expand, program_end
 from deep_cnn.sweep.spec.distributions import Distribution
-from deep_cnn.sweep.spec.numbers import Number, invalid, is_whole
-from deep_cnn.sweep.spec.values import Point
+from deep_cnn.sweep.spec.values import Number, Point, invalid, is_whole
 
 # No run logs as many values.
 _MOST_VALUES = 1e9

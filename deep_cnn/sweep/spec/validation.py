@@ -1,4 +1,4 @@
-"""Validate parts of a sweep file with pydantic, and say in our words what is wrong, and where."""
+"""Validate sections of a sweep file with pydantic, and word its errors for people."""
 
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -29,23 +29,23 @@ _TEXTS = {
 
 
 def validate_section(
-    model: type[Model], given: Mapping[Any, Any] | None, path: YamlPath, issues: list[Issue]
+    model: type[Model], section: Mapping[Any, Any] | None, path: YamlPath, issues: list[Issue]
 ) -> Model | None:
     """Return the section at `path`, None if it is not there; add each error in it to `issues`.
 
     The section is what it would be without the keys that are wrong, so that one error does not hide
     others; where it needs them it is None.
     """
-    if given is None:
+    if section is None:
         return None
-    issues += unknown_keys(given, model.model_fields, path)
-    legal = {key: value for key, value in given.items() if key in model.model_fields}
+    issues += unknown_keys(section, model.model_fields, path)
+    legal = {key: value for key, value in section.items() if key in model.model_fields}
     return validate(model.model_validate, legal, path, issues)
 
 
 def validate(
     parse: Callable[[Any], T],
-    given: Mapping[Any, Any],
+    section: Mapping[Any, Any],
     path: YamlPath,
     issues: list[Issue],
     *,
@@ -57,28 +57,29 @@ def validate(
     without those that do not belong; None where that fails, too.
     """
     try:
-        return parse(given)
+        return parse(section)
     except ValidationError as error:
-        errors = error.errors(include_url=False)
-    issues += [_issue(detail, given, path) for detail in errors]
-    dropped = {
-        _key(detail, given)
-        for detail in errors
-        if drop_wrong or detail["type"] == "extra_forbidden"
-    }
-    rest = {key: value for key, value in given.items() if key not in dropped}
-    if len(rest) == len(given):
+        details = error.errors(include_url=False)
+    rest = dict(section)
+    for detail in details:
+        key, text = _key(detail, section), _text(detail, section)
+        if path and not text.startswith(str(path[0])):
+            text = f"{_label(path)}: {text}"
+        issues.append(Issue(path if key is None else (*path, key), text))
+        if drop_wrong or detail["type"] == "extra_forbidden":
+            rest.pop(key, None)
+    if len(rest) == len(section):
         return None
     return validate(parse, rest, path, [], drop_wrong=drop_wrong)
 
 
-def unknown_keys(given: Mapping[Any, Any], legal: Iterable[str], path: YamlPath) -> list[Issue]:
+def unknown_keys(section: Mapping[Any, Any], legal: Iterable[str], path: YamlPath) -> list[Issue]:
     """Return an issue for each key of a mapping that is not legal."""
     names = set(legal)
     label = f"{_label(path)}: " if path else ""
     return [
         Issue((*path, str(key)), f"{label}unknown key {key!r}; {nearest(key, names)}")
-        for key in given
+        for key in section
         if key not in names
     ]
 
@@ -88,24 +89,17 @@ def _label(path: YamlPath) -> str:
     return "/".join(str(key) for key in path if key != "parameters")
 
 
-def _key(detail: ErrorDetails, given: Mapping[Any, Any]) -> str | None:
+def _key(detail: ErrorDetails, section: Mapping[Any, Any]) -> str | None:
     """Return the key that an error is about, or None where it is about all of a mapping."""
     last = detail["loc"][-1] if detail["loc"] else None
-    if last in given:
+    if last in section:
         return str(last)
     if detail["type"] == "union_tag_invalid":
         return "distribution"
     return detail.get("ctx", {}).get("key") or None
 
 
-def _issue(detail: ErrorDetails, given: Mapping[Any, Any], path: YamlPath) -> Issue:
-    key, text = _key(detail, given), _text(detail, given)
-    own_words = not path or text.startswith(str(path[0]))
-    where = path if key is None else (*path, key)
-    return Issue(where, text if own_words else f"{_label(path)}: {text}")
-
-
-def _text(detail: ErrorDetails, given: Mapping[Any, Any]) -> str:
+def _text(detail: ErrorDetails, section: Mapping[Any, Any]) -> str:
     kind, context, value = detail["type"], detail.get("ctx", {}), detail["input"]
     name = str(detail["loc"][-1]) if detail["loc"] else ""
     if kind in ("missing", "string_too_short") and name in _MISSING:
@@ -114,6 +108,6 @@ def _text(detail: ErrorDetails, given: Mapping[Any, Any]) -> str:
         legal = re.findall(r"'(\w+)'", context["expected"])
         return f"{name} {value!r} is unknown; {nearest(value, legal)}"
     if kind == "union_tag_invalid":
-        return f"unknown distribution; {nearest(given['distribution'], DISTRIBUTIONS)}"
-    fields = {"distribution": given.get("distribution"), "msg": detail["msg"], **context}
+        return f"unknown distribution; {nearest(section['distribution'], DISTRIBUTIONS)}"
+    fields = {"distribution": section.get("distribution"), "msg": detail["msg"], **context}
     return _TEXTS.get(kind, "{msg}").format_map({**fields, "name": name, "value": value})

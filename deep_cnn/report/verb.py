@@ -147,8 +147,7 @@ def sort_leaderboard(table: "DataFrame", column: str) -> "DataFrame":
         return (0, sign * value, "") if math.isfinite(value) else (2, 0.0, "")
 
     # Tuples and not a column for each of their parts: a whole number may be too large for a column.
-    keys = [key(value) for value in table[column]]
-    return table.iloc[sorted(range(len(table)), key=keys.__getitem__)]
+    return table.sort_values(column, key=lambda cells: cells.map(key), kind="stable")
 
 
 def _titles(table: "DataFrame") -> dict[str, str]:

@@ -21,7 +21,7 @@ from deep_cnn.sweep.search.propose import Observation
 from deep_cnn.sweep.spec.distributions import Distribution
 from deep_cnn.sweep.spec.numeric import Continuous, Gaussian, Numeric
 from deep_cnn.sweep.spec.points import Proposal
-from deep_cnn.sweep.spec.schema import SweepMetric
+from deep_cnn.sweep.spec.schema import SweepMetric, SweepSpec
 from deep_cnn.sweep.spec.values import Point, canonical_key
 
 # How many configurations are weighed in one go.
@@ -29,18 +29,14 @@ _CHUNK = 4096
 
 
 def suggest(
-    space: Mapping[str, Distribution],
-    metric: SweepMetric,
-    seed: int,
-    earlier: Sequence[Observation],
-    unused: Sequence[Point] | None = None,
+    spec: SweepSpec, seed: int, earlier: Sequence[Observation], unused: Sequence[Point] | None
 ) -> Proposal:
     """Return the configuration with the largest expected gain, of the `unused` ones if listed.
 
     Otherwise of all, and it may be one that was tried before.
     """
-    searched = {name: one for name, one in space.items() if one.size != 1}
-    point = {name: one.ppf(0.5) for name, one in space.items() if one.size == 1}
+    searched = {name: one for name, one in spec.space.items() if one.size != 1}
+    point = {name: one.ppf(0.5) for name, one in spec.space.items() if one.size == 1}
     if not searched:
         return Proposal(point)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -48,8 +44,8 @@ def suggest(
     sampler = _Sampler(seed + len(earlier), [coordinates.of(point) for point in unused or ()])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        study = optuna.create_study(sampler=sampler, direction=metric.goal)
-        study.add_trials(_trials(coordinates, metric, earlier))
+        study = optuna.create_study(sampler=sampler, direction=spec.objective.goal)
+        study.add_trials(_trials(coordinates, spec.objective, earlier))
         params = study.ask(coordinates.axes).params
     if unused is not None:
         return Proposal(unused[sampler.chosen])

@@ -46,7 +46,7 @@ def program_end(command: Sequence[str]) -> int:
     return 0
 
 
-def expand(command: Sequence[str], program: str, arguments: Mapping[str, Any]) -> list[str]:
+def expand(command: Sequence[str], program: str, arguments: Mapping[str, object]) -> list[str]:
     """Return the command line that W&B's agent makes of a command for these arguments."""
     argv: list[str] = []
     fixed = {"env": "/usr/bin/env", "interpreter": "python", "program": program}
@@ -63,7 +63,7 @@ def expand(command: Sequence[str], program: str, arguments: Mapping[str, Any]) -
     return argv
 
 
-def _arguments(macro: str, arguments: Mapping[str, Any]) -> list[str]:
+def _arguments(macro: str, arguments: Mapping[str, object]) -> list[str]:
     if macro == "args_json_file":
         return ["ARGS.json"]
     if macro in _JSON:

@@ -19,7 +19,7 @@ from deep_cnn.sweep.spec.document import (
     YamlPath,
     parameter_path,
 )
-from deep_cnn.sweep.spec.rules import RULES
+from deep_cnn.sweep.spec.rules import check_file
 from deep_cnn.sweep.spec.schema import Hyperband, SweepMetric, SweepSpec, TopLevel
 from deep_cnn.sweep.spec.validation import unknown_keys, validate, validate_section
 from deep_cnn.sweep.spec.values import explain_text
@@ -64,8 +64,7 @@ def parse_text(text: str, stem: str) -> tuple[SweepSpec | None, list[Finding]]:
         return None, [error.finding]
     issues: list[Issue] = []
     spec = _read_content(document, stem, issues)
-    for rule in RULES:
-        issues += rule(spec)
+    issues += check_file(spec)
     if spec.runs_deep_cnn:
         issues += check_runs(spec, legal=not any(issue.is_error for issue in issues))
     findings = sorted({*document.duplicates, *map(document.locate, issues)})

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from deep_cnn.errors import nearest
 from deep_cnn.sweep.spec.command import DEEP_CNN_COMMAND, MACROS
@@ -15,18 +15,25 @@ from deep_cnn.sweep.spec.schema import SweepSpec
 _UNUSED = ("project", "entity", "controller", "job", "image_uri", "apiVersion", "kind", "scheduler")
 
 
-def _unused_keys(spec: SweepSpec) -> Iterator[Issue]:
+def check_file(spec: SweepSpec) -> list[Issue]:
+    """Return what is wrong with a sweep over any program, beyond its sections one by one."""
+    return [*_keys(spec), *_command(spec), *_parameters(spec)]
+
+
+def _keys(spec: SweepSpec) -> Iterator[Issue]:
     for key in spec.content:
         if key in _UNUSED:
             yield Issue((key,), f"{key} changes nothing in a local sweep", is_error=False)
     if spec.method == "custom":
         yield Issue(("method",), "method custom runs on W&B's scheduler only", is_error=False)
-
-
-def _missing_metric(spec: SweepSpec) -> Iterator[Issue]:
-    needed = spec.method == "bayes" or "early_terminate" in spec.content
-    if needed and spec.content.get("metric") is None:
+    needs_metric = spec.method == "bayes" or "early_terminate" in spec.content
+    if needs_metric and spec.content.get("metric") is None:
         yield Issue(("method",), "no metric; bayes and early_terminate need metric: name, goal")
+    rule = spec.content.get("early_terminate")
+    keys = ("min_iter", "max_iter")
+    if isinstance(rule, dict) and all(rule.get(key) is not None for key in keys):
+        text = "early_terminate has both min_iter and max_iter, max_iter wins; remove one"
+        yield Issue(("early_terminate", "min_iter"), text, is_error=spec.runs_deep_cnn)
 
 
 def _command(spec: SweepSpec) -> Iterator[Issue]:
@@ -45,60 +52,41 @@ def _command(spec: SweepSpec) -> Iterator[Issue]:
             yield Issue(("command", i), text, is_error=spec.runs_deep_cnn)
 
 
-def _two_kinds_of_bands(spec: SweepSpec) -> Iterator[Issue]:
-    rule = spec.content.get("early_terminate")
-    keys = ("min_iter", "max_iter")
-    if isinstance(rule, dict) and all(rule.get(key) is not None for key in keys):
-        text = "early_terminate has both min_iter and max_iter, max_iter wins; remove one"
-        yield Issue(("early_terminate", "min_iter"), text, is_error=spec.runs_deep_cnn)
-
-
-def _exponents(spec: SweepSpec) -> Iterator[Issue]:
+def _parameters(spec: SweepSpec) -> Iterator[Issue]:
     for name, one in spec.space.items():
+        path = parameter_path(name)
         if isinstance(one, Range) and one.takes_exponents:
             text = (
                 f"{name}: {one.distribution} takes exponents of e, here from {one.ppf(0.0):.3g}"
                 f" to {one.ppf(1.0):.3g}; {one.distribution}_values takes values"
             )
-            is_large = one.min > 0 and one.distribution != "inv_log_uniform"
-            yield Issue(parameter_path(name), text, is_error=spec.runs_deep_cnn and is_large)
-
-
-def _not_in_a_grid(spec: SweepSpec) -> Iterator[Issue]:
-    for name, one in spec.space.items() if spec.method == "grid" else ():
-        if isinstance(one, WeightedCategorical):
+            # Exponents of learning rates are negative: above 0, values were meant.
+            is_wrong = one.min > 0 and one.distribution != "inv_log_uniform"
+            yield Issue(path, text, is_error=spec.runs_deep_cnn and is_wrong)
+        if spec.method == "grid" and isinstance(one, WeightedCategorical):
             text = f"{name}: a grid has no probabilities; remove them or use random"
-            yield Issue((*parameter_path(name), "probabilities"), text)
-        elif one.grid is None:
+            yield Issue((*path, "probabilities"), text)
+        elif spec.method == "grid" and one.grid is None:
             is_long = one.distribution in ("int_uniform", "q_uniform")
             reason = "too many points for a grid" if is_long else "no end in a grid"
             text = f"{name}: {one.distribution} has {reason}; list values, or use random or bayes"
-            yield Issue(parameter_path(name), text)
+            yield Issue(path, text)
+        elif spec.method != "grid" and isinstance(one, Range) and one.step:
+            text = _outside_of_bounds(one)
+            if text:
+                yield Issue(path, f"{name}: {text}", is_error=spec.runs_deep_cnn)
 
 
-def _outside_of_bounds(spec: SweepSpec) -> Iterator[Issue]:
-    for name, one in spec.space.items() if spec.method != "grid" else ():
-        if not (isinstance(one, Range) and one.step):
-            continue
-        low, high = one.min, one.max
-        if one.takes_exponents:
-            low, high = math.exp(low), math.exp(high)
-        lowest, highest = one.ppf(1e-12), one.ppf(1 - 1e-12)
-        slack = 1e-9 * max(1.0, abs(high))
-        if lowest < low - slack or highest > high + slack:
-            text = (
-                f"{name}: q={one.step:g} rounds to {lowest:g} ... {highest:g}, outside of"
-                f" {low:g} ... {high:g}; use bounds that are multiples of q"
-            )
-            yield Issue(parameter_path(name), text, is_error=spec.runs_deep_cnn)
-
-
-RULES: tuple[Callable[[SweepSpec], Iterator[Issue]], ...] = (
-    _unused_keys,
-    _missing_metric,
-    _command,
-    _two_kinds_of_bands,
-    _exponents,
-    _not_in_a_grid,
-    _outside_of_bounds,
-)
+def _outside_of_bounds(one: Range) -> str:
+    """Return what is wrong if rounding to multiples of q leaves the bounds, as W&B lets it."""
+    low, high = (
+        (math.exp(one.min), math.exp(one.max)) if one.takes_exponents else (one.min, one.max)
+    )
+    lowest, highest = one.ppf(1e-12), one.ppf(1 - 1e-12)
+    slack = 1e-9 * max(1.0, abs(high))
+    if lowest >= low - slack and highest <= high + slack:
+        return ""
+    return (
+        f"q={one.step:g} rounds to {lowest:g} ... {highest:g}, outside of"
+        f" {low:g} ... {high:g}; use bounds that are multiples of q"
+    )

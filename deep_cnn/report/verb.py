@@ -1,4 +1,4 @@
-"""The verb report: a leaderboard of runs, or two of them side by side."""
+"""Run the verb report: a leaderboard of runs, or two of them side by side."""
 
 import json
 import math
@@ -19,6 +19,7 @@ from deep_cnn.results import Metric, RunResult, replace_nonfinite
 if TYPE_CHECKING:
     from pandas import DataFrame
 
+# What fits on a screen.
 _MOST_ROWS = 20
 _MOST_FLAGS = 6
 _MOST_TEST_METRICS = 2
@@ -167,6 +168,7 @@ def _print_leaderboard(runs: Sequence[Run], options: ReportOptions) -> None:
         raise ConfigError(f"--sort={options.sort} is no column; {choose_from(name, table.columns)}")
     table = sort_leaderboard(table, column)
     ranked = [runs[i] for i in table.index]
+    # Files for other programs have all runs, the screen has a few.
     whole = options.csv or options.as_json
     top = ranked[: options.top or (len(runs) if whole else _MOST_ROWS)]
     if options.as_json:

@@ -18,6 +18,7 @@ from deep_cnn.sweep.spec.schema import SweepSpec
 
 # How many configurations are looked at to find the largest.
 _LOOKED_AT = 200
+# The mean of a few steps, because a single one varies.
 _STEPS = 3
 
 
@@ -80,6 +81,7 @@ def _parameters(model: str, freeze: int | str) -> int:
 
 def _measure_apart(config: TrainConfig) -> Probe:
     """Take a step in another process: its peak of memory is its own, and it may die."""
+    # A forked process would begin with the memory of this one.
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(target=_measure, args=(config, theirs))
@@ -125,6 +127,7 @@ def _steps(config: TrainConfig) -> Probe:
 
     count = config.train_samples
     one_batch = min(config.batch_size, count or config.batch_size)
+    # The cache would hide the cost of decoding, and keep what no run needs.
     limited = config.replace(train_samples=one_batch, cache="off")
     session = open_session(limited, ("train",), StopToken())
     pictures = len(session.splits["train"])
@@ -133,6 +136,7 @@ def _steps(config: TrainConfig) -> Probe:
     epochs = iter(range(1, _STEPS + 1))
     step = timeit(lambda: session.train(next(epochs)), number=_STEPS) / _STEPS
     check = timeit(lambda: session.evaluate("train", "Validation"), number=1) / pictures
+    # The system counts in KiB, but macOS in bytes.
     unit = 1 if sys.platform == "darwin" else 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
     on_gpu = torch.cuda.max_memory_reserved() if session.device.type == "cuda" else None

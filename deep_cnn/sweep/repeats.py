@@ -13,8 +13,9 @@ from deep_cnn.sweep.run.records import Trial
 from deep_cnn.sweep.spec.schema import SweepSpec
 from deep_cnn.sweep.spec.values import Point, canonical_key
 
-_LEVEL = 0.95
 _RESAMPLES = 10_000
+# A seed that no sweep file sets, to try what its command does with one.
+_TRIED_SEED = 4_000_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +52,7 @@ class Interval:
         return not self.low <= 0 <= self.high
 
 
-def bootstrap(differences: Sequence[float], seed: int = 0) -> Interval:
+def bootstrap(differences: Sequence[float]) -> Interval:
     """Return the mean of paired differences, (N,), with its 95 % percentile bootstrap interval."""
     import numpy as np
     from scipy.stats import bootstrap as resample
@@ -59,13 +60,10 @@ def bootstrap(differences: Sequence[float], seed: int = 0) -> Interval:
     values = np.asarray(differences, dtype=np.float64)
     if len(values) < 2:
         return Interval(float(values.mean()), -math.inf, math.inf)
+    # Seeded, so that a report on the same runs says the same.
+    rng = np.random.default_rng(0)
     interval = resample(
-        (values,),
-        np.mean,
-        confidence_level=_LEVEL,
-        n_resamples=_RESAMPLES,
-        method="percentile",
-        rng=np.random.default_rng(seed),
+        (values,), np.mean, n_resamples=_RESAMPLES, method="percentile", rng=rng
     ).confidence_interval
     return Interval(float(values.mean()), float(interval.low), float(interval.high))
 
@@ -128,7 +126,7 @@ def collect(
 def check_possible(spec: SweepSpec, point: Point) -> None:
     """Raise SpecError, before anything is trained, if the command forbids repeats and a refit."""
     trial = Trial(0, point, run_name="x")
-    repeats_of(spec, [trial], [4_000_000_000])
+    repeats_of(spec, [trial], [_TRIED_SEED])
     refit_of(spec, trial, spec.config(point).epochs)
 
 

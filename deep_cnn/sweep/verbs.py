@@ -1,4 +1,4 @@
-"""Carry out the verbs check, sample, sweep and agent."""
+"""Run the verbs check, sample, sweep and agent."""
 
 import os
 import shlex
@@ -99,7 +99,7 @@ def sample(argv: list[str]) -> int:
 
 
 def sweep(argv: list[str]) -> int:
-    """Run a sweep here; the same command again goes on with it."""
+    """Run a sweep here; the same command again resumes it."""
     file, options = _parse("sweep", SweepOptions, argv)
     spec = read_sweep(Path(file))
     engine.check_runnable(spec, Path(file), options.count)
@@ -151,21 +151,23 @@ def _repeat_and_refit(
         return status
     point = repeats.refit_of(spec, winner, last + 1)
     summary = run("-refit", [point])
+    status = _print_problems(summary, command) or status
     for trial in summary.trials:
         if trial.over and trial.run_name and canonical_key(trial.point) == canonical_key(point):
             checkpoint = shlex.quote(str(out / "models" / trial.run_name))
             print(f"Fitted on train + validation: {trial.run_name}; test it once with:")
             print(f"python -m deep_cnn --test_net={checkpoint}.pt")
-    return _print_problems(summary, command) or status
+    return status
 
 
 def agent(argv: list[str]) -> int:
-    """Run a sweep that is kept on W&B's server, in processes that stay warm."""
+    """Run trials that W&B's server assigns, in processes that stay warm."""
     path, options = _parse("agent", AgentOptions, argv)
     access = _agent_access(path)
     with Signals() as signals:
+        # W&B's client takes seconds to import; a signal in the meantime must end the agent, too.
         from deep_cnn.sweep.wandb_agent.agent import run_agent
-        from deep_cnn.sweep.wandb_agent.api import WandbSweep  # W&B's client takes a while.
+        from deep_cnn.sweep.wandb_agent.api import WandbSweep
 
         remote = WandbSweep(access, path.rpartition("/")[2])
         summary = run_agent(remote, workers=options.workers, count=options.count, stop=signals)

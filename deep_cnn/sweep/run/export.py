@@ -54,7 +54,7 @@ def export_study(spec: SweepSpec, trials: Sequence[Trial], path: Path) -> None:
         if spec.metric:
             study.set_metric_names([spec.metric.name])
         study.add_trials([_frozen(trial, used, distributions) for trial, used in readable])
-        storage.engine.dispose()
+        storage.engine.dispose()  # An open database must not be renamed.
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Metric names are still called experimental.

@@ -51,8 +51,10 @@ def expand(command: Sequence[str], program: str, arguments: Mapping[str, object]
     argv: list[str] = []
     fixed = {"env": "/usr/bin/env", "interpreter": "python", "program": program}
     for part in command:
+        # Only where it is a whole argument; an unknown one vanishes.
         macro = re.fullmatch(r"\$\{(\w+)\}", part)
         if macro is None:
+            # W&B leaves the bare name of a variable that is not set.
             argv.append(
                 re.sub(r"\$\{envvar:([A-Z0-9_]*)\}", lambda m: os.environ.get(m[1], m[1]), part)
             )

@@ -24,7 +24,7 @@ _NOT_SEARCHED = {
 # Options that name files and folders, and values of theirs that do not.
 _PATHS = ("data_dir", "weights", "keep")
 _NOT_PATHS = {SAMPLE_DATA, "imagenet", "none", "auto"}
-# How many configurations are looked at as a whole.
+# How many configurations are tried as a whole.
 _TRIED = 50
 
 
@@ -40,7 +40,7 @@ def check_runs(spec: SweepSpec, *, legal: bool) -> list[Issue]:
 
 
 def _no_arguments(spec: SweepSpec) -> Iterator[Issue]:
-    if not any(word.startswith("${args") for word in spec.command):
+    if not any(part.startswith("${args") for part in spec.command):
         text = "command has no ${args}: every run would be the same; add it"
         yield Issue(("command",), text)
 
@@ -96,6 +96,7 @@ def _some_values(distribution: Distribution) -> Sequence[Any]:
         return distribution.values()
     if distribution.distribution in ("normal", "log_normal"):
         return [distribution.ppf(u) for u in (0.01, 0.5, 0.99)]
+    # The very ends of [0, 1] may be values that no trial draws.
     values = [distribution.ppf(u) for u in (1e-12, 0.25, 0.5, 0.75, 1 - 1e-12)]
     return values + list((distribution.grid or ())[:3])
 

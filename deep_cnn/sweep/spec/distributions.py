@@ -40,7 +40,7 @@ class Listed(Model):
         return distinct(self.choices)
 
     def describe(self) -> str:
-        """Return the values in words, for people."""
+        """Return a description for people."""
         return f"one of {', '.join(map(repr, self.values()))}"
 
 
@@ -114,7 +114,7 @@ class WeightedCategorical(Listed):
         return distinct([value for value, p in self._weighted if p > 0])
 
     def describe(self) -> str:
-        """Return the values in words, with their probabilities."""
+        """Return a description for people, with the probabilities."""
         return f"one of {', '.join(f'{value!r} ({p:g})' for value, p in self._weighted)}"
 
 
@@ -138,6 +138,7 @@ def infer_distribution(description: Mapping[Any, Any]) -> str | None:
         return "categorical_w_probabilities" if "probabilities" in description else "categorical"
     if "value" in description:
         return "constant"
+    # W&B infers nothing from other keys, such as mu and sigma, nor from bounds with q.
     if description.keys() == {"min", "max"}:
         both_whole = is_whole(description["min"]) and is_whole(description["max"])
         return "int_uniform" if both_whole else "uniform"

@@ -53,8 +53,8 @@ class UnreadableError(Exception):
 class Document:
     """YAML as W&B reads it (PyYAML's safe loader), with the line of each key and value.
 
-    `content` is the mapping that the text holds, `duplicates` are the places of keys that are
-    repeated, and `numbers_as_text` the places of unquoted strings that were meant as numbers.
+    `content` is the mapping that the text holds, `duplicates` are notes on repeated keys, and
+    `numbers_as_text` holds the paths of unquoted strings that were meant as numbers.
     """
 
     def __init__(self, text: str) -> None:
@@ -125,7 +125,7 @@ class Document:
             if not isinstance(key, yaml.ScalarNode):
                 raise _problem(key, "a key must be a single word")
             line = key.start_mark.line + 1
-            if key.value in seen:
+            if key.value in seen:  # PyYAML takes the last one without a word.
                 text = f"key {key.value!r} appears twice and the last one counts; remove one"
                 self.duplicates.append(Finding(line, text, is_error=False))
             seen.add(key.value)

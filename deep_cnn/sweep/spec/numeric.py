@@ -17,7 +17,7 @@ from pydantic_core import PydanticKnownError
 from deep_cnn.sweep.spec.values import Number, check_number, invalid, is_whole
 
 _LARGEST_GRID = 1_000_000
-# Bisection divides [0, 1] into so many parts.
+# Bisection divides [0, 1] into so many parts, nearly as fine as floats below 1 are.
 _PARTS = 2**50
 # Half a step outside of the bounds has no probability, so the very ends are no values.
 _ENDS = (1e-12, 1 - 1e-12)
@@ -89,7 +89,7 @@ class IntUniform(Bounded):
         return range(int(self.min), int(self.max) + 1)
 
     def describe(self) -> str:
-        """Return the bounds in words."""
+        """Return a description for people."""
         return f"a whole number from {self.min} to {self.max}"
 
 
@@ -123,6 +123,7 @@ class Continuous(Numeric):
         """`q`, whose default is a float, or None where every float is a value."""
         if not self.distribution.startswith("q_"):
             return None
+        # W&B's default is a float: 7.0 and not 7.
         return 1.0 if self.q is None else self.q
 
     def _quantile(self, u: float) -> float:

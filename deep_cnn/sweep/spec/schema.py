@@ -14,7 +14,7 @@ from deep_cnn.sweep.spec.command import expand, program_end
 from deep_cnn.sweep.spec.distributions import Distribution
 from deep_cnn.sweep.spec.values import Number, Point, invalid, is_whole
 
-# No run logs as many values.
+# No run logs as many values: later bands would never be reached.
 _MOST_VALUES = 1e9
 _MOST_RUNS = 1e15
 Method = Literal["grid", "random", "bayes", "custom"]
@@ -46,6 +46,7 @@ def _check_count(value: Any, info: ValidationInfo) -> Any:
 
 
 Text = Annotated[str, PlainValidator(_check_text)]
+# W&B's engine crashes at s: 2.0, so that floats are refused for all of them.
 Count = Annotated[int | None, PlainValidator(_check_count)]
 
 

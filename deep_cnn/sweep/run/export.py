@@ -63,7 +63,7 @@ def export_study(spec: SweepSpec, trials: Sequence[Trial], path: Path) -> None:
 
 def _distribution(searched: Distribution, used: Sequence[Any]) -> BaseDistribution:
     if not isinstance(searched, Numeric):
-        choices = map(_legal, [*searched.values(), *used])
+        choices = map(_legal, [*searched.values, *used])
         # True is 1 to Python, but another choice.
         return CategoricalDistribution(list({(type(c), c): c for c in choices}.values()))
     values = [v for v in (*used, searched.ppf(0.0), searched.ppf(1.0)) if _is_finite(v)]

@@ -54,7 +54,7 @@ def suggest(
         if isinstance(one, Numeric):
             u[name], point[name] = params[name], one.ppf(params[name])
         else:
-            point[name] = one.values()[params[name]]
+            point[name] = one.values[params[name]]
     return Proposal(dict(sorted(point.items())), u)
 
 
@@ -84,7 +84,7 @@ class _Coordinates:
         self.space = space
         self.axes = {name: _axis(searched) for name, searched in space.items()}
         self._indices = {
-            name: {canonical_key(value): i for i, value in enumerate(searched.values())}
+            name: {canonical_key(value): i for i, value in enumerate(searched.values)}
             for name, searched in space.items()
             if not isinstance(searched, Numeric)
         }

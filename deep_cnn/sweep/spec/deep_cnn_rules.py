@@ -33,7 +33,7 @@ def check_runs(spec: SweepSpec, *, legal: bool) -> list[Issue]:
 
     If it is `legal` so far, and its values are, whole configurations are tried as well.
     """
-    issues = [*_no_arguments(spec), *_same_option(spec), *_options_and_values(spec)]
+    issues = [*_no_arguments(spec), *_options_and_values(spec)]
     if issues or not legal:
         return [*issues, *_metric_not_logged(spec)]
     return [*_cannot_run(spec), *_missing_paths(spec)]
@@ -45,18 +45,9 @@ def _no_arguments(spec: SweepSpec) -> Iterator[Issue]:
         yield Issue(("command",), text)
 
 
-def _same_option(spec: SweepSpec) -> Iterator[Issue]:
-    by_option: dict[str, str] = {}
-    for name in spec.space:
-        option = _option(name)
-        if option in by_option:
-            text = f"{name} and {by_option[option]} are both the option --{option}"
-            yield Issue(parameter_path(name), f"{text}; rename or remove one")
-        by_option[option] = name
-
-
 def _options_and_values(spec: SweepSpec) -> Iterator[Issue]:
     options = all_options()
+    by_option: dict[str, str] = {}
     for name, distribution in spec.space.items():
         option = _option(name)
         if option not in options:
@@ -68,6 +59,10 @@ def _options_and_values(spec: SweepSpec) -> Iterator[Issue]:
             texts = [f"{text} {distribution.ppf(0.25)}; write q: 1 or the like"]
         else:
             texts = _refused(options[option], distribution)
+        if option in by_option:
+            text = f"{name} and {by_option[option]} are both the option --{option}"
+            texts.append(f"{text}; rename or remove one")
+        by_option[option] = name
         for text in texts:
             yield Issue(parameter_path(name), text)
 
@@ -93,7 +88,7 @@ def _some_values(distribution: Distribution) -> Sequence[Any]:
     if isinstance(distribution, WeightedCategorical):
         return distribution.choices
     if isinstance(distribution, Listed):
-        return distribution.values()
+        return distribution.values
     if distribution.distribution in ("normal", "log_normal"):
         return [distribution.ppf(u) for u in (0.01, 0.5, 0.99)]
     # The very ends of [0, 1] may be values that no trial draws.

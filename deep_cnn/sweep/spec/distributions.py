@@ -24,24 +24,21 @@ class Listed(Model):
     @property
     def grid(self) -> Sequence[Any] | None:
         """What a grid search goes through, or None where it cannot."""
-        return self.values()
+        return self.values
 
     @property
     def size(self) -> int:
         """The number of distinct values."""
-        return len(self.values())
-
-    def values(self) -> Sequence[Any]:
-        """Return every distinct value."""
-        return self._distinct
+        return len(self.values)
 
     @cached_property
-    def _distinct(self) -> tuple[Any, ...]:
+    def values(self) -> Sequence[Any]:
+        """Every distinct value."""
         return distinct(self.choices)
 
     def describe(self) -> str:
         """Return a description for people."""
-        return f"one of {', '.join(map(repr, self.values()))}"
+        return f"one of {', '.join(map(repr, self.values))}"
 
 
 class Constant(Listed):
@@ -110,7 +107,8 @@ class WeightedCategorical(Listed):
         """None: a grid has no probabilities."""
 
     @cached_property
-    def _distinct(self) -> tuple[Any, ...]:
+    def values(self) -> Sequence[Any]:
+        """Every distinct value that has a probability."""
         return distinct([value for value, p in self._weighted if p > 0])
 
     def describe(self) -> str:

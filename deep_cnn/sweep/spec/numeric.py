@@ -77,15 +77,16 @@ class IntUniform(Bounded):
     @property
     def grid(self) -> Sequence[int] | None:
         """All of them, or None where a range could not count so many."""
-        return self.values() if self.size <= sys.maxsize else None
+        return self.values if self.size <= sys.maxsize else None
 
     @property
     def size(self) -> int:
         """The number of whole numbers."""
         return int(self.max) - int(self.min) + 1
 
+    @property
     def values(self) -> Sequence[int]:
-        """Return all of them."""
+        """All of them."""
         return range(int(self.min), int(self.max) + 1)
 
     def describe(self) -> str:
@@ -144,8 +145,9 @@ class Continuous(Numeric):
         """The number of multiples; None where it has no bounds."""
         return None if self.step is None else self._counts.stop - self._counts.start
 
+    @property
     def values(self) -> Sequence[int | float]:
-        """Return every multiple that has a probability."""
+        """Every multiple that has a probability."""
         return [self._multiple(k) for k in self._counts]
 
     @property

@@ -11,14 +11,7 @@ from deep_cnn.errors import SpecError
 from deep_cnn.sweep.spec.command import program_end, read_command
 from deep_cnn.sweep.spec.deep_cnn_rules import check_runs
 from deep_cnn.sweep.spec.distributions import PARAMETER_KEYS, Distribution, infer_distribution
-from deep_cnn.sweep.spec.document import (
-    Document,
-    Finding,
-    Issue,
-    UnreadableError,
-    YamlPath,
-    parameter_path,
-)
+from deep_cnn.sweep.spec.document import Document, Finding, Issue, UnreadableError, YamlPath
 from deep_cnn.sweep.spec.rules import check_file
 from deep_cnn.sweep.spec.schema import Hyperband, SweepMetric, SweepSpec, TopLevel
 from deep_cnn.sweep.spec.validation import unknown_keys, validate, validate_section
@@ -112,9 +105,8 @@ def _read_parameters(
     space = {}
     section = document.content.get("parameters")
     if isinstance(section, dict) and section:
-        for name, description in _leaves(section, "", ("parameters",), issues):
-            path = parameter_path(name)
-            distribution = _read_distribution(name, description, issues)
+        for name, path, description in _leaves(section, "", ("parameters",), issues):
+            distribution = _read_distribution(name, path, description, issues)
             if distribution:
                 space[name] = distribution
             for value_path, value in _values(description, path):
@@ -129,7 +121,7 @@ def _read_parameters(
 
 def _leaves(
     level: _Content, prefix: str, path: YamlPath, issues: list[Issue]
-) -> Iterator[tuple[str, _Content]]:
+) -> Iterator[tuple[str, YamlPath, _Content]]:
     """Go through the parameters of a level and of those inside; add what is wrong to `issues`."""
     for key, description in level.items():
         name, here = f"{prefix}{key}", (*path, str(key))
@@ -142,7 +134,7 @@ def _leaves(
         elif unknown := unknown_keys(description, PARAMETER_KEYS, here):
             issues += unknown
         elif "parameters" not in description:
-            yield name, description
+            yield name, here, description
         elif isinstance(inner := description["parameters"], dict) and inner:
             yield from _leaves(inner, f"{name}/", (*here, "parameters"), issues)
         else:
@@ -150,9 +142,8 @@ def _leaves(
 
 
 def _read_distribution(
-    name: str, description: _Content, issues: list[Issue]
+    name: str, path: YamlPath, description: _Content, issues: list[Issue]
 ) -> Distribution | None:
-    path = parameter_path(name)
     distribution = description.get("distribution") or infer_distribution(description)
     if distribution is None:
         keys = ", ".join(description) or "nothing"

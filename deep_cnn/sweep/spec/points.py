@@ -51,7 +51,7 @@ def next_point(spec: SweepSpec, seed: int, number: int, used: Set[str]) -> Propo
 
 def all_points(space: Mapping[str, Distribution]) -> list[Point]:
     """Return every configuration of a finite space."""
-    lists = [distribution.values() for distribution in space.values()]
+    lists = [distribution.values for distribution in space.values()]
     return [dict(zip(space, values, strict=True)) for values in itertools.product(*lists)]
 
 

@@ -43,7 +43,7 @@ def compare_predictions(
     For classes the error of a picture is 0 or 1. `tables` are from `read_predictions`.
     """
     missing = [run.run_name for run, table in zip(runs, tables, strict=True) if table.empty]
-    both = tables[0].join(tables[1], how="inner", lsuffix="_a", rsuffix="_b").sort_index()
+    both = tables[0].merge(tables[1], on="image", suffixes=("_a", "_b")).sort_index()
     both = both[both["truth_a"] == both["truth_b"]]
     if both.empty:
         return NoComparison(missing=tuple(missing))

@@ -13,6 +13,7 @@ from deep_cnn.sweep.spec.distributions import Distribution, Listed, WeightedCate
 from deep_cnn.sweep.spec.document import Issue, parameter_path
 from deep_cnn.sweep.spec.numeric import Continuous
 from deep_cnn.sweep.spec.points import first_points
+from deep_cnn.sweep.spec.rules import Rule
 from deep_cnn.sweep.spec.schema import SweepSpec
 
 _NOT_SEARCHED = {
@@ -33,7 +34,7 @@ def check_runs(spec: SweepSpec, *, legal: bool) -> list[Issue]:
 
     If it is `legal` so far, and its values are, whole configurations are tried as well.
     """
-    issues = [*_no_arguments(spec), *_options_and_values(spec)]
+    issues = [issue for rule in _RULES for issue in rule(spec)]
     if issues or not legal:
         return [*issues, *_metric_not_logged(spec)]
     return [*_cannot_run(spec), *_missing_paths(spec)]
@@ -148,3 +149,6 @@ def _metric_not_logged(spec: SweepSpec, runs: Iterable[tuple[str, str]] = ()) ->
 def _option(name: str) -> str:
     """Return the option that a parameter sets, whatever groups it is in."""
     return option_name(name.rpartition("/")[2])
+
+
+_RULES: tuple[Rule, ...] = (_no_arguments, _options_and_values)

@@ -12,7 +12,7 @@ from deep_cnn.sweep.spec.command import program_end, read_command
 from deep_cnn.sweep.spec.deep_cnn_rules import check_runs
 from deep_cnn.sweep.spec.distributions import PARAMETER_KEYS, Distribution, infer_distribution
 from deep_cnn.sweep.spec.document import Document, Finding, Issue, UnreadableError, YamlPath
-from deep_cnn.sweep.spec.rules import check_file
+from deep_cnn.sweep.spec.rules import RULES
 from deep_cnn.sweep.spec.schema import Hyperband, SweepMetric, SweepSpec, TopLevel
 from deep_cnn.sweep.spec.validation import unknown_keys, validate, validate_section
 from deep_cnn.sweep.spec.values import explain_text
@@ -57,7 +57,8 @@ def parse_text(text: str, stem: str) -> tuple[SweepSpec | None, list[Finding]]:
         return None, [error.finding]
     issues: list[Issue] = []
     spec = _read_content(document, stem, issues)
-    issues += check_file(spec)
+    for rule in RULES:
+        issues += rule(spec)
     if spec.runs_deep_cnn:
         issues += check_runs(spec, legal=not any(issue.is_error for issue in issues))
     findings = sorted({*document.duplicates, *map(document.locate, issues)})

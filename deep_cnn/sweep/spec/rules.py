@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from deep_cnn.errors import nearest
 from deep_cnn.sweep.spec.command import DEEP_CNN_COMMAND, MACROS
@@ -13,11 +13,6 @@ from deep_cnn.sweep.spec.schema import SweepSpec
 
 # Keys that W&B reads and a local sweep has no use for.
 _UNUSED = ("project", "entity", "controller", "job", "image_uri", "apiVersion", "kind", "scheduler")
-
-
-def check_file(spec: SweepSpec) -> list[Issue]:
-    """Return what is wrong with a sweep over any program, beyond its sections one by one."""
-    return [*_keys(spec), *_command(spec), *_parameters(spec)]
 
 
 def _keys(spec: SweepSpec) -> Iterator[Issue]:
@@ -90,3 +85,7 @@ def _outside_of_bounds(one: Range) -> str:
         f"q={one.step:g} rounds to {lowest:g} ... {highest:g}, outside of"
         f" {low:g} ... {high:g}; use bounds that are multiples of q"
     )
+
+
+Rule = Callable[[SweepSpec], Iterator[Issue]]
+RULES: tuple[Rule, ...] = (_keys, _command, _parameters)

@@ -8,11 +8,11 @@ from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import Field, PlainValidator, model_validator
 
-from deep_cnn.sweep.spec.numeric import Beta, Gaussian, IntUniform, Model, Range
+from deep_cnn.sweep.spec.numeric import Beta, DistributionBase, Gaussian, IntUniform, Range
 from deep_cnn.sweep.spec.values import distinct, invalid, is_number, is_whole
 
 
-class Listed(Model):
+class Listed(DistributionBase):
     """One of `choices`, each as likely."""
 
     choices: tuple[Any, ...]

@@ -23,7 +23,7 @@ _PARTS = 2**50
 _ENDS = (1e-12, 1 - 1e-12)
 
 
-class Model(BaseModel):
+class DistributionBase(BaseModel):
     """What all distributions have in common."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -31,7 +31,7 @@ class Model(BaseModel):
     distribution: str
 
 
-class Numeric(Model):
+class Numeric(DistributionBase):
     """A distribution of numbers, whose inverse CDF rises."""
 
     def ppf(self, u: float) -> int | float:

@@ -7,7 +7,7 @@ ask at the same time are not sent to the same candidate.
 
 import statistics
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -83,17 +83,7 @@ class _Coordinates:
     def __init__(self, space: Mapping[str, Distribution]) -> None:
         self.space = space
         self.axes = {name: _axis(searched) for name, searched in space.items()}
-        self._indices = {
-            name: {canonical_key(value): i for i, value in enumerate(searched.values)}
-            for name, searched in space.items()
-            if not isinstance(searched, Numeric)
-        }
-        # A finite space has many configurations, but few values of each parameter.
-        self._cdfs = {
-            name: cache(searched.cdf)
-            for name, searched in space.items()
-            if isinstance(searched, Numeric)
-        }
+        self._inverses = {name: _inverse(searched) for name, searched in space.items()}
 
     def of(self, point: Point, u: Mapping[str, float] | None = None) -> dict[str, float]:
         """Return the coordinates of a configuration that was drawn with `u`, if that is known."""
@@ -102,14 +92,21 @@ class _Coordinates:
 
     def _coordinate(self, name: str, value: Any, u: float | None) -> float:
         searched = self.space[name]
-        if not isinstance(searched, Numeric):
-            return self._indices[name][canonical_key(value)]
         # Many u give the same multiple of q, so the one that was drawn says more. Elsewhere the
         # value itself determines u, whether or not the trial's file has it.
         if u is None or not (isinstance(searched, Continuous) and searched.step is not None):
-            u = self._cdfs[name](value)
+            u = self._inverses[name](value)
         edge = _edge(searched)
-        return min(max(u, edge), 1 - edge)
+        return min(max(u, edge), 1 - edge) if isinstance(searched, Numeric) else u
+
+
+def _inverse(searched: Distribution) -> Callable[[Any], float]:
+    """Return the function from a value to its coordinate."""
+    if isinstance(searched, Numeric):
+        # A finite space has many configurations, but few values of each parameter.
+        return cache(searched.cdf)
+    indices = {canonical_key(value): i for i, value in enumerate(searched.values)}
+    return lambda value: indices[canonical_key(value)]
 
 
 def _axis(searched: Distribution) -> BaseDistribution:
@@ -118,7 +115,7 @@ def _axis(searched: Distribution) -> BaseDistribution:
     return CategoricalDistribution(list(range(searched.size)))
 
 
-def _edge(searched: Numeric) -> float:
+def _edge(searched: Distribution) -> float:
     # The tails have no end; a thousandth on either side is left to random search.
     return 1e-3 if isinstance(searched, Gaussian) else 0.0
 

@@ -90,11 +90,10 @@ def _some_values(distribution: Distribution) -> Sequence[Any]:
         return distribution.choices
     if isinstance(distribution, Listed):
         return distribution.values
-    if distribution.distribution in ("normal", "log_normal"):
-        return [distribution.ppf(u) for u in (0.01, 0.5, 0.99)]
-    # The very ends of [0, 1] may be values that no trial draws.
-    values = [distribution.ppf(u) for u in (1e-12, 0.25, 0.5, 0.75, 1 - 1e-12)]
-    return values + list((distribution.grid or ())[:3])
+    # The tails of a normal distribution have no end, and no trial draws the very ends of others.
+    is_normal = distribution.distribution in ("normal", "log_normal")
+    us = (0.01, 0.5, 0.99) if is_normal else (1e-12, 0.25, 0.5, 0.75, 1 - 1e-12)
+    return [*map(distribution.ppf, us), *(distribution.grid or ())[:3]]
 
 
 def _cannot_run(spec: SweepSpec) -> Iterator[Issue]:

@@ -138,9 +138,8 @@ class RunResult:
         """Return the text of results/<run>.json; numbers that are not finite become null."""
         content = asdict(replace(self, config=dict(self.config), history=()))
         del content["history"], content["signal"]
-        # Python writes nan as the word NaN, which is not JSON.
-        text = json.dumps({"version": RESULT_VERSION, **content})
-        return json.dumps(json.loads(text, parse_constant=lambda _: None), indent=2) + "\n"
+        plain = replace_nonfinite({"version": RESULT_VERSION, **content})
+        return json.dumps(plain, indent=2) + "\n"
 
     @classmethod
     def from_json(cls, text: str) -> "RunResult":
@@ -164,6 +163,12 @@ class RunResult:
             return cls.from_json(path.read_text(encoding="utf-8"))
         except (OSError, ValueError, TypeError):
             return None
+
+
+def replace_nonfinite(value: Any) -> Any:
+    """Return `value` for JSON, which has no infinities: they and nan become None."""
+    # Python writes nan as the word NaN, which is not JSON.
+    return json.loads(json.dumps(value), parse_constant=lambda _: None)
 
 
 def exit_status(signum: int) -> int:

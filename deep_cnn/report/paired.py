@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from deep_cnn.errors import DataError
 from deep_cnn.names import TASKS
@@ -26,20 +26,13 @@ class PairedComparison:
     interval: tuple[float, float]
     distinguishable: bool
 
-    def to_jsonable(self) -> dict[str, Any]:
-        """Return the comparison as `report --json` has it."""
-        return {name: getattr(self, name) for name in self.__slots__}
-
 
 @dataclass(frozen=True, slots=True)
 class NoComparison:
     """Two runs that share no predicted picture; those without any predictions are `missing`."""
 
-    missing: Sequence[str] = ()
-
-    def to_jsonable(self) -> dict[str, Any]:
-        """Return what `report --json` has where nothing can be compared."""
-        return {"pictures": 0, "missing": list(self.missing)}
+    pictures: int = 0
+    missing: tuple[str, ...] = ()
 
 
 def compare_predictions(
@@ -50,19 +43,16 @@ def compare_predictions(
     For classes the error of a picture is 0 or 1. `tables` are from `read_predictions`.
     """
     missing = [run.run_name for run, table in zip(runs, tables, strict=True) if table.empty]
-    if missing:
-        return NoComparison(missing)
-    both = tables[0].add_suffix("_a").join(tables[1].add_suffix("_b"), how="inner").sort_index()
+    both = tables[0].merge(tables[1], on="image", suffixes=("_a", "_b")).sort_index()
     both = both[both["truth_a"] == both["truth_b"]]
     if both.empty:
-        return NoComparison()
-    task = str(runs[0].config.get("task"))
-    is_score = task in TASKS and "mae" in TASKS[task].metrics
+        return NoComparison(missing=tuple(missing))
+    task = TASKS.get(str(runs[0].config.get("task")))
+    is_score = task is not None and "mae" in task.metrics
     if is_score:
         both = both.map(float)
-        errors = [(both["truth_a"] - both[f"prediction_{run}"]).abs() for run in "ab"]
-    else:
-        errors = [(both["truth_a"] != both[f"prediction_{run}"]).astype(float) for run in "ab"]
+    truth, predictions = both["truth_a"], (both["prediction_a"], both["prediction_b"])
+    errors = [(truth - p).abs() if is_score else (truth != p).astype(float) for p in predictions]
     from deep_cnn.sweep.repeats import bootstrap  # SciPy takes a while.
 
     interval = bootstrap((errors[1] - errors[0]).to_list())
@@ -89,12 +79,10 @@ def read_predictions(result: Path, run: RunResult) -> "DataFrame":
     path = result.with_name(f"{result.name.removesuffix('.json')}.test.csv")
     table = pd.DataFrame(columns=columns)
     try:
-        if run.test is not None:
+        if run.test is not None and path.exists():
             table = pd.read_csv(
                 path, usecols=columns, dtype=object, na_filter=False, index_col=False
             )
-    except FileNotFoundError:
-        pass
     except (OSError, ValueError) as error:
         text = " ".join(str(error).split())
         raise DataError(f"{path} holds no predictions ({text}); repeat --test_net") from None
@@ -104,12 +92,10 @@ def read_predictions(result: Path, run: RunResult) -> "DataFrame":
 def format_comparison(comparison: PairedComparison | NoComparison) -> str:
     """Return a comparison as a line or two."""
     if isinstance(comparison, NoComparison):
+        if not comparison.missing:
+            return "The two have no predicted picture in common."
         missing = " and ".join(comparison.missing)
-        return (
-            f"No predictions of {missing}: --test_net=CHECKPOINT makes them"
-            if missing
-            else "The two have no predicted picture in common."
-        )
+        return f"No predictions of {missing}: --test_net=CHECKPOINT makes them"
     low, high = comparison.interval
     text = (
         f"Over {comparison.pictures} pictures of test, {comparison.error}: A {comparison.a:.4g},"

@@ -1,10 +1,10 @@
-"""The verb report: a leaderboard of runs, or two of them side by side."""
+"""Run the verb report: a leaderboard of runs, or two of them side by side."""
 
 import json
 import math
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,11 +14,12 @@ from deep_cnn.errors import ConfigError, DataError, choose_from
 from deep_cnn.files import RunFiles, to_csv
 from deep_cnn.options import OptionModel, option
 from deep_cnn.report.paired import compare_predictions, format_comparison, read_predictions
-from deep_cnn.results import Metric, RunResult
+from deep_cnn.results import Metric, RunResult, replace_nonfinite
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
+# What fits on a screen.
 _MOST_ROWS = 20
 _MOST_FLAGS = 6
 _MOST_TEST_METRICS = 2
@@ -44,23 +45,18 @@ class Run:
     path: Path
     result: RunResult
 
-    @property
-    def name(self) -> str:
-        """The name of the run."""
-        return self.result.run_name
-
     def row(self) -> dict[str, Any]:
         """Return every column of the leaderboard."""
-        result, best = self.result, self.result.best
+        result, best, sweep = self.result, self.result.best, self.result.sweep
         return {
-            "run_name": self.name,
+            "run_name": result.run_name,
             "state": str(result.state),
-            "metric": best.metric if best else None,
-            "best": best.value if best else None,
-            "epoch": best.epoch if best else None,
+            "metric": best and best.metric,
+            "best": best and best.value,
+            "epoch": best and best.epoch,
             "seconds": result.seconds,
-            "sweep": result.sweep.name if result.sweep else None,
-            "trial": result.sweep.trial if result.sweep else None,
+            "sweep": sweep and sweep.name,
+            "trial": sweep and sweep.trial,
             **result.metrics,
             **(result.test or {}),
             **{k: v for k, v in result.config.items() if k not in ("run_name", "epoch")},
@@ -152,26 +148,7 @@ def sort_leaderboard(table: "DataFrame", column: str) -> "DataFrame":
         return (0, sign * value, "") if math.isfinite(value) else (2, 0.0, "")
 
     # Tuples and not a column for each of their parts: a whole number may be too large for a column.
-    keys = [key(value) for value in table[column]]
-    return table.iloc[sorted(range(len(table)), key=keys.__getitem__)]
-
-
-def choose_columns(table: "DataFrame", sort: str, extra: Sequence[str]) -> "DataFrame":
-    """Return the columns for the screen: the main ones, the one of --sort, and the `extra` ones."""
-    titles = _titles(table)
-    head = ["run_name", "state", *([] if "best" in titles else ["metric"]), "best", "epoch"]
-    if sort not in (*head, *extra, "seconds"):
-        head.append(sort)
-    return table[[*head, *extra, "seconds"]].rename(columns=titles)
-
-
-def _sort_column(text: str, table: "DataFrame") -> str:
-    """Return the column that --sort names, as in the CSV or by its title on the screen."""
-    name = text.replace("-", "_")
-    column = {title: name for name, title in _titles(table).items()}.get(name, name)
-    if column not in table:
-        raise ConfigError(f"--sort={text} is no column; {choose_from(name, table.columns)}")
-    return column
+    return table.sort_values(column, key=lambda cells: cells.map(key), kind="stable")
 
 
 def _titles(table: "DataFrame") -> dict[str, str]:
@@ -183,9 +160,15 @@ def _titles(table: "DataFrame") -> dict[str, str]:
 
 def _print_leaderboard(runs: Sequence[Run], options: ReportOptions) -> None:
     table = leaderboard(runs)
-    column = _sort_column(options.sort, table)
+    titles = _titles(table)
+    # --sort names a column as in the CSV, or by its title on the screen.
+    name = options.sort.replace("-", "_")
+    column = {title: name for name, title in titles.items()}.get(name, name)
+    if column not in table:
+        raise ConfigError(f"--sort={options.sort} is no column; {choose_from(name, table.columns)}")
     table = sort_leaderboard(table, column)
     ranked = [runs[i] for i in table.index]
+    # Files for other programs have all runs, the screen has a few.
     whole = options.csv or options.as_json
     top = ranked[: options.top or (len(runs) if whole else _MOST_ROWS)]
     if options.as_json:
@@ -193,22 +176,24 @@ def _print_leaderboard(runs: Sequence[Run], options: ReportOptions) -> None:
     elif options.csv:
         print(to_csv(leaderboard(top)), end="")
     else:
-        varied = _varied([run.result for run in ranked])[:_MOST_FLAGS]
         tests = [name for name in leaderboard(top) if name.endswith("_test")][:_MOST_TEST_METRICS]
-        _print_table(choose_columns(table, column, [*tests, *varied]).head(len(top)))
+        varied = _varied([run.result for run in ranked])[:_MOST_FLAGS]
+        columns = ["run_name", "state", *([] if "best" in titles else ["metric"]), "best", "epoch"]
+        sort = [] if column in (*columns, *tests, *varied, "seconds") else [column]
+        columns += [*sort, *tests, *varied, "seconds"]
+        _print_table(table[columns].rename(columns=titles).head(len(top)))
         if len(runs) > len(top):
             print(f"and {len(runs) - len(top)} more; --top={len(runs)} lists them all")
 
 
 def _varied(results: Sequence[RunResult]) -> list[str]:
     """Return the options that differ, without those that only say where things go."""
-    known = all_options()
+    ignored = {name for name, one in all_options().items() if not one.affects_result}
     names = dict.fromkeys(name for result in results for name in result.config)
     return [
         name
         for name in names
-        if not (name in known and not known[name].affects_result)
-        and len({repr(result.config.get(name)) for result in results}) > 1
+        if name not in ignored and len({repr(r.config.get(name)) for r in results}) > 1
     ]
 
 
@@ -223,19 +208,19 @@ def _print_comparison(first: Run, second: Run, options: ReportOptions) -> None:
     compared = compare_predictions(both, tables)
     if options.as_json:
         content = {
-            "a": first.name,
-            "b": second.name,
+            "a": first.result.run_name,
+            "b": second.result.run_name,
             "config": {name: table.loc[name].tolist() for name in config},
             "results": {name: table.loc[name].tolist() for name in results},
-            "paired": compared.to_jsonable(),
+            "paired": asdict(compared),
         }
-        print(json.dumps(_finite(content), indent=2))
+        print(json.dumps(replace_nonfinite(content), indent=2))
         return
     table = table.loc[list(dict.fromkeys((*config, *results)))].set_axis(["A", "B"], axis=1)
     if options.csv:
         print(to_csv(table.set_axis(["a", "b"], axis=1).reset_index(names="name")), end="")
         return
-    print(f"A: {first.name}\nB: {second.name}\n")
+    print(f"A: {first.result.run_name}\nB: {second.result.run_name}\n")
     table["B - A"] = [_difference(a, b) for a, b in zip(table["A"], table["B"], strict=True)]
     _print_table(table.reset_index(names=""))
     print(f"\n{format_comparison(compared)}")
@@ -259,12 +244,3 @@ def _print_table(table: "DataFrame") -> None:
     for row in rows:
         cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
         print("  ".join(cells).rstrip())
-
-
-def _finite(value: Any) -> Any:
-    """Return `value` as JSON, which has no infinities: the interval of one picture alone."""
-    if isinstance(value, Mapping):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

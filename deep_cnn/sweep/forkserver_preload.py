@@ -1,4 +1,4 @@
-"""Imported by the server that workers are forked from: torch once for all, and SIGTERM ignored."""
+"""Prepare the server that workers are forked from: import torch for all, and ignore SIGTERM."""
 
 import gc
 import signal

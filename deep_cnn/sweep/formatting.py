@@ -42,15 +42,14 @@ def describe(spec: SweepSpec) -> list[str]:
     return lines
 
 
-def _as_csv(spec: SweepSpec, points: Sequence[Point]) -> list[str]:
+def _as_csv(spec: SweepSpec, points: Sequence[Point]) -> str:
     names = sorted(spec.leaves(dict.fromkeys(spec.space)))
     text = StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(names)
-    for point in points:
-        leaves = spec.leaves(point)
+    for leaves in map(spec.leaves, points):
         writer.writerow([_cell(leaves[name]) for name in names])
-    return [text.getvalue().removesuffix("\n")]
+    return text.getvalue().removesuffix("\n")
 
 
 def _cell(value: Any) -> Any:
@@ -58,18 +57,14 @@ def _cell(value: Any) -> Any:
     return json.dumps(to_jsonable(value)) if isinstance(value, list | dict | None) else value
 
 
-def _as_json(spec: SweepSpec, points: Sequence[Point]) -> list[str]:
-    return [json.dumps([to_jsonable(spec.arguments(point)) for point in points], indent=2)]
-
-
-def _as_commands(spec: SweepSpec, points: Sequence[Point]) -> list[str]:
-    return [shlex.join(spec.command_line(point)) for point in points]
-
-
-FORMATS: Mapping[str, Callable[[SweepSpec, Sequence[Point]], list[str]]] = {
+FORMATS: Mapping[str, Callable[[SweepSpec, Sequence[Point]], str]] = {
     "csv": _as_csv,
-    "json": _as_json,
-    "commands": _as_commands,
+    "json": lambda spec, points: json.dumps(
+        [to_jsonable(spec.arguments(point)) for point in points], indent=2
+    ),
+    "commands": lambda spec, points: "\n".join(
+        shlex.join(spec.command_line(point)) for point in points
+    ),
 }
 
 
@@ -81,8 +76,7 @@ def format_summary(spec: SweepSpec, summary: SweepSummary) -> list[str]:
     best = valued[:_LISTED]
     if best:
         lines.append(f"{'trial':>6}  {spec.objective.name:<12}  run")
-    for trial in best:
-        lines.append(f"{trial.number:>6}  {trial.value:<12.6g}  {trial.run_name}")
+    lines += [f"{trial.number:>6}  {trial.value:<12.6g}  {trial.run_name}" for trial in best]
     if len(valued) > len(best):
         name = safe_name(spec.name)
         lines.append(f"and {len(valued) - len(best)} more, in sweeps/{name}/trials.csv")

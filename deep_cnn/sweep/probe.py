@@ -1,14 +1,14 @@
-"""What a sweep would cost: one step of its largest configuration, taken for real."""
+"""Estimate the cost of a sweep: take a step of its largest configuration."""
 
 import logging
 import multiprocessing
 import os
 import sys
-import time
-from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from multiprocessing.connection import Connection
 from pathlib import Path
+from timeit import timeit
 
 from deep_cnn.config import TrainConfig
 from deep_cnn.errors import DeepCnnError, SpecError
@@ -18,6 +18,7 @@ from deep_cnn.sweep.spec.schema import SweepSpec
 
 # How many configurations are looked at to find the largest.
 _LOOKED_AT = 200
+# The mean of a few steps, because a single one varies.
 _STEPS = 3
 
 
@@ -49,45 +50,38 @@ class Probe:
 def probe(spec: SweepSpec) -> list[str]:
     """Return lines with the time and memory of the largest trial and the time of the sweep."""
     configs = [resolve(spec.config(point)) for point in first_points(spec, 0, _LOOKED_AT)]
-    largest = _largest(configs)
-    found = _apart(largest.replace(wandb=False))
+    # By parameters that learn times pictures in a step: what memory grows with.
+    largest = max(configs, key=lambda c: (_parameters(c.model, c.freeze) * c.batch_size, c.epochs))
+    cost = _measure_apart(largest.replace(wandb=False))
     trials = spec.run_cap if spec.points is None else min(spec.points, spec.run_cap or spec.points)
-    name = f"--model={largest.model} --batch_size={largest.batch_size} --pre={largest.pre}"
+    memory = f"memory {cost.memory / 2**30:.2f} GiB"
+    if cost.device_memory is not None:
+        memory += f", GPU {cost.device_memory / 2**30:.2f} GiB"
     lines = [
-        f"largest configuration: {name}, {found.train} pictures for training,"
-        f" {found.val} for validation",
-        f"a step takes {found.step:.3g} s; memory {_bytes(found.memory)}"
-        + (f", GPU {_bytes(found.device_memory)}" if found.device_memory is not None else ""),
-        f"a trial of {largest.epochs} epochs takes {_duration(found.seconds(largest))} at most",
+        f"largest configuration: --model={largest.model} --batch_size={largest.batch_size}"
+        f" --pre={largest.pre}, {cost.train} pictures for training, {cost.val} for validation",
+        f"a step takes {cost.step:.3g} s; {memory}",
+        f"a trial of {largest.epochs} epochs takes {_duration(cost.seconds(largest))} at most",
     ]
     if trials is None:
         return [*lines, "the sweep has no end: add run_cap to the file"]
-    mean = sum(map(found.seconds, configs)) / len(configs)
-    total = _duration(trials * mean)
+    total = _duration(trials * sum(map(cost.seconds, configs)) / len(configs))
     return [*lines, f"{trials} trials take {total} at most, one after the other on this machine"]
 
 
-def _largest(configs: Sequence[TrainConfig]) -> TrainConfig:
-    """By parameters that learn times pictures in a step: what memory grows with."""
-    sizes: dict[tuple[str, int | str], int] = {}
-    for config in configs:
-        key = (config.model, config.freeze)
-        if key not in sizes:
-            sizes[key] = _parameters(config)
-    return max(configs, key=lambda c: (sizes[c.model, c.freeze] * c.batch_size, c.epochs))
-
-
-def _parameters(config: TrainConfig) -> int:
+@cache
+def _parameters(model: str, freeze: int | str) -> int:
     from deep_cnn.models import Unallocated, build_network
 
     with Unallocated():
-        network = build_network(config.model, 1, weights="none", dropout=0.0)
-    network.freeze(config.freeze)
+        network = build_network(model, 1, weights="none", dropout=0.0)
+    network.freeze(freeze)
     return sum(p.numel() for p in network.parameters() if p.requires_grad)
 
 
-def _apart(config: TrainConfig) -> Probe:
-    """Measure in a process of its own: its peak of memory is its own, and it may die."""
+def _measure_apart(config: TrainConfig) -> Probe:
+    """Take a step in another process: its peak of memory is its own, and it may die."""
+    # A forked process would begin with the memory of this one.
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(target=_measure, args=(config, theirs))
@@ -133,29 +127,21 @@ def _steps(config: TrainConfig) -> Probe:
 
     count = config.train_samples
     one_batch = min(config.batch_size, count or config.batch_size)
+    # The cache would hide the cost of decoding, and keep what no run needs.
     limited = config.replace(train_samples=one_batch, cache="off")
     session = open_session(limited, ("train",), StopToken())
-    begun = time.perf_counter()
-    compute_features(session, "train")
     pictures = len(session.splits["train"])
-    once = (time.perf_counter() - begun) / pictures
+    once = timeit(lambda: compute_features(session, "train"), number=1) / pictures
     learn(session, 0)  # The first one warms up.
-    begun = time.perf_counter()
-    for epoch in range(1, _STEPS + 1):
-        learn(session, epoch)
-    step = (time.perf_counter() - begun) / _STEPS
-    begun = time.perf_counter()
-    evaluate(session, "train", "Validation")
-    check = (time.perf_counter() - begun) / pictures
+    epochs = iter(range(1, _STEPS + 1))
+    step = timeit(lambda: learn(session, next(epochs)), number=_STEPS) / _STEPS
+    check = timeit(lambda: evaluate(session, "train", "Validation"), number=1) / pictures
+    # The system counts in KiB, but macOS in bytes.
     unit = 1 if sys.platform == "darwin" else 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
     on_gpu = torch.cuda.max_memory_reserved() if session.device.type == "cuda" else None
     train = min(session.sizes["train"], count or session.sizes["train"])
     return Probe(config, train, session.sizes["val"], once, step, check, peak, on_gpu)
-
-
-def _bytes(count: int) -> str:
-    return f"{count / 2**30:.2f} GiB"
 
 
 def _duration(seconds: float) -> str:

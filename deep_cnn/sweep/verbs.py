@@ -1,11 +1,11 @@
-"""Carry out the verbs check, sample, sweep and agent."""
+"""Run the verbs check, sample, sweep and agent."""
 
 import os
 import shlex
 import statistics
 import sys
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -17,13 +17,7 @@ from deep_cnn.options import OptionModel, option, option_name
 from deep_cnn.results import exit_status
 from deep_cnn.sweep import repeats
 from deep_cnn.sweep.formatting import FORMATS, describe, format_summary, sync_commands
-from deep_cnn.sweep.run.engine import (
-    EngineOptions,
-    SweepSummary,
-    check_runnable,
-    run_points,
-    run_sweep,
-)
+from deep_cnn.sweep.run import engine
 from deep_cnn.sweep.run.records import Trial
 from deep_cnn.sweep.run.table import best_trials
 from deep_cnn.sweep.spec.parse import parse_sweep, read_sweep
@@ -78,9 +72,8 @@ OPTIONS: Mapping[str, type[OptionModel]] = {
 
 def check(argv: list[str]) -> int:
     """Report every error in a sweep file, or describe the sweep."""
-    name, options = _parse("check", CheckOptions, argv)
-    file = Path(name)
-    spec, findings = parse_sweep(file)
+    file, options = _parse("check", CheckOptions, argv)
+    spec, findings = parse_sweep(Path(file))
     for finding in findings:
         print(f"{file} {finding}", file=sys.stderr if finding.is_error else sys.stdout)
     if spec is None:
@@ -97,92 +90,84 @@ def check(argv: list[str]) -> int:
 
 def sample(argv: list[str]) -> int:
     """Print configurations without training."""
-    name, options = _parse("sample", SampleOptions, argv)
-    file = Path(name)
-    spec = read_sweep(file)
+    file, options = _parse("sample", SampleOptions, argv)
+    spec = read_sweep(Path(file))
     if spec.method == "custom":
         raise SpecError(f"{file}: method custom runs on W&B's scheduler; use grid, random or bayes")
-    points = first_points(spec, options.seed, options.n)
-    for line in FORMATS[options.format](spec, points):
-        print(line)
+    print(FORMATS[options.format](spec, first_points(spec, options.seed, options.n)))
     return 0
 
 
 def sweep(argv: list[str]) -> int:
-    """Run a sweep here; the same command again goes on with it."""
-    name, options = _parse("sweep", SweepOptions, argv)
-    file = Path(name)
-    spec = read_sweep(file)
-    check_runnable(spec, file, options.count)
+    """Run a sweep here; the same command again resumes it."""
+    file, options = _parse("sweep", SweepOptions, argv)
+    spec = read_sweep(Path(file))
+    engine.check_runnable(spec, Path(file), options.count)
     out = Path(options.out_dir) if options.out_dir else _base_out(spec)
     if options.repeats or options.refit:
         repeats.check_possible(spec, first_points(spec, options.seed, 1)[0])
-    again = shlex.join(["python", "-m", "deep_cnn", "sweep", *argv])
+    command = shlex.join(["python", "-m", "deep_cnn", "sweep", *argv])
     with Signals() as signals:
-        engine = EngineOptions(options.workers, options.seed, options.retries, signals)
-        summary = run_sweep(spec, out, engine, options.count)
-        status = _print_summary(summary, spec, again)
+        how = engine.EngineOptions(options.workers, options.seed, options.retries, signals)
+        summary = engine.run_sweep(spec, out, how, options.count)
+        print("\n".join(format_summary(spec, summary)))
+        status = _print_problems(summary, command)
         if summary.signal is None and not summary.error:
-            follow_up = _FollowUp(spec, summary, out, options, engine, again)
-            status = _repeat_and_refit(follow_up) or status
+            run = partial(engine.run_points, spec, out=out, options=how)
+            status = _repeat_and_refit(spec, summary.trials, options, run, out, command) or status
     for line in sync_commands(out, summary.trials):
         print(line, file=sys.stderr)
     return status
 
 
-@dataclass(frozen=True, slots=True)
-class _FollowUp:
-    """A finished sweep that --repeats and --refit go on with."""
+def _repeat_and_refit(
+    spec: SweepSpec,
+    trials: Sequence[Trial],
+    options: SweepOptions,
+    run: Callable[..., engine.SweepSummary],
+    out: Path,
+    command: str,
+) -> int:
+    """Do what --repeats and --refit ask for after a sweep, and return the exit status.
 
-    spec: SweepSpec
-    summary: SweepSummary
-    out: Path
-    options: SweepOptions
-    engine: EngineOptions
-    command: str
-
-
-def _repeat_and_refit(job: _FollowUp) -> int:
-    """Repeat the best trials, and fit the winner on all data, as --repeats and --refit ask."""
-    spec, trials, options = job.spec, job.summary.trials, job.options
+    `run` takes the suffix of a further sweep and its configurations; `command` is the one to resume
+    with.
+    """
     best = repeats.distinct_but_for_seed(best_trials(spec, trials))[: options.top]
     if not best:
         return 0
     status, winner, last = 0, best[0], repeats.best_epoch(spec, best[0])
     if options.repeats:
         seeds = repeats.unused_seeds(spec, trials, options.repeats)
-        points = repeats.repeats_of(spec, best, seeds)
-        again = run_points(spec, "-repeats", points, job.out, job.engine)
-        repeated = repeats.collect(spec, best, again.trials, seeds)
-        repeats.keep(job.out / "sweeps" / safe_name(spec.name) / "repeats.csv", repeated)
-        status = _print_problems(again, job.command)
-        if again.signal is not None or again.error or not repeated:
+        summary = run("-repeats", repeats.repeats_of(spec, best, seeds))
+        repeated = repeats.collect(spec, best, summary.trials, seeds)
+        repeats.write_repeats(out / "sweeps" / safe_name(spec.name) / "repeats.csv", repeated)
+        status = _print_problems(summary, command)
+        if summary.signal is not None or summary.error or not repeated:
             return status
         print("\n".join(repeats.describe(spec, repeated, options.repeats)))
         winner, last = repeated[0].trial, round(statistics.median(repeated[0].best_epochs))
-    return _refit(job, winner, last + 1) or status if options.refit else status
-
-
-def _refit(job: _FollowUp, winner: Trial, epochs: int) -> int:
-    """Fit the winner on train + validation, and print how to look at the test split."""
-    point = repeats.refit_of(job.spec, winner, epochs)
-    again = run_points(job.spec, "-refit", [point], job.out, job.engine)
-    status = _print_problems(again, job.command)
-    for trial in again.trials:
+    if not options.refit:
+        return status
+    point = repeats.refit_of(spec, winner, last + 1)
+    summary = run("-refit", [point])
+    status = _print_problems(summary, command) or status
+    for trial in summary.trials:
         if trial.over and trial.run_name and canonical_key(trial.point) == canonical_key(point):
-            checkpoint = shlex.quote(str(job.out / "models" / trial.run_name))
+            checkpoint = shlex.quote(str(out / "models" / trial.run_name))
             print(f"Fitted on train + validation: {trial.run_name}; test it once with:")
             print(f"python -m deep_cnn --test_net={checkpoint}.pt")
     return status
 
 
 def agent(argv: list[str]) -> int:
-    """Run a sweep that is kept on W&B's server, in processes that stay warm."""
+    """Run trials that W&B's server assigns, in processes that stay warm."""
     path, options = _parse("agent", AgentOptions, argv)
     access = _agent_access(path)
     with Signals() as signals:
+        # W&B's client takes seconds to import; a signal in the meantime must end the agent, too.
         from deep_cnn.sweep.wandb_agent.agent import run_agent
-        from deep_cnn.sweep.wandb_agent.api import WandbSweep  # W&B's client takes a while.
+        from deep_cnn.sweep.wandb_agent.api import WandbSweep
 
         remote = WandbSweep(access, path.rpartition("/")[2])
         summary = run_agent(remote, workers=options.workers, count=options.count, stop=signals)
@@ -199,26 +184,20 @@ def _agent_access(path: str) -> Access:
     *owner, name = path.split("/")
     if not name or len(owner) > 2 or not all(owner):
         raise ConfigError(f"{path!r} is no sweep; it looks like ENTITY/PROJECT/SWEEP_ID")
-    names = ("WB_USER", "WB_PROJECT")[2 - len(owner) :]
     mode = os.environ.get("WANDB_MODE", "")
     if mode not in ("", "online"):
         raise ConfigError(
             f"WANDB_MODE={mode}: an agent asks its server what to run; unset it, or run the file"
             " here: python -m deep_cnn sweep FILE"
         )
-    environ = {**os.environ, **dict(zip(names, owner, strict=True))}
+    names = ("WB_USER", "WB_PROJECT")[2 - len(owner) :]
+    environ = os.environ | dict(zip(names, owner, strict=True))
     access = access_of(True, environ, needed_by="an agent")
     assert access is not None, "it is an error where W&B was asked for"
     return access
 
 
-def _print_summary(summary: SweepSummary, spec: SweepSpec, command: str) -> int:
-    """Print how a sweep stands, and return the exit status."""
-    print("\n".join(format_summary(spec, summary)))
-    return _print_problems(summary, command)
-
-
-def _print_problems(summary: SweepSummary, command: str) -> int:
+def _print_problems(summary: engine.SweepSummary, command: str) -> int:
     """Print what went wrong, and return the exit status that says so."""
     for trial in summary.failed:
         print(f"trial {trial.number} failed: {trial.error}", file=sys.stderr)
@@ -231,8 +210,9 @@ def _print_problems(summary: SweepSummary, command: str) -> int:
 
 
 def _base_out(spec: SweepSpec) -> Path:
-    given = parse_run(spec.argv({}))
-    return Path(given.get("root_dir", ".")) / given.get("out_dir", "outputs")
+    """Return the folder for results that the command of a sweep file sets."""
+    options = parse_run(spec.argv({}))
+    return Path(options.get("root_dir", ".")) / options.get("out_dir", "outputs")
 
 
 _Options = TypeVar("_Options", bound=OptionModel)
@@ -240,7 +220,8 @@ _Options = TypeVar("_Options", bound=OptionModel)
 
 def _parse(verb: str, model: type[_Options], argv: list[str]) -> tuple[str, _Options]:
     """Return the one sweep that a verb takes, and its options."""
-    for name in (option_name(word[2:].partition("=")[0]) for word in argv if word[:2] == "--"):
+    names = [option_name(arg[2:].partition("=")[0]) for arg in argv if arg.startswith("--")]
+    for name in names:
         if name in all_options().keys() - model.table().keys():
             way = f"in the sweep file write {name}: {{value: ...}} under parameters"
             raise ConfigError(f"--{name} is an option of a run, not of {verb}; {way}")

@@ -3,7 +3,7 @@
 import json
 import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -15,15 +15,14 @@ from optuna.distributions import (
     FloatDistribution,
     IntDistribution,
 )
-from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from deep_cnn.files import write_whole
 from deep_cnn.sweep.run.records import Trial, TrialOutcome
-from deep_cnn.sweep.spec.base import Distribution
+from deep_cnn.sweep.spec.distributions import Distribution
 from deep_cnn.sweep.spec.numeric import Numeric
 from deep_cnn.sweep.spec.schema import SweepSpec
-from deep_cnn.sweep.spec.values import to_jsonable
+from deep_cnn.sweep.spec.values import Point, to_jsonable
 
 _STATES = {
     "waiting": TrialState.WAITING,
@@ -41,30 +40,21 @@ def export_study(spec: SweepSpec, trials: Sequence[Trial], path: Path) -> None:
     A value that was logged in epoch n is intermediate value n; stopped trials are pruned ones.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    directions = {d.name.lower(): d for d in StudyDirection}
-    known = [trial for trial in trials if trial.point is not None]
-    leaves = [spec.leaves(trial.point or {}) for trial in known]
+    readable = [(trial, spec.leaves(trial.point)) for trial in trials if trial.point is not None]
     names = spec.leaves(dict(zip(spec.space, spec.space, strict=True)))
     distributions = {
-        name: _distribution(spec.space[key], [found[name] for found in leaves])
+        name: _distribution(spec.space[key], [used[name] for _, used in readable])
         for name, key in names.items()
     }
 
     def write(temporary: Path) -> None:
         storage = optuna.storages.RDBStorage(f"sqlite:///{temporary.resolve()}")
-        direction = directions[spec.objective.goal]
+        direction = spec.objective.goal
         study = optuna.create_study(storage=storage, study_name=spec.name, direction=direction)
         if spec.metric:
             study.set_metric_names([spec.metric.name])
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            study.add_trials(
-                [
-                    _frozen(trial, found, distributions)
-                    for trial, found in zip(known, leaves, strict=True)
-                ]
-            )
-        storage.engine.dispose()
+        study.add_trials([_frozen(trial, used, distributions) for trial, used in readable])
+        storage.engine.dispose()  # An open database must not be renamed.
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Metric names are still called experimental.
@@ -73,7 +63,9 @@ def export_study(spec: SweepSpec, trials: Sequence[Trial], path: Path) -> None:
 
 def _distribution(searched: Distribution, used: Sequence[Any]) -> BaseDistribution:
     if not isinstance(searched, Numeric):
-        return CategoricalDistribution(_choices([*searched.values(), *used]))
+        choices = map(_legal, [*searched.values, *used])
+        # True is 1 to Python, but another choice.
+        return CategoricalDistribution(list({(type(c), c): c for c in choices}.values()))
     values = [v for v in (*used, searched.ppf(0.0), searched.ppf(1.0)) if _is_finite(v)]
     low, high = min(values), max(values)
     if all(isinstance(value, int) for value in values):
@@ -85,48 +77,36 @@ def _is_finite(value: Any) -> bool:
     return isinstance(value, int | float) and math.isfinite(value)
 
 
-def _choices(values: Sequence[Any]) -> list[Any]:
-    found: list[Any] = []
-    for value in map(_legal, values):
-        if not any(value == other and type(value) is type(other) for other in found):
-            found.append(value)
-    return found
-
-
 def _legal(value: Any) -> Any:
-    """Optuna keeps no lists and no mappings."""
+    """Return a value as Optuna stores it, which has no lists and no mappings."""
     simple = value is None or isinstance(value, bool | int | float | str)
     return value if simple else json.dumps(to_jsonable(value))
 
 
-def _frozen(
-    trial: Trial, leaves: Mapping[str, Any], distributions: dict[str, BaseDistribution]
-) -> FrozenTrial:
+def _frozen(trial: Trial, leaves: Point, distributions: dict[str, BaseDistribution]) -> FrozenTrial:
     outcome = trial.outcome or TrialOutcome(trial.state)
-    value = outcome.value
     state = _STATES[trial.state]
-    if state is TrialState.COMPLETE and value is None:
+    if state is TrialState.COMPLETE and outcome.value is None:
         state = TrialState.FAIL
-    over = state.is_finished()
     ended = datetime.now()
     begun = ended - timedelta(seconds=outcome.seconds or 0.0)
-    steps = {i: float(v) for i, v in enumerate(outcome.values) if math.isfinite(v)}
     params = {}
     for name in leaves.keys() & distributions.keys():
-        is_choice = isinstance(distributions[name], CategoricalDistribution)
-        if is_choice or _is_finite(leaves[name]):  # A refit may have set a number to None.
-            params[name] = _legal(leaves[name]) if is_choice else leaves[name]
+        if isinstance(distributions[name], CategoricalDistribution):
+            params[name] = _legal(leaves[name])
+        elif _is_finite(leaves[name]):  # A refit may have set a number to None.
+            params[name] = leaves[name]
     notes = {"run_name": trial.run_name, "error": trial.error}
     return FrozenTrial(
         number=trial.number,
         trial_id=-1,
         state=state,
-        value=value if state in (TrialState.COMPLETE, TrialState.PRUNED) else None,
+        value=outcome.value if state in (TrialState.COMPLETE, TrialState.PRUNED) else None,
         datetime_start=None if state is TrialState.WAITING else begun,
-        datetime_complete=ended if over else None,
+        datetime_complete=ended if state.is_finished() else None,
         params=params,
         distributions={name: distributions[name] for name in params},
         user_attrs={key: text for key, text in notes.items() if text},
         system_attrs={},
-        intermediate_values=steps,
+        intermediate_values={i: v for i, v in enumerate(outcome.values) if math.isfinite(v)},
     )

@@ -7,147 +7,117 @@ ask at the same time are not sent to the same candidate.
 
 import statistics
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
-from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from deep_cnn.results import Metric
 from deep_cnn.sweep.search.propose import Observation
-from deep_cnn.sweep.spec.base import Distribution
-from deep_cnn.sweep.spec.categorical import Categorical, WeightedCategorical
-from deep_cnn.sweep.spec.numeric import Continuous, LogNormal, Normal, Numeric
+from deep_cnn.sweep.spec.distributions import Distribution
+from deep_cnn.sweep.spec.numeric import Continuous, Gaussian, Numeric
 from deep_cnn.sweep.spec.points import Proposal
-from deep_cnn.sweep.spec.schema import SweepMetric
+from deep_cnn.sweep.spec.schema import SweepMetric, SweepSpec
 from deep_cnn.sweep.spec.values import Point, canonical_key
 
-_UNBOUNDED = (Normal, LogNormal)
 # How many configurations are weighed in one go.
 _CHUNK = 4096
 
 
 def suggest(
-    space: Mapping[str, Distribution],
-    metric: SweepMetric,
-    seed: int,
-    earlier: Sequence[Observation],
-    unused: Sequence[Point] | None = None,
+    spec: SweepSpec, seed: int, earlier: Sequence[Observation], unused: Sequence[Point] | None
 ) -> Proposal:
     """Return the configuration with the largest expected gain, of the `unused` ones if listed.
 
     Otherwise of all, and it may be one that was tried before.
     """
-    searched = {name: one for name, one in space.items() if one.size != 1}
-    fixed = {name: one.ppf(0.5) for name, one in space.items() if one.size == 1}
+    searched = {name: one for name, one in spec.space.items() if one.size != 1}
+    point = {name: one.ppf(0.5) for name, one in spec.space.items() if one.size == 1}
     if not searched:
-        return Proposal(fixed)
+        return Proposal(point)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    directions: dict[str, StudyDirection] = {d.name.lower(): d for d in StudyDirection}
     coordinates = _Coordinates(searched)
+    sampler = _Sampler(seed + len(earlier), [coordinates.of(point) for point in unused or ()])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        candidates = [coordinates.of(point) for point in unused or ()]
-        sampler = _Sampler(seed + len(earlier), coordinates.axes, candidates)
-        study = optuna.create_study(sampler=sampler, direction=directions[metric.goal])
-        study.add_trials(_trials(coordinates, metric, earlier))
+        study = optuna.create_study(sampler=sampler, direction=spec.objective.goal)
+        study.add_trials(_trials(coordinates, spec.objective, earlier))
         params = study.ask(coordinates.axes).params
     if unused is not None:
         return Proposal(unused[sampler.chosen])
-    values = {name: _value(one, params[name]) for name, one in searched.items()}
-    u = {name: params[name] for name, one in searched.items() if isinstance(one, Numeric)}
-    return Proposal(dict(sorted({**fixed, **values}.items())), u)
+    u = {}
+    for name, one in searched.items():
+        if isinstance(one, Numeric):
+            u[name], point[name] = params[name], one.ppf(params[name])
+        else:
+            point[name] = one.values[params[name]]
+    return Proposal(dict(sorted(point.items())), u)
 
 
 class _Sampler(optuna.samplers.GPSampler):
     """Optuna's sampler, which chooses among the `candidates` if there are any."""
 
-    def __init__(
-        self,
-        seed: int,
-        axes: Mapping[str, BaseDistribution],
-        candidates: Sequence[Mapping[str, float]],
-    ) -> None:
+    def __init__(self, seed: int, candidates: list[dict[str, float]]) -> None:
         super().__init__(seed=seed, n_startup_trials=1)
-        self.axes, self.candidates = axes, candidates
+        self.candidates = candidates
         self.chosen = 0
-        self.names: list[str] = []
-
-    def sample_relative(
-        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
-    ) -> dict[str, Any]:
-        """Remember the order of the parameters, which is that of the columns below."""
-        self.names = list(search_space)
-        return super().sample_relative(study, trial, search_space)
 
     def _optimize_acqf(self, acqf: Any, best_params: Any) -> Any:
         """Return the normalized parameters, (d,), of the largest gain, as Optuna's own does."""
         if not self.candidates:
             return super()._optimize_acqf(acqf, best_params)
-        table = np.array([[self._normal(one, n) for n in self.names] for one in self.candidates])
+        table = acqf.search_space.get_normalized_params(self.candidates, self.candidates)
         parts = np.array_split(table, len(table) // _CHUNK + 1)
         gains = [acqf.eval_acqf_no_grad(part) for part in parts]
         self.chosen = int(np.concatenate(gains).argmax())
         return table[self.chosen]
 
-    def _normal(self, candidate: Mapping[str, float], name: str) -> float:
-        axis = self.axes[name]
-        if isinstance(axis, FloatDistribution):
-            return (candidate[name] - axis.low) / (axis.high - axis.low)
-        return candidate[name]
-
-
-def _axis(distribution: Distribution) -> BaseDistribution:
-    if isinstance(distribution, Categorical | WeightedCategorical):
-        return CategoricalDistribution(list(range(len(distribution.values()))))
-    # The tails have no end; a thousandth on either side is left to random search.
-    edge = 1e-3 if isinstance(distribution, _UNBOUNDED) else 0.0
-    return FloatDistribution(edge, 1.0 - edge)
-
-
-def _value(distribution: Distribution, coordinate: float) -> object:
-    if isinstance(distribution, Numeric):
-        return distribution.ppf(coordinate)
-    return distribution.values()[int(coordinate)]
-
 
 class _Coordinates:
-    """Where configurations lie on the axes that Optuna sees: u, or the number of a category."""
+    """Configurations on the axes that Optuna sees: u of a number, or the index of a category."""
 
     def __init__(self, space: Mapping[str, Distribution]) -> None:
         self.space = space
-        self.axes = {name: _axis(distribution) for name, distribution in space.items()}
-        self._by_value: dict[tuple[str, str], float] = {}
+        self.axes = {name: _axis(searched) for name, searched in space.items()}
+        self._inverses = {name: _inverse(searched) for name, searched in space.items()}
 
     def of(self, point: Point, u: Mapping[str, float] | None = None) -> dict[str, float]:
         """Return the coordinates of a configuration that was drawn with `u`, if that is known."""
-        return {name: self._coordinate(name, point[name], u or {}) for name in self.space}
+        drawn = u or {}
+        return {name: self._coordinate(name, point[name], drawn.get(name)) for name in self.space}
 
-    def _coordinate(self, name: str, value: Any, u: Mapping[str, float]) -> float:
+    def _coordinate(self, name: str, value: Any, u: float | None) -> float:
+        searched = self.space[name]
         # Many u give the same multiple of q, so the one that was drawn says more. Elsewhere the
-        # value itself determines u, whether or not a trial has kept it.
-        distribution = self.space[name]
-        if name in u and isinstance(distribution, Continuous) and distribution.step is not None:
-            return self._clipped(name, u[name])
-        key = (name, canonical_key(value))
-        if key not in self._by_value:
-            self._by_value[key] = self._clipped(name, self._inverse(distribution, value))
-        return self._by_value[key]
+        # value itself determines u, whether or not the trial's file has it.
+        if u is None or not (isinstance(searched, Continuous) and searched.step is not None):
+            u = self._inverses[name](value)
+        edge = _edge(searched)
+        return min(max(u, edge), 1 - edge) if isinstance(searched, Numeric) else u
 
-    def _inverse(self, distribution: Distribution, value: Any) -> float:
-        if isinstance(distribution, Numeric):
-            return distribution.cdf(value)
-        keys = [canonical_key(other) for other in distribution.values()]
-        return keys.index(canonical_key(value))
 
-    def _clipped(self, name: str, coordinate: float) -> float:
-        axis = self.axes[name]
-        if isinstance(axis, FloatDistribution):
-            return min(max(coordinate, axis.low), axis.high)
-        return coordinate
+def _inverse(searched: Distribution) -> Callable[[Any], float]:
+    """Return the function from a value to its coordinate."""
+    if isinstance(searched, Numeric):
+        # A finite space has many configurations, but few values of each parameter.
+        return cache(searched.cdf)
+    indices = {canonical_key(value): i for i, value in enumerate(searched.values)}
+    return lambda value: indices[canonical_key(value)]
+
+
+def _axis(searched: Distribution) -> BaseDistribution:
+    if isinstance(searched, Numeric):
+        return FloatDistribution(_edge(searched), 1 - _edge(searched))
+    return CategoricalDistribution(list(range(searched.size)))
+
+
+def _edge(searched: Distribution) -> float:
+    # The tails have no end; a thousandth on either side is left to random search.
+    return 1e-3 if isinstance(searched, Gaussian) else 0.0
 
 
 def _trials(
@@ -175,13 +145,8 @@ def winsorize(values: Sequence[float | None], metric: Metric) -> list[float | No
     apart: the worst of ten searches ended at 0.247 with it, at 0.165 without (search.py).
     """
     costs = [metric.sign * value for value in values if value is not None]
-    if not costs:
-        return list(values)
-    middle = statistics.median(costs)
-    most = 2 * middle - min(costs)
-    return [
-        None if value is None else metric.sign * min(metric.sign * value, most) for value in values
-    ]
+    limit = 2 * statistics.median(costs) - min(costs) if costs else 0.0
+    return [v if v is None else metric.sign * min(metric.sign * v, limit) for v in values]
 
 
 def _imputed(metric: SweepMetric, failed: Observation, earlier: Sequence[Observation]) -> float:

@@ -52,7 +52,7 @@ def _bayes_point(
     unused = None
     if size is not None and size <= _LARGEST_WEIGHED:
         unused = [p for p in all_points(spec.space) if canonical_key(p) not in used]
-    proposal = bayes.suggest(spec.space, spec.objective, seed, earlier, unused)
+    proposal = bayes.suggest(spec, seed, earlier, unused)
     if canonical_key(proposal.point) in used:
         return next_point(spec, seed, len(earlier), used)
     return proposal

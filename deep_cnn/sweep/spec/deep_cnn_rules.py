@@ -1,7 +1,7 @@
 """Check a sweep over deep_cnn for what only deep_cnn knows: its options, values and metrics."""
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from deep_cnn import names
@@ -9,11 +9,11 @@ from deep_cnn.config import SAMPLE_DATA, TrainConfig, all_options
 from deep_cnn.errors import DataError, DeepCnnError, nearest
 from deep_cnn.options import Option, option_name
 from deep_cnn.resolve import resolve
-from deep_cnn.sweep.spec.base import Distribution
-from deep_cnn.sweep.spec.categorical import Categorical, Constant, WeightedCategorical
-from deep_cnn.sweep.spec.document import Issue
+from deep_cnn.sweep.spec.distributions import Distribution, Listed, WeightedCategorical
+from deep_cnn.sweep.spec.document import Issue, parameter_path
 from deep_cnn.sweep.spec.numeric import Continuous
 from deep_cnn.sweep.spec.points import first_points
+from deep_cnn.sweep.spec.rules import Rule
 from deep_cnn.sweep.spec.schema import SweepSpec
 
 _NOT_SEARCHED = {
@@ -25,7 +25,7 @@ _NOT_SEARCHED = {
 # Options that name files and folders, and values of theirs that do not.
 _PATHS = ("data_dir", "weights", "keep")
 _NOT_PATHS = {SAMPLE_DATA, "imagenet", "none", "auto"}
-# How many configurations are looked at as a whole.
+# How many configurations are tried as a whole.
 _TRIED = 50
 
 
@@ -36,41 +36,36 @@ def check_runs(spec: SweepSpec, *, legal: bool) -> list[Issue]:
     """
     issues = [issue for rule in _RULES for issue in rule(spec)]
     if issues or not legal:
-        return issues + list(_metric_not_logged(spec))
-    return [issue for rule in _RULES_ON_RUNS for issue in rule(spec)]
+        return [*issues, *_metric_not_logged(spec)]
+    return [*_cannot_run(spec), *_missing_paths(spec)]
 
 
 def _no_arguments(spec: SweepSpec) -> Iterator[Issue]:
-    if not any(word.startswith("${args") for word in spec.command):
+    if not any(part.startswith("${args") for part in spec.command):
         text = "command has no ${args}: every run would be the same; add it"
         yield Issue(("command",), text)
 
 
-def _same_option(spec: SweepSpec) -> Iterator[Issue]:
-    by_option: dict[str, str] = {}
-    for name in spec.space:
-        option = _option(name)
-        if option in by_option:
-            text = f"{name} and {by_option[option]} are both the option --{option}"
-            yield Issue(spec.paths[name], f"{text}; rename or remove one")
-        by_option[option] = name
-
-
 def _options_and_values(spec: SweepSpec) -> Iterator[Issue]:
-    known = all_options()
+    options = all_options()
+    by_option: dict[str, str] = {}
     for name, distribution in spec.space.items():
         option = _option(name)
-        if option not in known:
-            texts = [f"parameter {option} is not an option of deep_cnn; {nearest(option, known)}"]
+        if option not in options:
+            texts = [f"parameter {option} is not an option of deep_cnn; {nearest(option, options)}"]
         elif option in _NOT_SEARCHED:
             texts = [f"{option} {_NOT_SEARCHED[option]}"]
-        elif spec.method != "grid" and _has_needless_floats(known[option], distribution):
+        elif spec.method != "grid" and _has_needless_floats(options[option], distribution):
             text = f"{name}: q is not written as a whole number, so values are floats such as"
             texts = [f"{text} {distribution.ppf(0.25)}; write q: 1 or the like"]
         else:
-            texts = _refused(known[option], distribution)
+            texts = _refused(options[option], distribution)
+        if option in by_option:
+            text = f"{name} and {by_option[option]} are both the option --{option}"
+            texts.append(f"{text}; rename or remove one")
+        by_option[option] = name
         for text in texts:
-            yield Issue(spec.paths[name], text)
+            yield Issue(parameter_path(name), text)
 
 
 def _has_needless_floats(option: Option, distribution: Distribution) -> bool:
@@ -86,19 +81,19 @@ def _refused(option: Option, distribution: Distribution) -> list[str]:
             TrainConfig.parse({option.name: str(value)})
         except DeepCnnError as error:
             errors.append(str(error))
-    return errors if isinstance(distribution, Categorical | WeightedCategorical) else errors[:1]
+    return errors if isinstance(distribution, Listed) else errors[:1]
 
 
 def _some_values(distribution: Distribution) -> Sequence[Any]:
     """Return all values of a list, or some from the whole of a range."""
     if isinstance(distribution, WeightedCategorical):
         return distribution.choices
-    if isinstance(distribution, Categorical | Constant):
-        return distribution.values()
-    if distribution.distribution in ("normal", "log_normal"):
-        return [distribution.ppf(u) for u in (0.01, 0.5, 0.99)]
-    values = [distribution.ppf(u) for u in (1e-12, 0.25, 0.5, 0.75, 1 - 1e-12)]
-    return values + list((distribution.grid or ())[:3])
+    if isinstance(distribution, Listed):
+        return distribution.values
+    # The tails of a normal distribution have no end, and no trial draws the very ends of others.
+    is_normal = distribution.distribution in ("normal", "log_normal")
+    us = (0.01, 0.5, 0.99) if is_normal else (1e-12, 0.25, 0.5, 0.75, 1 - 1e-12)
+    return [*map(distribution.ppf, us), *(distribution.grid or ())[:3]]
 
 
 def _cannot_run(spec: SweepSpec) -> Iterator[Issue]:
@@ -112,7 +107,7 @@ def _cannot_run(spec: SweepSpec) -> Iterator[Issue]:
             continue
         except DeepCnnError as error:
             values = ", ".join(f"{name}={value}" for name, value in spec.leaves(point).items())
-            paths = {_option(name): path for name, path in spec.paths.items()}
+            paths = {_option(name): parameter_path(name) for name in spec.space}
             path = paths.get(error.option or "", ("command",))
             yield Issue(path, f"the configuration {values} cannot run: {error}")
             logged = set()
@@ -132,7 +127,7 @@ def _missing_paths(spec: SweepSpec) -> Iterator[Issue]:
             path = os.path.join(*map(os.path.expanduser, (root, value)))  # noqa: PTH118
             if value not in _NOT_PATHS and not os.path.exists(path):  # noqa: PTH110
                 text = f"{name}: {value} is not on this machine; the sweep needs it"
-                yield Issue(spec.paths[name], text, is_error=False)
+                yield Issue(parameter_path(name), text, is_error=False)
 
 
 def _metric_not_logged(spec: SweepSpec, runs: Iterable[tuple[str, str]] = ()) -> Iterator[Issue]:
@@ -155,6 +150,4 @@ def _option(name: str) -> str:
     return option_name(name.rpartition("/")[2])
 
 
-Rule = Callable[[SweepSpec], Iterator[Issue]]
-_RULES: tuple[Rule, ...] = (_no_arguments, _same_option, _options_and_values)
-_RULES_ON_RUNS: tuple[Rule, ...] = (_cannot_run, _missing_paths)
+_RULES: tuple[Rule, ...] = (_no_arguments, _options_and_values)

@@ -1,10 +1,11 @@
 """Read a YAML file as W&B does, and remember the line of each key and value."""
 
-import re
 from dataclasses import dataclass
 from typing import Any
 
 import yaml
+
+from deep_cnn.sweep.spec.values import NUMBER_AS_TEXT
 
 # A sweep file has some dozens of nodes; aliases of aliases can multiply to billions.
 _MOST_NODES = 100_000
@@ -12,10 +13,13 @@ _MOST_NODES = 100_000
 _DEEPEST = 200
 # Python refuses to print longer integers.
 _LARGEST_INTEGER = 10**4000
-# YAML 1.1 wants a dot in the mantissa and a sign in the exponent: it reads these as strings.
-NUMBER_AS_TEXT = re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$")
 # The keys and indices that lead to a value.
 YamlPath = tuple[str | int, ...]
+
+
+def parameter_path(name: str) -> YamlPath:
+    """Return where a sweep file describes a parameter; the name of a nested one is group/name."""
+    return tuple(key for part in name.split("/") for key in ("parameters", part))
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -42,16 +46,15 @@ class Issue:
 class UnreadableError(Exception):
     """The file is not a mapping in YAML; `finding` says why."""
 
-    def __init__(self, finding: Finding) -> None:
-        super().__init__(str(finding))
-        self.finding = finding
+    def __init__(self, line: int, text: str) -> None:
+        self.finding = Finding(line, text)
 
 
 class Document:
     """YAML as W&B reads it (PyYAML's safe loader), with the line of each key and value.
 
-    `content` is the mapping that the text holds, `duplicates` are the places of keys that are
-    repeated, and `numbers_as_text` the places of unquoted strings that were meant as numbers.
+    `content` is the mapping that the text holds, `duplicates` are notes on repeated keys, and
+    `numbers_as_text` holds the paths of unquoted strings that were meant as numbers.
     """
 
     def __init__(self, text: str) -> None:
@@ -63,40 +66,33 @@ class Document:
         try:
             content = self._load(text)
         except yaml.reader.ReaderError as error:
-            line = text.count("\n", 0, error.position) + 1
-            raise UnreadableError(Finding(line, _not_yaml(error.reason))) from None
+            line, problem = text.count("\n", 0, error.position), error.reason
+            raise UnreadableError(line + 1, f"this is not YAML ({problem}); correct it") from None
         except yaml.MarkedYAMLError as error:
-            mark = error.problem_mark or error.context_mark
-            line = mark.line + 1 if mark else 1
-            raise UnreadableError(Finding(line, _not_yaml(error.problem))) from None
+            mark, problem = error.problem_mark or error.context_mark, error.problem
+            line = mark.line if mark else 0
+            raise UnreadableError(line + 1, f"this is not YAML ({problem}); correct it") from None
         if not isinstance(content, dict):
             kind = type(content).__name__
             what = "empty" if content is None else f"a {kind}, not keys and values"
-            text = f"the file is {what}; begin with method: and parameters:"
-            raise UnreadableError(Finding(1, text))
+            raise UnreadableError(1, f"the file is {what}; begin with method: and parameters:")
         self.content: dict[Any, Any] = content
 
-    def line(self, path: YamlPath) -> int:
-        """Return the line of a key, or of the nearest one around it."""
+    def locate(self, issue: Issue) -> Finding:
+        """Return an issue with the line of its key, or of the nearest one around it."""
+        path = issue.path
         while path not in self.lines and path:
             path = path[:-1]
-        return self.lines.get(path, 1)
-
-    def locate(self, issue: Issue) -> Finding:
-        """Return an issue with its line."""
-        return Finding(self.line(issue.path), issue.text, issue.is_error)
+        return Finding(self.lines.get(path, 1), issue.text, issue.is_error)
 
     def _load(self, text: str) -> Any:
         loader = _Loader(text)
-        try:
-            node = loader.get_single_node()
-            if node is None:
-                return None
-            # First, because constructing resolves merge keys in place.
-            self._walk(node, (), frozenset())
-            return loader.construct_document(node)
-        finally:
-            loader.dispose()
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        # First, because constructing resolves merge keys in place.
+        self._walk(node, (), frozenset())
+        return loader.construct_document(node)
 
     def _walk(self, node: yaml.Node, path: YamlPath, ancestors: frozenset[int]) -> None:
         self._walked += 1
@@ -106,13 +102,12 @@ class Document:
             raise _problem(node, f"it is nested more than {_DEEPEST} levels deep")
         self.lines[path] = self.lines.get(path) or node.start_mark.line + 1
         self.numbers_as_text.discard(path)
+        inside = ancestors | {id(node)}
         if isinstance(node, yaml.ScalarNode):
             is_text = node.style is None and node.tag == "tag:yaml.org,2002:str"
             if is_text and NUMBER_AS_TEXT.match(node.value):
                 self.numbers_as_text.add(path)
-            return
-        inside = ancestors | {id(node)}
-        if isinstance(node, yaml.MappingNode):
+        elif isinstance(node, yaml.MappingNode):
             self._walk_mapping(node, path, inside)
         else:
             for i, item in enumerate(node.value):
@@ -130,7 +125,7 @@ class Document:
             if not isinstance(key, yaml.ScalarNode):
                 raise _problem(key, "a key must be a single word")
             line = key.start_mark.line + 1
-            if key.value in seen:
+            if key.value in seen:  # PyYAML takes the last one without a word.
                 text = f"key {key.value!r} appears twice and the last one counts; remove one"
                 self.duplicates.append(Finding(line, text, is_error=False))
             seen.add(key.value)
@@ -148,10 +143,7 @@ class _Loader(yaml.SafeLoader):  # type: ignore[misc]
         """Compose a node; yaml.MarkedYAMLError where it is nested too deep."""
         self.depth += 1
         if self.depth > _DEEPEST:
-            mark = self.peek_event().start_mark
-            raise yaml.MarkedYAMLError(
-                problem=f"it is nested more than {_DEEPEST} levels deep", problem_mark=mark
-            )
+            raise _problem(self.peek_event(), f"it is nested more than {_DEEPEST} levels deep")
         node = super().compose_node(parent, index)
         self.depth -= 1
         return node
@@ -171,9 +163,5 @@ class _Loader(yaml.SafeLoader):  # type: ignore[misc]
         return value
 
 
-def _problem(node: yaml.Node, text: str) -> yaml.MarkedYAMLError:
+def _problem(node: yaml.Node | yaml.Event, text: str) -> yaml.MarkedYAMLError:
     return yaml.MarkedYAMLError(problem=text, problem_mark=node.start_mark)
-
-
-def _not_yaml(problem: str) -> str:
-    return f"this is not YAML ({problem}); correct it"

@@ -5,37 +5,46 @@ The definitions are those of wandb/sweeps, `params.py` and `grid_search.py`; u i
 
 import math
 import sys
-from collections.abc import Sequence
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from statistics import NormalDist
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, PlainValidator, ValidationInfo, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationInfo, model_validator
 from pydantic_core import PydanticKnownError
 
-from deep_cnn.sweep.spec.base import Distribution, Number, check_number, invalid, is_whole
+from deep_cnn.sweep.spec.values import Number, check_number, invalid, is_whole
 
 _LARGEST_GRID = 1_000_000
-_BISECTIONS = 50
+# Bisection divides [0, 1] into so many parts, nearly as fine as floats below 1 are.
+_PARTS = 2**50
 # Half a step outside of the bounds has no probability, so the very ends are no values.
 _ENDS = (1e-12, 1 - 1e-12)
 
 
-class Numeric(Distribution):
+class DistributionBase(BaseModel):
+    """What all distributions have in common."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    distribution: str
+
+
+class Numeric(DistributionBase):
     """A distribution of numbers, whose inverse CDF rises."""
+
+    def ppf(self, u: float) -> int | float:
+        """Return the value at `u`: the inverse of the cumulative distribution function."""
+        raise NotImplementedError
 
     def cdf(self, value: float) -> float:
         """Return the middle of the u that give `value`, by bisection."""
-        edges = []
-        for beyond in (False, True):
-            low, high = 0.0, 1.0
-            for _ in range(_BISECTIONS):
-                middle = (low + high) / 2
-                there = self.ppf(middle)
-                left = there > value or (there == value and not beyond)
-                low, high = (low, middle) if left else (middle, high)
-            edges.append(high)
-        return sum(edges) / 2
+        edges = [
+            bisect(range(_PARTS), value, 1, _PARTS, key=lambda k: self.ppf(k / _PARTS))
+            for bisect in (bisect_left, bisect_right)
+        ]
+        return sum(edges) / (2 * _PARTS)
 
 
 class Bounded(Numeric):
@@ -50,10 +59,10 @@ class Bounded(Numeric):
             raise invalid(f"min {self.min} is not below max {self.max}; widen them", "min")
         if self.distribution.endswith("log_uniform_values") and self.min <= 0:
             raise invalid(f"min {self.min} must be above 0 for {self.distribution}", "min")
+        if self.distribution == "int_uniform" and not (is_whole(self.min) and is_whole(self.max)):
+            text = f"int_uniform needs whole numbers; write {self.min:g} as an integer"
+            raise invalid(text, "min")
         return self
-
-    def _clamp(self, value: float) -> float:
-        return min(max(value, self.min), self.max)  # exp(log(x)) may miss x by a bit.
 
 
 class IntUniform(Bounded):
@@ -61,33 +70,27 @@ class IntUniform(Bounded):
 
     distribution: Literal["int_uniform"]
 
-    @model_validator(mode="after")
-    def _check_whole(self) -> Self:
-        if not (is_whole(self.min) and is_whole(self.max)):
-            text = f"int_uniform needs whole numbers; write {self.min:g} as an integer"
-            raise invalid(text, "min")
-        return self
-
     def ppf(self, u: float) -> int:
         """Return the whole number at `u`."""
         return int(self.min) + min(int(u * self.size), self.size - 1)
 
     @property
     def grid(self) -> Sequence[int] | None:
-        """Return all of them, or None where a range could not count so many."""
-        return self.values() if self.size <= sys.maxsize else None
+        """All of them, or None where a range could not count so many."""
+        return self.values if self.size <= sys.maxsize else None
 
     @property
     def size(self) -> int:
-        """Return how many there are."""
+        """The number of whole numbers."""
         return int(self.max) - int(self.min) + 1
 
+    @property
     def values(self) -> Sequence[int]:
-        """Return all of them."""
+        """All of them."""
         return range(int(self.min), int(self.max) + 1)
 
     def describe(self) -> str:
-        """Return the bounds."""
+        """Return a description for people."""
         return f"a whole number from {self.min} to {self.max}"
 
 
@@ -111,18 +114,17 @@ class Continuous(Numeric):
     @model_validator(mode="after")
     def _check_floats(self) -> Self:
         try:
-            for u in (0.0, 0.5, 1.0):
-                self.ppf(u)
-            _ = self.grid
+            _ = [self.ppf(u) for u in (0.0, 0.5, 1.0)], self.grid
         except (OverflowError, ValueError):  # exp of too much; round(inf) and round(nan).
             raise invalid(f"{self.distribution} leads to numbers beyond floats") from None
         return self
 
     @property
     def step(self) -> int | float | None:
-        """Return `q`, whose default is a float, or None where every float is a value."""
+        """`q`, whose default is a float, or None where every float is a value."""
         if not self.distribution.startswith("q_"):
             return None
+        # W&B's default is a float: 7.0 and not 7.
         return 1.0 if self.q is None else self.q
 
     def _quantile(self, u: float) -> float:
@@ -131,22 +133,27 @@ class Continuous(Numeric):
 
     def ppf(self, u: float) -> int | float:
         """Return the value at `u`."""
-        if self.step is None:
-            return float(self._quantile(u))
-        return self._multiple(self._count(u))
+        return float(self._quantile(u)) if self.step is None else self._multiple(self._count(u))
+
+    @property
+    def grid(self) -> Sequence[int | float] | None:
+        """None, but for q_uniform."""
+        return None
 
     @property
     def size(self) -> int | None:
-        """Return how many multiples there are; None where their number has no bounds."""
-        if self.step is None:
-            return None
-        lowest, highest = map(self._count, _ENDS)
-        return highest - lowest + 1
+        """The number of multiples; None where it has no bounds."""
+        return None if self.step is None else self._counts.stop - self._counts.start
 
+    @property
     def values(self) -> Sequence[int | float]:
-        """Return every multiple that has a probability."""
+        """Every multiple that has a probability."""
+        return [self._multiple(k) for k in self._counts]
+
+    @property
+    def _counts(self) -> range:
         lowest, highest = map(self._count, _ENDS)
-        return [self._multiple(k) for k in range(lowest, highest + 1)]
+        return range(lowest, highest + 1)
 
     def _count(self, u: float) -> int:
         return round(self._quantile(u) / (self.step or 1.0))
@@ -157,100 +164,78 @@ class Continuous(Numeric):
 
     def describe(self) -> str:
         """Return the distribution with its numbers."""
-        numbers = {n: getattr(self, n) for n in type(self).model_fields if n != "distribution"}
-        del numbers["q"]
-        if self.step is not None:
-            numbers["q"] = self.step
+        numbers = self.model_dump(exclude={"distribution", "q"})
+        numbers |= {} if self.step is None else {"q": self.step}
         parts = (f"{name}={value:g}" for name, value in numbers.items())
         return f"{self.distribution}({', '.join(parts)})"
 
 
-class Uniform(Continuous, Bounded):
-    """A number between `min` and `max`, each as likely."""
+def _between(low: float, high: float, u: float) -> float:
+    return low + u * (high - low)
 
-    distribution: Literal["uniform", "q_uniform"]
+
+_QUANTILES: Mapping[str, Callable[[float, float, float], float]] = {
+    "uniform": _between,
+    "log_uniform": lambda low, high, u: math.exp(_between(low, high, u)),
+    "log_uniform_values": lambda low, high, u: math.exp(_between(math.log(low), math.log(high), u)),
+    "inv_log_uniform": lambda low, high, u: math.exp(-_between(low, high, 1 - u)),
+    "inv_log_uniform_values": lambda low, high, u: math.exp(
+        -_between(-math.log(high), -math.log(low), 1 - u)
+    ),
+}
+
+
+class Range(Continuous, Bounded):
+    """A number between `min` and `max`, or e to its power; the logarithm may be uniform.
+
+    `log_uniform` and `inv_log_uniform` take exponents of e, the namesakes `..._values` the values
+    themselves. Of `inv_...` it is the logarithm of 1/X that is uniform.
+    """
+
+    distribution: Literal[
+        "uniform", "log_uniform", "log_uniform_values", "inv_log_uniform", "inv_log_uniform_values",
+        "q_uniform", "q_log_uniform", "q_log_uniform_values",
+    ]  # fmt: skip
+
+    @property
+    def takes_exponents(self) -> bool:
+        """Whether the bounds are exponents of e."""
+        return self.distribution.endswith("log_uniform")
 
     def _quantile(self, u: float) -> float:
-        return self.min + u * (self.max - self.min)
+        kind = self.distribution.removeprefix("q_")
+        value = _QUANTILES[kind](self.min, self.max, u)
+        if kind.endswith("_values"):
+            return min(max(value, self.min), self.max)  # exp(log(x)) may miss x by a bit.
+        return value
 
     @cached_property
     def grid(self) -> Sequence[int | float] | None:
-        """Return numpy.arange(min, max, q), as W&B's grid has it: `max` itself is left out."""
-        if self.step is None:
+        """numpy.arange(min, max, q), as W&B's grid has it: `max` itself is left out."""
+        if self.step is None or self.distribution != "q_uniform":
             return None
-        count = max(math.ceil((self.max - self.min) / self.step), 0)
+        count = math.ceil((self.max - self.min) / self.step)
         if count > _LARGEST_GRID:
             return None
         return tuple(self.min + i * self.step for i in range(count))
 
 
-class LogUniform(Continuous, Bounded):
-    """e to the power of a number between `min` and `max`."""
+class Gaussian(Continuous):
+    """A normally distributed number, or e to its power."""
 
-    distribution: Literal["log_uniform", "q_log_uniform"]
-
-    def _quantile(self, u: float) -> float:
-        return math.exp(self.min + u * (self.max - self.min))
-
-
-class LogUniformValues(Continuous, Bounded):
-    """A number between `min` and `max` whose logarithm is uniform."""
-
-    distribution: Literal["log_uniform_values", "q_log_uniform_values"]
-
-    def _quantile(self, u: float) -> float:
-        low, high = math.log(self.min), math.log(self.max)
-        return self._clamp(math.exp(low + u * (high - low)))
-
-
-class InvLogUniform(Continuous, Bounded):
-    """e to the power of minus a number between `min` and `max`: 1/X is log-uniform."""
-
-    distribution: Literal["inv_log_uniform"]
-
-    def _quantile(self, u: float) -> float:
-        return math.exp(-(self.min + (1 - u) * (self.max - self.min)))
-
-
-class InvLogUniformValues(Continuous, Bounded):
-    """A number between `min` and `max`; the logarithm of 1/X is uniform."""
-
-    distribution: Literal["inv_log_uniform_values"]
-
-    def _quantile(self, u: float) -> float:
-        low, high = -math.log(self.max), -math.log(self.min)
-        return self._clamp(math.exp(-(low + (1 - u) * (high - low))))
-
-
-class _Gaussian(Continuous):
+    distribution: Literal["normal", "q_normal", "log_normal", "q_log_normal"]
     mu: Number = 0.0
     sigma: Annotated[Number, Field(ge=0)] = 1.0
 
     @property
     def size(self) -> None:
-        """Return None: even multiples of `q` have no bounds."""
+        """None: even multiples of `q` have no bounds."""
 
-    def _normal(self, u: float) -> float:
+    def _quantile(self, u: float) -> float:
         # The ends of [0, 1] are infinitely far out; the nearest floats stand for them.
-        return self.mu + self.sigma * NormalDist().inv_cdf(min(max(u, 1e-300), 1 - 2**-53))
-
-
-class Normal(_Gaussian):
-    """A normally distributed number."""
-
-    distribution: Literal["normal", "q_normal"]
-
-    def _quantile(self, u: float) -> float:
-        return self._normal(u)
-
-
-class LogNormal(_Gaussian):
-    """e to the power of a normally distributed number."""
-
-    distribution: Literal["log_normal", "q_log_normal"]
-
-    def _quantile(self, u: float) -> float:
-        return math.exp(self._normal(u))
+        inside = min(max(u, 1e-300), 1 - 2**-53)
+        value = self.mu + self.sigma * NormalDist().inv_cdf(inside)
+        return math.exp(value) if "log" in self.distribution else value
 
 
 class Beta(Continuous):

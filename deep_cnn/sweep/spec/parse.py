@@ -1,16 +1,28 @@
 """Turn a W&B sweep file into a SweepSpec, reporting every error at once."""
 
+import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field, TypeAdapter
 
 from deep_cnn.errors import SpecError
 from deep_cnn.sweep.spec.command import program_end, read_command
 from deep_cnn.sweep.spec.deep_cnn_rules import check_runs
-from deep_cnn.sweep.spec.document import Document, Finding, Issue, UnreadableError
-from deep_cnn.sweep.spec.parameters import read_parameters
+from deep_cnn.sweep.spec.distributions import PARAMETER_KEYS, Distribution, infer_distribution
+from deep_cnn.sweep.spec.document import Document, Finding, Issue, UnreadableError, YamlPath
 from deep_cnn.sweep.spec.rules import RULES
 from deep_cnn.sweep.spec.schema import Hyperband, SweepMetric, SweepSpec, TopLevel
-from deep_cnn.sweep.spec.validation import validate_section
+from deep_cnn.sweep.spec.validation import unknown_keys, validate, validate_section
+from deep_cnn.sweep.spec.values import explain_text
+
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
+_DISTRIBUTION: TypeAdapter[Distribution] = TypeAdapter(
+    Annotated[Distribution, Field(discriminator="distribution")]
+)
+# What a mapping of a YAML file holds: any key, any value.
+_Content = Mapping[Any, Any]
 
 
 def read_sweep(path: Path) -> SweepSpec:
@@ -43,7 +55,8 @@ def parse_text(text: str, stem: str) -> tuple[SweepSpec | None, list[Finding]]:
         document = Document(text)
     except UnreadableError as error:
         return None, [error.finding]
-    spec, issues = _read_content(document, stem)
+    issues: list[Issue] = []
+    spec = _read_content(document, stem, issues)
     for rule in RULES:
         issues += rule(spec)
     if spec.runs_deep_cnn:
@@ -52,46 +65,100 @@ def parse_text(text: str, stem: str) -> tuple[SweepSpec | None, list[Finding]]:
     return (None if any(finding.is_error for finding in findings) else spec), findings
 
 
-def _read_content(document: Document, stem: str) -> tuple[SweepSpec, list[Issue]]:
-    """Return what a file says as far as it is legal, and what is wrong with the rest."""
+def _read_content(document: Document, stem: str, issues: list[Issue]) -> SweepSpec:
+    """Return what a file says as far as it is legal; add what is wrong with the rest to `issues`.
+
+    Where the method is wrong, the rest is looked at as for the one with the fewest rules.
+    """
     content = document.content
-    top, issues = validate_section(TopLevel, content, ())
-    # Where the method is wrong, the rest is looked at as for the one with the fewest rules.
-    top = top or TopLevel(method="random")
+    top = validate_section(TopLevel, content, (), issues) or TopLevel(method="random")
     command = read_command(content)
     runs_deep_cnn = program_end(command) > 0
-    metric, metric_issues = _read_metric(content.get("metric"))
-    hyperband, hyperband_issues = _read_hyperband(content.get("early_terminate"))
-    parameters = read_parameters(document, runs_deep_cnn=runs_deep_cnn)
-    spec = SweepSpec(
+    metric, rule = content.get("metric"), content.get("early_terminate")
+    if metric is not None and not isinstance(metric, dict):
+        issues.append(Issue(("metric",), f"metric is {metric!r}; write name: and goal: below it"))
+        metric = None
+    if rule is not None and not (isinstance(rule, dict) and rule.get("type") == "hyperband"):
+        text = "early_terminate needs type: hyperband, the only one that W&B has"
+        issues.append(Issue(("early_terminate",), text))
+        rule = None
+    return SweepSpec(
         name=" ".join((top.name or stem).split()),
         method=top.method,
-        space=dict(sorted(parameters.space.items())),
-        metric=metric,
+        space=_read_parameters(document, issues, runs_deep_cnn=runs_deep_cnn),
+        metric=validate_section(SweepMetric, metric, ("metric",), issues),
         run_cap=top.run_cap,
-        early_terminate=hyperband,
+        early_terminate=validate_section(Hyperband, rule, ("early_terminate",), issues),
         command=command,
         runs_deep_cnn=runs_deep_cnn,
         content=content,
-        paths=parameters.paths,
     )
-    return spec, issues + metric_issues + hyperband_issues + parameters.issues
 
 
-def _read_metric(given: Any) -> tuple[SweepMetric | None, list[Issue]]:
-    if given is None:
-        return None, []
-    if not isinstance(given, dict):
-        text = f"metric is {given!r}; write name: and goal: below it"
-        return None, [Issue(("metric",), text)]
-    return validate_section(SweepMetric, given, ("metric",))
+def _read_parameters(
+    document: Document, issues: list[Issue], *, runs_deep_cnn: bool
+) -> dict[str, Distribution]:
+    """Return the distribution of each parameter, sorted by name; nested names are group/name.
+
+    What is wrong is added to `issues`. A string that was meant as a number is an error where the
+    sweep `runs_deep_cnn`, else a note.
+    """
+    space = {}
+    section = document.content.get("parameters")
+    if isinstance(section, dict) and section:
+        for name, path, description in _leaves(section, "", ("parameters",), issues):
+            distribution = _read_distribution(name, path, description, issues)
+            if distribution:
+                space[name] = distribution
+            for value_path, value in _values(description, path):
+                if value_path in document.numbers_as_text:
+                    text = f"{name}: {explain_text(value)}"
+                    issues.append(Issue(value_path, text, is_error=runs_deep_cnn))
+    elif section is not None or not isinstance(document.content.get("scheduler"), dict):
+        text = "no parameters; say what is searched, one at least"
+        issues.append(Issue(("parameters",), text))
+    return dict(sorted(space.items()))
 
 
-def _read_hyperband(given: Any) -> tuple[Hyperband | None, list[Issue]]:
-    path = ("early_terminate",)
-    if given is None:
-        return None, []
-    if not isinstance(given, dict) or given.get("type") != "hyperband":
-        text = "early_terminate needs type: hyperband, the only one that W&B has"
-        return None, [Issue(path, text)]
-    return validate_section(Hyperband, given, path)
+def _leaves(
+    level: _Content, prefix: str, path: YamlPath, issues: list[Issue]
+) -> Iterator[tuple[str, YamlPath, _Content]]:
+    """Go through the parameters of a level and of those inside; add what is wrong to `issues`."""
+    for key, description in level.items():
+        name, here = f"{prefix}{key}", (*path, str(key))
+        if not isinstance(key, str) or not _NAME.fullmatch(key):
+            text = f"parameter {key!r} is not a legal name (letters, digits, . _ -)"
+            issues.append(Issue(here, text))
+        elif not isinstance(description, dict):
+            text = f"{name} is {description!r}; write value:, values: or min: and max:"
+            issues.append(Issue(here, text))
+        elif unknown := unknown_keys(description, PARAMETER_KEYS, here):
+            issues += unknown
+        elif "parameters" not in description:
+            yield name, here, description
+        elif isinstance(inner := description["parameters"], dict) and inner:
+            yield from _leaves(inner, f"{name}/", (*here, "parameters"), issues)
+        else:
+            issues.append(Issue(here, f"{name} has no parameters inside"))
+
+
+def _read_distribution(
+    name: str, path: YamlPath, description: _Content, issues: list[Issue]
+) -> Distribution | None:
+    distribution = description.get("distribution") or infer_distribution(description)
+    if distribution is None:
+        keys = ", ".join(description) or "nothing"
+        text = f"{name} has {keys}; give value, values, min and max, or a distribution"
+        issues.append(Issue(path, text))
+        return None
+    complete = {**description, "distribution": distribution}
+    # A number that is wrong must not be taken for its default: later rules would speak of that.
+    return validate(_DISTRIBUTION.validate_python, complete, path, issues, drop_wrong=False)
+
+
+def _values(description: _Content, path: YamlPath) -> Iterator[tuple[YamlPath, Any]]:
+    """Yield each value that a parameter lists, and where."""
+    yield (*path, "value"), description.get("value")
+    values = description.get("values")
+    for i, value in enumerate(values if isinstance(values, list) else ()):
+        yield (*path, "values", i), value

@@ -5,11 +5,13 @@ import random
 from collections.abc import Mapping, Set
 from dataclasses import dataclass
 
-from deep_cnn.sweep.spec.base import Distribution
+from deep_cnn.sweep.spec.distributions import Distribution
 from deep_cnn.sweep.spec.schema import SweepSpec
 from deep_cnn.sweep.spec.values import Point, canonical_key
 
+# So many draws find one of the unused points, unless few are left.
 _TRIES = 200
+# The points of a larger space are too many to list; a repetition is unlikely there.
 _LARGEST_LISTED = 200_000
 
 
@@ -31,10 +33,7 @@ def first_points(spec: SweepSpec, seed: int, count: int) -> list[Point]:
     """
     points: list[Point] = []
     used: set[str] = set()
-    while len(points) < count:
-        proposal = next_point(spec, seed, len(points), used)
-        if proposal is None:
-            break
+    while len(points) < count and (proposal := next_point(spec, seed, len(points), used)):
         points.append(proposal.point)
         used.add(canonical_key(proposal.point))
     return points
@@ -52,8 +51,8 @@ def next_point(spec: SweepSpec, seed: int, number: int, used: Set[str]) -> Propo
 
 def all_points(space: Mapping[str, Distribution]) -> list[Point]:
     """Return every configuration of a finite space."""
-    lists = [space[name].values() for name in sorted(space)]
-    return [dict(zip(sorted(space), values, strict=True)) for values in itertools.product(*lists)]
+    lists = [distribution.values for distribution in space.values()]
+    return [dict(zip(space, values, strict=True)) for values in itertools.product(*lists)]
 
 
 def _grid_point(space: Mapping[str, Distribution], index: int) -> Proposal | None:
@@ -69,6 +68,7 @@ def _grid_point(space: Mapping[str, Distribution], index: int) -> Proposal | Non
 
 def _random_point(spec: SweepSpec, seed: int, number: int, used: Set[str]) -> Proposal | None:
     """Draw by inverse CDF; nothing twice while a finite space has unused configurations."""
+    # One generator a trial, so that it does not matter which worker draws it, nor when.
     generator = random.Random(f"{seed}/{number}")
     size = spec.points
     proposal = None

@@ -5,108 +5,87 @@ import re
 from collections.abc import Callable, Iterator
 
 from deep_cnn.errors import nearest
-from deep_cnn.sweep.spec.categorical import WeightedCategorical
 from deep_cnn.sweep.spec.command import DEEP_CNN_COMMAND, MACROS
-from deep_cnn.sweep.spec.document import Issue
-from deep_cnn.sweep.spec.numeric import (
-    Bounded,
-    Continuous,
-    IntUniform,
-    InvLogUniform,
-    LogUniform,
-    Uniform,
-)
+from deep_cnn.sweep.spec.distributions import WeightedCategorical
+from deep_cnn.sweep.spec.document import Issue, parameter_path
+from deep_cnn.sweep.spec.numeric import Range
 from deep_cnn.sweep.spec.schema import SweepSpec
 
 # Keys that W&B reads and a local sweep has no use for.
 _UNUSED = ("project", "entity", "controller", "job", "image_uri", "apiVersion", "kind", "scheduler")
 
 
-def _unused_keys(spec: SweepSpec) -> Iterator[Issue]:
+def _keys(spec: SweepSpec) -> Iterator[Issue]:
     for key in spec.content:
         if key in _UNUSED:
             yield Issue((key,), f"{key} changes nothing in a local sweep", is_error=False)
     if spec.method == "custom":
         yield Issue(("method",), "method custom runs on W&B's scheduler only", is_error=False)
-
-
-def _missing_metric(spec: SweepSpec) -> Iterator[Issue]:
-    needed = spec.method == "bayes" or "early_terminate" in spec.content
-    if needed and spec.content.get("metric") is None:
+    needs_metric = spec.method == "bayes" or "early_terminate" in spec.content
+    if needs_metric and spec.content.get("metric") is None:
         yield Issue(("method",), "no metric; bayes and early_terminate need metric: name, goal")
-
-
-def _command(spec: SweepSpec) -> Iterator[Issue]:
-    given = spec.content.get("command", [])
-    if isinstance(given, str):
-        yield Issue(("command",), "command is one string; W&B takes a list, a word each")
-    elif not isinstance(given, list):
-        yield Issue(("command",), "command is not a list of words")
-    if "${program}" in spec.command and not spec.content.get("program"):
-        text = f"no program to run; for deep_cnn write {DEEP_CNN_COMMAND}"
-        yield Issue(("command",), text, is_error=False)
-    for i, word in enumerate(spec.command):
-        macro = re.fullmatch(r"\$\{([^}:]*)\}", word)
-        if macro and macro[1] not in MACROS:
-            text = f"macro {word!r} is unknown, W&B drops it; {nearest(macro[1], MACROS)}"
-            yield Issue(("command", i), text, is_error=spec.runs_deep_cnn)
-
-
-def _two_kinds_of_bands(spec: SweepSpec) -> Iterator[Issue]:
-    given = spec.content.get("early_terminate")
+    rule = spec.content.get("early_terminate")
     keys = ("min_iter", "max_iter")
-    if isinstance(given, dict) and all(given.get(key) is not None for key in keys):
+    if isinstance(rule, dict) and all(rule.get(key) is not None for key in keys):
         text = "early_terminate has both min_iter and max_iter, max_iter wins; remove one"
         yield Issue(("early_terminate", "min_iter"), text, is_error=spec.runs_deep_cnn)
 
 
-def _exponents(spec: SweepSpec) -> Iterator[Issue]:
-    for name, found in spec.space.items():
-        if isinstance(found, LogUniform | InvLogUniform):
+def _command(spec: SweepSpec) -> Iterator[Issue]:
+    command = spec.content.get("command", [])
+    if isinstance(command, str):
+        yield Issue(("command",), "command is one string; W&B takes a list, a word each")
+    elif not isinstance(command, list):
+        yield Issue(("command",), "command is not a list of words")
+    if "${program}" in spec.command and not spec.content.get("program"):
+        text = f"no program to run; for deep_cnn write {DEEP_CNN_COMMAND}"
+        yield Issue(("command",), text, is_error=False)
+    for i, part in enumerate(spec.command):
+        macro = re.fullmatch(r"\$\{([^}:]*)\}", part)
+        if macro and macro[1] not in MACROS:
+            text = f"macro {part!r} is unknown, W&B drops it; {nearest(macro[1], MACROS)}"
+            yield Issue(("command", i), text, is_error=spec.runs_deep_cnn)
+
+
+def _parameters(spec: SweepSpec) -> Iterator[Issue]:
+    for name, one in spec.space.items():
+        path = parameter_path(name)
+        if isinstance(one, Range) and one.takes_exponents:
             text = (
-                f"{name}: {found.distribution} takes exponents of e, here from {found.ppf(0.0):.3g}"
-                f" to {found.ppf(1.0):.3g}; {found.distribution}_values takes values"
+                f"{name}: {one.distribution} takes exponents of e, here from {one.ppf(0.0):.3g}"
+                f" to {one.ppf(1.0):.3g}; {one.distribution}_values takes values"
             )
-            is_large = found.min > 0 and not isinstance(found, InvLogUniform)
-            yield Issue(spec.paths[name], text, is_error=spec.runs_deep_cnn and is_large)
-
-
-def _not_in_a_grid(spec: SweepSpec) -> Iterator[Issue]:
-    for name, found in spec.space.items() if spec.method == "grid" else ():
-        if isinstance(found, WeightedCategorical):
+            # Exponents of learning rates are negative: above 0, values were meant.
+            is_wrong = one.min > 0 and one.distribution != "inv_log_uniform"
+            yield Issue(path, text, is_error=spec.runs_deep_cnn and is_wrong)
+        if spec.method == "grid" and isinstance(one, WeightedCategorical):
             text = f"{name}: a grid has no probabilities; remove them or use random"
-            yield Issue((*spec.paths[name], "probabilities"), text)
-        elif found.grid is None:
-            is_long = isinstance(found, IntUniform | Uniform) and found.size is not None
+            yield Issue((*path, "probabilities"), text)
+        elif spec.method == "grid" and one.grid is None:
+            is_long = one.distribution in ("int_uniform", "q_uniform")
             reason = "too many points for a grid" if is_long else "no end in a grid"
-            text = f"{name}: {found.distribution} has {reason}; list values, or use random or bayes"
-            yield Issue(spec.paths[name], text)
+            text = f"{name}: {one.distribution} has {reason}; list values, or use random or bayes"
+            yield Issue(path, text)
+        elif spec.method != "grid" and isinstance(one, Range) and one.step:
+            text = _outside_of_bounds(one)
+            if text:
+                yield Issue(path, f"{name}: {text}", is_error=spec.runs_deep_cnn)
 
 
-def _outside_of_bounds(spec: SweepSpec) -> Iterator[Issue]:
-    for name, found in spec.space.items() if spec.method != "grid" else ():
-        if not (isinstance(found, Continuous) and isinstance(found, Bounded) and found.step):
-            continue
-        low, high = found.min, found.max
-        if isinstance(found, LogUniform):
-            low, high = math.exp(low), math.exp(high)
-        lowest, highest = found.ppf(1e-12), found.ppf(1 - 1e-12)
-        slack = 1e-9 * max(1.0, abs(high))
-        if lowest < low - slack or highest > high + slack:
-            text = (
-                f"{name}: q={found.step:g} rounds to {lowest:g} ... {highest:g}, outside of"
-                f" {low:g} ... {high:g}; use bounds that are multiples of q"
-            )
-            yield Issue(spec.paths[name], text, is_error=spec.runs_deep_cnn)
+def _outside_of_bounds(one: Range) -> str:
+    """Return what is wrong if rounding to multiples of q leaves the bounds, as W&B lets it."""
+    low, high = (
+        (math.exp(one.min), math.exp(one.max)) if one.takes_exponents else (one.min, one.max)
+    )
+    lowest, highest = one.ppf(1e-12), one.ppf(1 - 1e-12)
+    slack = 1e-9 * max(1.0, abs(high))
+    if lowest >= low - slack and highest <= high + slack:
+        return ""
+    return (
+        f"q={one.step:g} rounds to {lowest:g} ... {highest:g}, outside of"
+        f" {low:g} ... {high:g}; use bounds that are multiples of q"
+    )
 
 
 Rule = Callable[[SweepSpec], Iterator[Issue]]
-RULES: tuple[Rule, ...] = (
-    _unused_keys,
-    _missing_metric,
-    _command,
-    _two_kinds_of_bands,
-    _exponents,
-    _not_in_a_grid,
-    _outside_of_bounds,
-)
+RULES: tuple[Rule, ...] = (_keys, _command, _parameters)

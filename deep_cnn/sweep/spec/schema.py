@@ -10,12 +10,11 @@ from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationInf
 from deep_cnn.argv import parse_config
 from deep_cnn.config import TrainConfig
 from deep_cnn.results import DEFAULT_METRIC, Metric
-from deep_cnn.sweep.spec.base import Distribution, Number, invalid, is_whole
 from deep_cnn.sweep.spec.command import expand, program_end
-from deep_cnn.sweep.spec.document import YamlPath
-from deep_cnn.sweep.spec.values import Point
+from deep_cnn.sweep.spec.distributions import Distribution
+from deep_cnn.sweep.spec.values import Number, Point, invalid, is_whole
 
-# No run logs as many values.
+# No run logs as many values: later bands would never be reached.
 _MOST_VALUES = 1e9
 _MOST_RUNS = 1e15
 Method = Literal["grid", "random", "bayes", "custom"]
@@ -47,6 +46,7 @@ def _check_count(value: Any, info: ValidationInfo) -> Any:
 
 
 Text = Annotated[str, PlainValidator(_check_text)]
+# W&B's engine crashes at s: 2.0, so that floats are refused for all of them.
 Count = Annotated[int | None, PlainValidator(_check_count)]
 
 
@@ -140,8 +140,8 @@ class SweepSpec:
     """A sweep file, understood.
 
     `space` holds the distribution of each parameter, sorted by name; nested names are joined with
-    slashes. `paths` says where each of them is in the file, `content` is all that the file holds.
-    `runs_deep_cnn` says whether the command runs deep_cnn, and not another program.
+    slashes. `content` is all that the file holds. `runs_deep_cnn` says whether the command runs
+    deep_cnn, and not another program.
     """
 
     name: str
@@ -153,7 +153,6 @@ class SweepSpec:
     command: tuple[str, ...] = ()
     runs_deep_cnn: bool = False
     content: Mapping[str, Any] = field(default_factory=dict)
-    paths: Mapping[str, YamlPath] = field(default_factory=dict)
 
     @property
     def objective(self) -> SweepMetric:
@@ -164,10 +163,8 @@ class SweepSpec:
     def points(self) -> int | None:
         """Return how many distinct configurations there are; None for infinitely many."""
         total = 1
-        for distribution in self.space.values():
-            size = distribution.size
-            if self.method == "grid":
-                size = len(distribution.grid or ())
+        for one in self.space.values():
+            size = len(one.grid or ()) if self.method == "grid" else one.size
             if size is None:
                 return None
             total *= size
@@ -175,9 +172,11 @@ class SweepSpec:
 
     def leaves(self, point: Point) -> dict[str, Any]:
         """Return a value for each column: by option for deep_cnn, else by dotted name."""
-        if self.runs_deep_cnn:
-            return {name.rpartition("/")[2]: value for name, value in point.items()}
-        return {name.replace("/", "."): value for name, value in point.items()}
+
+        def column(name: str) -> str:
+            return name.rpartition("/")[2] if self.runs_deep_cnn else name.replace("/", ".")
+
+        return {column(name): value for name, value in point.items()}
 
     def arguments(self, point: Point) -> dict[str, Any]:
         """Return what the agent passes on: options for deep_cnn, else nested as in the file."""
@@ -193,18 +192,17 @@ class SweepSpec:
         return arguments
 
     def command_line(self, point: Point) -> list[str]:
-        """Return all the words that W&B's agent would run for a configuration."""
-        return self._expand(self.command, point)
+        """Return the whole command line that W&B's agent would run for a configuration."""
+        return expand(self.command, str(self.content.get("program", "")), self.arguments(point))
 
     def argv(self, point: Point) -> list[str]:
-        """Return the words that follow `deep_cnn` when W&B's agent runs a configuration."""
+        """Return the arguments that W&B's agent passes to deep_cnn for a configuration."""
+        # The file of ${args_json_file} is written by W&B's agent alone; here its content will do.
         same = {"${args_json_file}": "${args_json}"}
-        command = tuple(same.get(word, word) for word in self.command)
-        return self._expand(command, point)[program_end(self.command) :]
+        command = [same.get(part, part) for part in self.command]
+        program = str(self.content.get("program", ""))
+        return expand(command, program, self.arguments(point))[program_end(self.command) :]
 
     def config(self, point: Point) -> TrainConfig:
         """Return the run that a configuration is; ConfigError for what its options refuse."""
         return parse_config(self.argv(point), from_agent=True)
-
-    def _expand(self, command: tuple[str, ...], point: Point) -> list[str]:
-        return expand(command, str(self.content.get("program", "")), self.arguments(point))

@@ -1,4 +1,4 @@
-"""Validate parts of a sweep file with pydantic, and say in our words what is wrong, and where."""
+"""Validate sections of a sweep file with pydantic, and word its errors for people."""
 
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -17,57 +17,71 @@ _MISSING = {
     "method": "no method; choose from grid, random, bayes",
     "name": "metric has no name; name what is logged, as in loss_val",
 }
+# The text of each type of pydantic's errors; that of any other is pydantic's own.
+_TEXTS = {
+    "sweep": "{text}",
+    "missing": "{distribution} needs {name}",
+    "extra_forbidden": "{name} does not go with {distribution}; remove it",
+    "greater_than": "{name} {value} must be above {gt}",
+    "greater_than_equal": "{name} {value} must be {ge} or more",
+    "bool_type": "{name} {value!r} is not true or false",
+}
 
 
 def validate_section(
-    model: type[Model], given: Mapping[Any, Any], path: YamlPath
-) -> tuple[Model | None, list[Issue]]:
-    """Return the section at `path` and an issue for each error in it.
+    model: type[Model], section: Mapping[Any, Any] | None, path: YamlPath, issues: list[Issue]
+) -> Model | None:
+    """Return the section at `path`, None if it is not there; add each error in it to `issues`.
 
     The section is what it would be without the keys that are wrong, so that one error does not hide
     others; where it needs them it is None.
     """
-    legal, unknown = split_unknown(given, model.model_fields, path)
-    section, issues = validate(model.model_validate, legal, path)
-    return section, unknown + issues
+    if section is None:
+        return None
+    issues += unknown_keys(section, model.model_fields, path)
+    legal = {key: value for key, value in section.items() if key in model.model_fields}
+    return validate(model.model_validate, legal, path, issues)
 
 
 def validate(
-    parse: Callable[[Any], T], given: Mapping[str, Any], path: YamlPath, *, drop_wrong: bool = True
-) -> tuple[T | None, list[Issue]]:
-    """Return what pydantic's `parse` makes of the mapping at `path`, and an issue for each error.
+    parse: Callable[[Any], T],
+    section: Mapping[Any, Any],
+    path: YamlPath,
+    issues: list[Issue],
+    *,
+    drop_wrong: bool = True,
+) -> T | None:
+    """Return what pydantic's `parse` makes of the mapping at `path`; add each error to `issues`.
 
     After an error it is tried again, without the keys that are wrong or, if not `drop_wrong`,
     without those that do not belong; None where that fails, too.
     """
     try:
-        return parse(given), []
+        return parse(section)
     except ValidationError as error:
-        errors = error.errors(include_url=False)
-    dropped = {
-        _key(detail, given)
-        for detail in errors
-        if drop_wrong or detail["type"] == "extra_forbidden"
-    }
-    rest = {key: value for key, value in given.items() if key not in dropped}
-    value = None
-    if len(rest) < len(given):
-        value, _ = validate(parse, rest, path, drop_wrong=drop_wrong)
-    return value, [_issue(detail, given, path) for detail in errors]
+        details = error.errors(include_url=False)
+    rest = dict(section)
+    for detail in details:
+        key, text = _key(detail, section), _text(detail, section)
+        if path and not text.startswith(str(path[0])):
+            text = f"{_label(path)}: {text}"
+        issues.append(Issue(path if key is None else (*path, key), text))
+        if drop_wrong or detail["type"] == "extra_forbidden":
+            rest.pop(key, None)
+    if len(rest) == len(section):
+        return None
+    return validate(parse, rest, path, [], drop_wrong=drop_wrong)
 
 
-def split_unknown(
-    given: Mapping[Any, Any], legal: Iterable[str], path: YamlPath
-) -> tuple[dict[str, Any], list[Issue]]:
-    """Return the part of a mapping that has legal keys, and an issue for every other key."""
+def unknown_keys(section: Mapping[Any, Any], legal: Iterable[str], path: YamlPath) -> list[Issue]:
+    """Return an issue for each key of a mapping that is not legal."""
     names = set(legal)
     label = f"{_label(path)}: " if path else ""
-    issues = [
+    return [
         Issue((*path, str(key)), f"{label}unknown key {key!r}; {nearest(key, names)}")
-        for key in given
+        for key in section
         if key not in names
     ]
-    return {key: value for key, value in given.items() if key in names}, issues
 
 
 def _label(path: YamlPath) -> str:
@@ -75,45 +89,25 @@ def _label(path: YamlPath) -> str:
     return "/".join(str(key) for key in path if key != "parameters")
 
 
-def _key(detail: ErrorDetails, given: Mapping[Any, Any]) -> str | None:
+def _key(detail: ErrorDetails, section: Mapping[Any, Any]) -> str | None:
     """Return the key that an error is about, or None where it is about all of a mapping."""
     last = detail["loc"][-1] if detail["loc"] else None
-    if last in given:
+    if last in section:
         return str(last)
+    if detail["type"] == "union_tag_invalid":
+        return "distribution"
     return detail.get("ctx", {}).get("key") or None
 
 
-def _issue(detail: ErrorDetails, given: Mapping[Any, Any], path: YamlPath) -> Issue:
-    key, text = _key(detail, given), _text(detail, given)
-    if detail["type"] == "union_tag_invalid":
-        key = "distribution"
-    own_words = not path or text.startswith(str(path[0]))
-    where = path if key is None else (*path, key)
-    return Issue(where, text if own_words else f"{_label(path)}: {text}")
-
-
-def _text(detail: ErrorDetails, given: Mapping[Any, Any]) -> str:
-    context, value = detail.get("ctx", {}), detail["input"]
+def _text(detail: ErrorDetails, section: Mapping[Any, Any]) -> str:
+    kind, context, value = detail["type"], detail.get("ctx", {}), detail["input"]
     name = str(detail["loc"][-1]) if detail["loc"] else ""
-    match detail["type"]:
-        case "sweep":
-            return str(context["text"])
-        case "missing":
-            return _MISSING.get(name, f"{given.get('distribution')} needs {name}")
-        case "string_too_short":
-            return _MISSING[name]
-        case "literal_error":
-            legal = re.findall(r"'(\w+)'", context["expected"])
-            return f"{name} {value!r} is unknown; {nearest(value, legal)}"
-        case "union_tag_invalid":
-            return f"unknown distribution; {nearest(given['distribution'], DISTRIBUTIONS)}"
-        case "extra_forbidden":
-            return f"{name} does not go with {given['distribution']}; remove it"
-        case "greater_than":
-            return f"{name} {value} must be above {context['gt']}"
-        case "greater_than_equal":
-            return f"{name} {value} must be {context['ge']} or more"
-        case "bool_type":
-            return f"{name} {value!r} is not true or false"
-        case _:
-            return detail["msg"]
+    if kind in ("missing", "string_too_short") and name in _MISSING:
+        return _MISSING[name]
+    if kind == "literal_error":
+        legal = re.findall(r"'(\w+)'", context["expected"])
+        return f"{name} {value!r} is unknown; {nearest(value, legal)}"
+    if kind == "union_tag_invalid":
+        return f"unknown distribution; {nearest(section['distribution'], DISTRIBUTIONS)}"
+    fields = {"distribution": section.get("distribution"), "msg": detail["msg"], **context}
+    return _TEXTS.get(kind, "{msg}").format_map({**fields, "name": name, "value": value})

@@ -1,11 +1,58 @@
-"""Compare the values of parameters, and turn them into JSON."""
+"""Check, compare and write the values that a sweep file gives to parameters."""
 
 import json
+import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import PlainValidator, ValidationInfo
+from pydantic_core import PydanticCustomError
 
 # The value of each parameter by its name; nested names are joined with slashes.
 Point = Mapping[str, Any]
+# Beyond it the width of a range is no float any more.
+_LARGEST = 1e300
+# YAML 1.1 wants a dot in the mantissa and a sign in the exponent: it reads these as strings.
+NUMBER_AS_TEXT = re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$")
+
+
+def is_number(value: Any) -> bool:
+    """Return whether a YAML value is a finite number; True is not."""
+    is_numeric = isinstance(value, int | float) and not isinstance(value, bool)
+    return is_numeric and abs(value) <= _LARGEST
+
+
+def is_whole(value: Any) -> bool:
+    """Return whether a YAML value is a whole number; True is not."""
+    return isinstance(value, int) and is_number(value)
+
+
+def invalid(text: str, key: str = "") -> PydanticCustomError:
+    """Return the error that a validator raises; `key` is where, if the validator sees several."""
+    return PydanticCustomError("sweep", "{text}", {"text": text, "key": key})
+
+
+def explain_text(value: str) -> str:
+    """Return how to write a number such as 1e-5, which YAML reads as a string."""
+    mantissa, _, exponent = value.lower().partition("e")
+    mantissa = mantissa if "." in mantissa else f"{mantissa}.0"
+    sign = "" if exponent[0] in "+-" else "+"
+    return f"{value} is a string to YAML, not a number; write {mantissa}e{sign}{exponent}"
+
+
+def check_number(value: Any, info: ValidationInfo) -> Any:
+    """Return a number as it was written; raise the error of a validator for anything else."""
+    if is_number(value):
+        return value
+    if value is None:
+        raise invalid(f"{info.field_name} is empty; give it a number")
+    if isinstance(value, str) and NUMBER_AS_TEXT.match(value):
+        raise invalid(f"{info.field_name} {explain_text(value)}")
+    raise invalid(f"{info.field_name} {value!r} is not a number")
+
+
+# A finite number as it was written: with `q: 8` the values are ints, with `q: 8.0` floats.
+Number = Annotated[int | float, PlainValidator(check_number)]
 
 
 def canonical_key(value: Any) -> str:

@@ -145,7 +145,7 @@ def test_what_a_failed_trial_counts_as(impute: str, goal: str, value: float) -> 
 def test_constants_only(tmp_path: Path) -> None:
     spec = spec_of(tmp_path, "  a: {value: 1}\n")
     seen = [Observation({"a": 1}, 0.5)]
-    assert suggest(spec.space, SweepMetric(name="a"), 0, seen).point == {"a": 1}
+    assert suggest(spec, 0, seen, None).point == {"a": 1}
 
 
 def test_of_a_multiple_of_q_the_u_that_was_drawn_counts(tmp_path: Path) -> None:

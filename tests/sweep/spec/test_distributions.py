@@ -12,8 +12,7 @@ import pytest
 from scipy import stats
 
 from deep_cnn.sweep.search.propose import Observation, propose
-from deep_cnn.sweep.spec.base import Distribution
-from deep_cnn.sweep.spec.distributions import DISTRIBUTIONS
+from deep_cnn.sweep.spec.distributions import DISTRIBUTIONS, Distribution
 from deep_cnn.sweep.spec.parse import read_sweep
 from deep_cnn.sweep.spec.points import first_points
 from deep_cnn.sweep.spec.schema import SweepSpec
@@ -57,8 +56,8 @@ def test_a_quantised_one_is_the_nearest_multiple_half_to_even(name: str, q: floa
     assert found == pytest.approx(expected.tolist(), rel=1e-9)
     assert {type(value) for value in found} == {int if isinstance(q, int) else float}
     if distribution.size is not None:
-        assert set(found) <= set(distribution.values())
-        assert len(distribution.values()) == distribution.size
+        assert set(found) <= set(distribution.values)
+        assert len(distribution.values) == distribution.size
 
 
 def test_quantised_values_may_leave_the_bounds() -> None:
@@ -70,7 +69,7 @@ def test_quantised_values_may_leave_the_bounds() -> None:
 
 def test_half_a_step_outside_has_no_probability() -> None:
     distribution = make("q_uniform", min=16, max=64, q=32)
-    assert list(distribution.values()) == [32, 64]
+    assert list(distribution.values) == [32, 64]
 
 
 def test_the_ends_of_every_distribution_are_finite() -> None:

@@ -11,6 +11,7 @@ import pytest
 from deep_cnn.cli import main
 from deep_cnn.errors import SpecError
 from deep_cnn.sweep.spec.distributions import DISTRIBUTIONS
+from deep_cnn.sweep.spec.document import parameter_path
 from deep_cnn.sweep.spec.parse import parse_sweep, read_sweep
 from deep_cnn.sweep.spec.points import first_points
 from deep_cnn.sweep.spec.schema import Hyperband, SweepSpec
@@ -305,7 +306,7 @@ def test_a_sweep_survives_the_way_to_another_process(tmp_path: Path) -> None:
             assert [copy.space[name].ppf(u) for u in us] == [distribution.ppf(u) for u in us]
     spec = read_sweep(everything)
     assert {one.distribution for one in spec.space.values()} == set(DISTRIBUTIONS)
-    assert spec.paths["nested/deeper/q_log_uniform"] == (
+    assert parameter_path("nested/deeper/q_log_uniform") == (
         "parameters", "nested", "parameters", "deeper", "parameters", "q_log_uniform",
     )  # fmt: skip
 

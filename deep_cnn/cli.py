@@ -36,8 +36,8 @@ Fine-tune a pretrained network to predict how people perceive pictures.
   python -m deep_cnn --test_net=outputs/models/first.pt    evaluate a finished run on the test split
   python -m deep_cnn check sweeps/lr.yaml                  report every error in a W&B sweep file
   python -m deep_cnn sample sweeps/lr.yaml -n 50           draw configurations without training
-  python -m deep_cnn sweep sweeps/lr.yaml --workers=2      run a sweep here; repeat it to resume
-  python -m deep_cnn agent ENTITY/PROJECT/SWEEP_ID         run trials of a sweep on W&B
+  python -m deep_cnn sweep sweeps/lr.yaml --workers=2      run a sweep; the same again resumes it
+  python -m deep_cnn agent ENTITY/PROJECT/SWEEP_ID         run trials of a sweep on wandb.ai
   python -m deep_cnn report outputs                        list the runs, best first
   python -m deep_cnn fetch --model=resnet50                download weights to use offline
 """

@@ -24,23 +24,44 @@ class DataOptions(OptionModel):
 
     heading = "data"
 
-    task: str = option("auto", "what is learned", choices=("auto", *names.TASKS))
+    task: str = option(
+        "auto", "task; auto: detect it from the files in data_dir", choices=("auto", *names.TASKS)
+    )
     data_dir: str = option(SAMPLE_DATA, "folder with the pictures")
-    train_samples: int | None = option(None, "train on this many pictures only", low=2)
+    train_samples: int | None = option(None, "use only this many training pictures", low=2)
     val_split: float = option(
-        0.2, "part of train for validation", low=0, high=1, open_low=True, open_high=True
+        0.2,
+        "fraction of the pictures to use for validation, after the test split is taken",
+        low=0,
+        high=1,
+        open_low=True,
+        open_high=True,
     )
     test_split: float = option(
-        0.15, "part set aside as test where nothing marks one", low=0, high=1, open_high=True
+        0.15,
+        "fraction of the pictures to use for the test, unless the data mark a test split",
+        low=0,
+        high=1,
+        open_high=True,
     )
     crop_bottom: int = option(
-        0, "rows of pixels to cut off below, 25 for Google's logo in Place Pulse", low=0
+        0,
+        "rows of pixels to remove from the bottom; 25 removes Google's logo from Place Pulse",
+        low=0,
     )
-    strict_data: bool = option(False, "stop at the first bad picture")
-    num_workers: int | Literal["auto"] = _no_effect("auto", "processes that decode pictures", low=0)
-    cache: str = _no_effect("auto", "keep decoded pictures and features", choices=("auto", "off"))
-    cache_dir: str | None = _no_effect(None, "folder to keep them in, else OUT_DIR/cache")
-    pre: str = option("default", "preprocessing", choices=names.PREPROCESSING)
+    strict_data: bool = option(False, "stop at the first picture that cannot be decoded")
+    num_workers: int | Literal["auto"] = _no_effect(
+        "auto", "number of processes that decode pictures", low=0
+    )
+    cache: str = _no_effect(
+        "auto",
+        "auto: keep decoded pictures and features on disk; off: do not",
+        choices=("auto", "off"),
+    )
+    cache_dir: str | None = _no_effect(None, "folder of the cache; None: OUT_DIR/cache")
+    pre: str = option(
+        "default", "how pictures are resized and augmented", choices=names.PREPROCESSING
+    )
 
 
 class ModelOptions(OptionModel):
@@ -49,11 +70,17 @@ class ModelOptions(OptionModel):
     heading = "model"
 
     model: str = option("efficientnet_lite0", "network", choices=tuple(names.MODELS))
-    weights: str = option("imagenet", "imagenet, none, or a file of weights")
-    freeze: int | Literal["none", "trunk"] = option(
-        "none", "what does not train: none, trunk, or this many stages from the input", low=0
+    weights: str = option(
+        "imagenet", "initial weights: imagenet, none (random), or the path of a file"
     )
-    dropout: float = option(0.2, "dropout before the last layer", low=0, high=1, open_high=True)
+    freeze: int | Literal["none", "trunk"] = option(
+        "none",
+        "layers that are not trained: none, trunk (all but the last layer), or the first N stages",
+        low=0,
+    )
+    dropout: float = option(
+        0.2, "dropout rate before the last layer", low=0, high=1, open_high=True
+    )
 
 
 class TrainingOptions(OptionModel):
@@ -63,33 +90,54 @@ class TrainingOptions(OptionModel):
 
     epochs: int = option(20, "number of epochs", low=1)
     initial_epoch: int = option(0, "number of the first epoch", low=0)
-    batch_size: int = option(32, "pictures in a step", low=1)
+    batch_size: int = option(32, "pictures per step", low=1)
     lr: float = option(1e-3, "learning rate", low=0, high=1e30, open_low=True)
     optimizer: str = option("adam", "optimizer", choices=names.OPTIMIZERS)
-    momentum: float = option(0.9, "momentum, for sgd", low=0, high=1, open_high=True)
+    momentum: float = option(0.9, "momentum of sgd", low=0, high=1, open_high=True)
     weight_decay: float = option(0.0, "weight decay", low=0)
-    schedule: str = option("constant", "learning rate over the epochs", choices=names.SCHEDULES)
+    schedule: str = option(
+        "constant", "how the learning rate changes over the epochs", choices=names.SCHEDULES
+    )
     decay: float = option(
         0.1,
-        "hyperbolic: lr/(1+decay*epoch); step: factor a third; plateau: factor",
+        "hyperbolic: the rate is lr/(1+decay*epoch); step: multiply the rate by decay after each"
+        " third of the epochs; plateau: multiply it by decay when loss_val stops improving",
         low=0,
         high=1e3,
     )
-    warmup: int = option(0, "epochs in which the rate rises linearly to lr", low=0)
+    warmup: int = option(
+        0, "number of epochs at the start in which the rate rises linearly to lr", low=0
+    )
     lr_trunk: float = option(
-        1.0, "factor of lr for all but the last layer", low=0, high=1e3, open_low=True
+        1.0, "multiply lr by this for all layers except the last", low=0, high=1e3, open_low=True
     )
-    clip: float = option(0.0, "largest norm of the gradient; 0: any", low=0)
-    ema: float = option(0.0, "decay of averaged weights; 0: none", low=0, high=1, open_high=True)
-    patience: int | None = option(None, "stop after this many epochs without a better one", low=1)
+    clip: float = option(0.0, "scale down gradients with a larger norm; 0: never", low=0)
+    ema: float = option(
+        0.0,
+        "decay of the moving average of the weights; 0: no average",
+        low=0,
+        high=1,
+        open_high=True,
+    )
+    patience: int | None = option(
+        None, "stop after this many epochs without a lower loss_val; None: never", low=1
+    )
     train_on: str = option(
-        "train", "train+val leaves nothing to validate on", choices=("train", "train+val")
+        "train",
+        "pictures to train on; train+val includes the validation split",
+        choices=("train", "train+val"),
     )
-    seed: int = option(0, "seed of everything random", low=0, high=2**32 - 1)
+    seed: int = option(0, "random seed", low=0, high=2**32 - 1)
     amp: str = option(
-        "auto", "auto: bfloat16 where the processor gains", choices=("auto", "bf16", "fp16", "off")
+        "auto",
+        "precision; auto: bfloat16 if the device is faster with it, else float32",
+        choices=("auto", "bf16", "fp16", "off"),
     )
-    device: str = _no_effect("auto", "where to compute", choices=("auto", "cpu", "cuda", "mps"))
+    device: str = _no_effect(
+        "auto",
+        "device to compute on; auto: cuda or mps if available, else cpu",
+        choices=("auto", "cpu", "cuda", "mps"),
+    )
 
 
 class RunOptions(OptionModel):
@@ -97,17 +145,19 @@ class RunOptions(OptionModel):
 
     heading = "run"
 
-    root_dir: str = _no_effect(".", "folder that --data_dir and --out_dir start from")
+    root_dir: str = _no_effect(".", "folder that --data_dir and --out_dir are relative to")
     out_dir: str = _no_effect("outputs", "folder for results")
-    run_name: str | None = _no_effect(None, "name of the run")
-    resume: str | None = _no_effect(None, "checkpoint to go on from")
+    run_name: str | None = _no_effect(None, "name of the run; None: model, date and time")
+    resume: str | None = _no_effect(None, "checkpoint of the run to resume")
     test_net: str | None = _no_effect(None, "checkpoint to evaluate once on the test split")
-    dry_run: bool = _no_effect(False, "describe the data and stop")
+    dry_run: bool = _no_effect(False, "describe the data without training")
     wandb: bool | None = _no_effect(
-        None, "log to Weights & Biases; None: where WB_KEY, WB_PROJECT and WB_USER are set"
+        None, "log to Weights & Biases; None: if WB_KEY, WB_PROJECT and WB_USER are set"
     )
     wandb_artifacts: str | None = _no_effect(
-        None, "checkpoint that W&B keeps; None: best, and none in a sweep", choices=("none", "best")
+        None,
+        "checkpoint to upload to W&B; None: none in a sweep, best otherwise",
+        choices=("none", "best"),
     )
 
 

@@ -1,4 +1,4 @@
-"""Fetch weights and data on a machine with a network, for the nodes that have none."""
+"""Download weights and data on a machine with a network, for machines without one."""
 
 import hashlib
 import tarfile
@@ -24,18 +24,18 @@ _TIMEOUT = 60.0
 class FetchOptions(OptionModel):
     """Options of the verb fetch."""
 
-    model: str | None = option(None, "networks with commas between, as resnet50,vit_b_16")
-    data: str | None = option(None, "a data set", choices=tuple(DATA))
-    data_dir: str = option("places365", "folder for its train/ and val/")
-    keep: str | None = option(None, "file with the classes to keep, one a line, else all")
-    url: str | None = option(None, "where it lies, if not at its usual place")
+    model: str | None = option(None, "networks, separated by commas, such as resnet50,vit_b_16")
+    data: str | None = option(None, "data set to download", choices=tuple(DATA))
+    data_dir: str = option("places365", "folder to write train/ and val/ into")
+    keep: str | None = option(None, "file that lists the classes to write, one per line; None: all")
+    url: str | None = option(None, "address to download from; None: the official one")
 
 
 OPTIONS: Mapping[str, type[OptionModel]] = {"fetch": FetchOptions}
 
 
 def fetch(argv: list[str]) -> int:
-    """Fetch ImageNet weights into TORCH_HOME (--model), or pictures into --data_dir (--data)."""
+    """Download ImageNet weights into TORCH_HOME (--model) or pictures into --data_dir (--data)."""
     options, rest = parse_verb(FetchOptions, argv)
     if rest:
         raise not_an_option(rest[0])

@@ -45,7 +45,7 @@ class RegressionOptions(TaskOptions):
     metrics = REGRESSION_METRICS
     loss: str = option(
         "mse",
-        "of scores in standard deviations of the training scores; huber has delta 1",
+        "loss of standardised scores; huber: Huber loss with delta 1",
         choices=("mse", "huber"),
     )
 
@@ -56,7 +56,7 @@ class ClassificationOptions(TaskOptions):
     metrics = CLASSIFICATION_METRICS
     label_smoothing: float = option(
         0.0,
-        "part of each truth that training spreads over all classes",
+        "label smoothing of the training loss",
         low=0,
         high=1,
         open_high=True,
@@ -66,36 +66,38 @@ class ClassificationOptions(TaskOptions):
 class PerceptionOptions(RegressionOptions):
     """Options of the task perception."""
 
-    summary = "a score for a picture, from scores.csv beside the pictures, or Place Pulse 2.0"
-    study: str = option(
-        "score", "column of scores.csv to learn; study of Place Pulse: safer by default"
-    )
+    summary = "a score for each picture, from scores.csv or Place Pulse 2.0"
+    study: str = option("score", "column of scores.csv, or study of Place Pulse (safer by default)")
     group: str = option(
-        "none", "city keeps the pictures of a city in one split", choices=("none", "city")
+        "none", "city: put all pictures of a city into the same split", choices=("none", "city")
     )
     weighting: str = option(
-        "none", "Place Pulse: sigma weighs by 1/sigma^2", choices=("none", "sigma")
+        "none", "Place Pulse: weights in the loss; sigma: 1/sigma^2", choices=("none", "sigma")
     )
-    min_votes: int = option(0, "Place Pulse: pictures with fewer are left out", low=0)
-    no_imagery: str = option("drop", "Place Pulse: pictures that say so", choices=("drop", "keep"))
+    min_votes: int = option(0, "Place Pulse: leave out pictures with fewer votes", low=0)
+    no_imagery: str = option(
+        "drop", "Place Pulse: what to do with 'no imagery' tiles", choices=("drop", "keep")
+    )
 
 
 class FoldersOptions(ClassificationOptions):
     """Options of the task folders."""
 
-    summary = "a class for a picture, from train/<class>/ and val/<class>/"
-    keep: str = option("auto", "file of the classes to keep; auto: keep.txt; none")
+    summary = "a class for each picture, from the folders train/<class>/ and val/<class>/"
+    keep: str = option(
+        "auto", "file that lists the classes to use; auto: keep.txt if it exists; none: all classes"
+    )
 
 
 class DigitsOptions(ClassificationOptions):
     """Options of the task digits."""
 
-    summary = "scikit-learn's handwritten digits, 28x28x1, for a LeNet"
+    summary = "scikit-learn's handwritten digits, resized to 28x28"
     defaults = {  # noqa: RUF012 - a class variable by its base.
         "model": "lenet", "weights": "none", "optimizer": "sgd", "lr": 0.01, "batch_size": 64,
         "dropout": 0.5, "epochs": 5,
     }  # fmt: skip
-    hidden: int = option(120, "units in the hidden layer of LeNet", low=1)
+    hidden: int = option(120, "number of units in the hidden layer of LeNet", low=1)
 
 
 TASKS: Mapping[str, type[TaskOptions]] = {

@@ -29,10 +29,12 @@ _WIDEST_CELL = 44
 class ReportOptions(OptionModel):
     """Options of the verb report."""
 
-    sort: str = option("best", "column to sort by")
-    top: int | None = option(None, "how many runs, else 20, or all as CSV or JSON", low=1)
-    csv: bool = option(False, "every column as CSV")
-    as_json: bool = option(False, "everything as JSON", alias="json")
+    sort: str = option("best", "column to sort by; best: the loss_val of the best epoch")
+    top: int | None = option(
+        None, "number of runs to print; None: 20, or all with --csv or --json", low=1
+    )
+    csv: bool = option(False, "print all columns as CSV")
+    as_json: bool = option(False, "print all results as JSON", alias="json")
 
 
 OPTIONS: Mapping[str, type[OptionModel]] = {"report": ReportOptions}
@@ -64,7 +66,7 @@ class Run:
 
 
 def report(argv: list[str]) -> int:
-    """Print a leaderboard of the runs in PATH ... (outputs), or compare two runs A B."""
+    """Print a leaderboard of the runs in PATH ..., by default in outputs, or compare two runs."""
     options, paths = parse_verb(ReportOptions, argv)
     if options.csv and options.as_json:
         raise ConfigError("--csv and --json are two formats; give one of them")

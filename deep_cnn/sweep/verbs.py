@@ -31,35 +31,48 @@ from deep_cnn.training.stop import Signals
 class CheckOptions(OptionModel):
     """Options of the verb check."""
 
-    probe: bool = option(False, "take a step of the largest configuration")
+    probe: bool = option(
+        False, "run a few steps of the largest configuration to measure its time and memory"
+    )
 
 
 class SampleOptions(OptionModel):
     """Options of the verb sample."""
 
-    n: int = option(10, "how many configurations", low=1)
+    n: int = option(10, "number of configurations", low=1)
     seed: int = option(0, "seed of the search", low=0)
-    format: str = option("csv", "how", choices=("csv", "commands", "json"))
+    format: str = option("csv", "output format", choices=("csv", "commands", "json"))
 
 
 class SweepOptions(OptionModel):
     """Options of the verb sweep."""
 
-    workers: int | None = option(None, "trials at once", low=1, high=1024)
+    workers: int | None = option(
+        None,
+        "number of trials to run in parallel; None: chosen from the GPUs, cores and memory",
+        low=1,
+        high=1024,
+    )
     seed: int = option(0, "seed of the search", low=0)
-    retries: int = option(1, "how often a failed trial is tried again", low=0)
-    count: int | None = option(None, "trials at most, beside run_cap", low=1)
-    repeats: int | None = option(None, "run the best again with so many seeds", low=2)
-    top: int = option(3, "how many of the best are run again", low=1)
-    refit: bool = option(False, "train the winner on train + validation")
-    out_dir: str | None = option(None, "folder for results, else as the file says")
+    retries: int = option(1, "number of times that a failed trial is tried again", low=0)
+    count: int | None = option(
+        None, "maximum number of trials, in addition to run_cap; None: no limit", low=1
+    )
+    repeats: int | None = option(
+        None, "train the best configurations again with this many new seeds", low=2
+    )
+    top: int = option(3, "number of best configurations that --repeats trains again", low=1)
+    refit: bool = option(
+        False, "train the best configuration on the training and validation pictures together"
+    )
+    out_dir: str | None = option(None, "folder for results; None: as in the sweep file")
 
 
 class AgentOptions(OptionModel):
     """Options of the verb agent."""
 
-    workers: int = option(1, "runs at once", low=1, high=1024)
-    count: int | None = option(None, "runs at most, by this agent", low=1)
+    workers: int = option(1, "number of runs in parallel", low=1, high=1024)
+    count: int | None = option(None, "maximum number of runs of this agent; None: no limit", low=1)
 
 
 OPTIONS: Mapping[str, type[OptionModel]] = {
@@ -71,7 +84,7 @@ OPTIONS: Mapping[str, type[OptionModel]] = {
 
 
 def check(argv: list[str]) -> int:
-    """Report every error in a sweep file, or describe the sweep."""
+    """Report every error in a sweep file; if there is none, describe the sweep."""
     file, options = _parse("check", CheckOptions, argv)
     spec, findings = parse_sweep(Path(file))
     for finding in findings:
@@ -89,7 +102,7 @@ def check(argv: list[str]) -> int:
 
 
 def sample(argv: list[str]) -> int:
-    """Print configurations without training."""
+    """Print the first configurations of a sweep without training."""
     file, options = _parse("sample", SampleOptions, argv)
     spec = read_sweep(Path(file))
     if spec.method == "custom":
@@ -99,7 +112,7 @@ def sample(argv: list[str]) -> int:
 
 
 def sweep(argv: list[str]) -> int:
-    """Run a sweep here; the same command again resumes it."""
+    """Run a sweep on this machine. The same command again resumes it."""
     file, options = _parse("sweep", SweepOptions, argv)
     spec = read_sweep(Path(file))
     engine.check_runnable(spec, Path(file), options.count)
@@ -161,7 +174,7 @@ def _repeat_and_refit(
 
 
 def agent(argv: list[str]) -> int:
-    """Run trials that W&B's server assigns, in processes that stay warm."""
+    """Run trials that W&B's server assigns. The processes stay alive between trials."""
     path, options = _parse("agent", AgentOptions, argv)
     access = _agent_access(path)
     with Signals() as signals:

@@ -31,37 +31,25 @@ class DataOptions(OptionModel):
     train_samples: int | None = option(None, "use only this many training pictures", low=2)
     val_split: float = option(
         0.2,
-        "fraction of the pictures to use for validation, after the test split is taken",
+        "fraction of the non-test pictures for validation",
         low=0,
         high=1,
         open_low=True,
         open_high=True,
     )
     test_split: float = option(
-        0.15,
-        "fraction of the pictures to use for the test, unless the data mark a test split",
-        low=0,
-        high=1,
-        open_high=True,
+        0.15, "fraction of pictures for the test, if none is marked", low=0, high=1, open_high=True
     )
     crop_bottom: int = option(
-        0,
-        "rows of pixels to remove from the bottom; 25 removes Google's logo from Place Pulse",
-        low=0,
+        0, "pixel rows to remove from the bottom; 25 removes Google's logo in Place Pulse", low=0
     )
     strict_data: bool = option(False, "stop at the first picture that cannot be decoded")
-    num_workers: int | Literal["auto"] = _no_effect(
-        "auto", "number of processes that decode pictures", low=0
-    )
+    num_workers: int | Literal["auto"] = _no_effect("auto", "processes that decode pictures", low=0)
     cache: str = _no_effect(
-        "auto",
-        "auto: keep decoded pictures and features on disk; off: do not",
-        choices=("auto", "off"),
+        "auto", "keep decoded pictures and features on disk", choices=("auto", "off")
     )
     cache_dir: str | None = _no_effect(None, "folder of the cache; None: OUT_DIR/cache")
-    pre: str = option(
-        "default", "how pictures are resized and augmented", choices=names.PREPROCESSING
-    )
+    pre: str = option("default", "preprocessing of pictures", choices=names.PREPROCESSING)
 
 
 class ModelOptions(OptionModel):
@@ -70,17 +58,11 @@ class ModelOptions(OptionModel):
     heading = "model"
 
     model: str = option("efficientnet_lite0", "network", choices=tuple(names.MODELS))
-    weights: str = option(
-        "imagenet", "initial weights: imagenet, none (random), or the path of a file"
-    )
+    weights: str = option("imagenet", "initial weights: imagenet, none, or the path of a file")
     freeze: int | Literal["none", "trunk"] = option(
-        "none",
-        "layers that are not trained: none, trunk (all but the last layer), or the first N stages",
-        low=0,
+        "none", "layers to freeze: none, trunk (all but the last), or the first N stages", low=0
     )
-    dropout: float = option(
-        0.2, "dropout rate before the last layer", low=0, high=1, open_high=True
-    )
+    dropout: float = option(0.2, "dropout before the last layer", low=0, high=1, open_high=True)
 
 
 class TrainingOptions(OptionModel):
@@ -105,39 +87,23 @@ class TrainingOptions(OptionModel):
         low=0,
         high=1e3,
     )
-    warmup: int = option(
-        0, "number of epochs at the start in which the rate rises linearly to lr", low=0
-    )
+    warmup: int = option(0, "initial epochs in which the rate rises to lr", low=0)
     lr_trunk: float = option(
         1.0, "multiply lr by this for all layers except the last", low=0, high=1e3, open_low=True
     )
     clip: float = option(0.0, "scale down gradients with a larger norm; 0: never", low=0)
     ema: float = option(
-        0.0,
-        "decay of the moving average of the weights; 0: no average",
-        low=0,
-        high=1,
-        open_high=True,
+        0.0, "decay of a moving average of the weights; 0: none", low=0, high=1, open_high=True
     )
     patience: int | None = option(
         None, "stop after this many epochs without a lower loss_val; None: never", low=1
     )
-    train_on: str = option(
-        "train",
-        "pictures to train on; train+val includes the validation split",
-        choices=("train", "train+val"),
-    )
+    train_on: str = option("train", "splits to train on", choices=("train", "train+val"))
     seed: int = option(0, "random seed", low=0, high=2**32 - 1)
     amp: str = option(
-        "auto",
-        "precision; auto: bfloat16 if the device is faster with it, else float32",
-        choices=("auto", "bf16", "fp16", "off"),
+        "auto", "precision; auto: bfloat16 if it is faster", choices=("auto", "bf16", "fp16", "off")
     )
-    device: str = _no_effect(
-        "auto",
-        "device to compute on; auto: cuda or mps if available, else cpu",
-        choices=("auto", "cpu", "cuda", "mps"),
-    )
+    device: str = _no_effect("auto", "device to use", choices=("auto", "cpu", "cuda", "mps"))
 
 
 class RunOptions(OptionModel):
@@ -155,9 +121,7 @@ class RunOptions(OptionModel):
         None, "log to Weights & Biases; None: if WB_KEY, WB_PROJECT and WB_USER are set"
     )
     wandb_artifacts: str | None = _no_effect(
-        None,
-        "checkpoint to upload to W&B; None: none in a sweep, best otherwise",
-        choices=("none", "best"),
+        None, "checkpoint for W&B; None: none in a sweep, else best", choices=("none", "best")
     )
 
 

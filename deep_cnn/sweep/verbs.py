@@ -56,7 +56,7 @@ class SweepOptions(OptionModel):
     seed: int = option(0, "seed of the search", low=0)
     retries: int = option(1, "number of times that a failed trial is tried again", low=0)
     count: int | None = option(
-        None, "maximum number of trials, in addition to run_cap; None: no limit", low=1
+        None, "maximum number of trials; run_cap in the file also applies", low=1
     )
     repeats: int | None = option(
         None, "train the best configurations again with this many new seeds", low=2

@@ -1,4 +1,4 @@
-"""Fine-tune pretrained networks for perception scores, and find their hyperparameters."""
+"""Fine-tune pretrained networks for perception scores, and search their hyperparameters."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any

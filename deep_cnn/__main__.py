@@ -1,4 +1,4 @@
-"""`python -m deep_cnn`."""
+"""Run the command line: `python -m deep_cnn`."""
 
 import signal
 

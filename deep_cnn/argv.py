@@ -1,4 +1,4 @@
-"""Read the arguments of a command line: verbs, options, and what W&B's agent passes as JSON."""
+"""Parse a command line: verbs, options, and the JSON arguments of W&B's agent."""
 
 import ast
 import json
@@ -19,7 +19,7 @@ _ASSIGNMENT = re.compile(r"\+{0,2}[A-Za-z_][\w.-]*=")
 def parse_run(argv: Sequence[str], *, from_agent: bool = False) -> dict[str, str]:
     """Return the options of a run as text, by name; raise ConfigError for anything else.
 
-    With `from_agent` they may lack hyphens, as the macros of a sweep's command make them.
+    With `from_agent`, options may lack their hyphens, because some macros of W&B omit them.
     """
     values, rest = _read(argv, all_options(), of_run=True, from_agent=from_agent)
     if rest:
@@ -28,7 +28,7 @@ def parse_run(argv: Sequence[str], *, from_agent: bool = False) -> dict[str, str
 
 
 def parse_config(argv: Sequence[str], *, from_agent: bool = False) -> TrainConfig:
-    """Return the configuration that a command line describes, not resolved; see `parse_run`."""
+    """Return the unresolved configuration that a command line describes; see `parse_run`."""
     return TrainConfig.parse(parse_run(argv, from_agent=from_agent))
 
 
@@ -39,7 +39,7 @@ def parse_verb(model: type[_Model], argv: Sequence[str]) -> tuple[_Model, list[s
 
 
 def is_arguments(arg: str) -> bool:
-    """Return whether an argument holds many options, as W&B's ${args_json}, ${args_json_file}."""
+    """Return whether an argument is W&B's ${args_json} or ${args_json_file}, with many options."""
     if arg.startswith("-") or _ASSIGNMENT.match(arg):
         return False
     return arg.startswith("{") or arg.endswith(".json")
@@ -54,7 +54,7 @@ def _read(
 ) -> tuple[dict[str, str], list[str]]:
     """Return the values of the options by name, and the positional arguments.
 
-    argparse knows neither JSON arguments nor options whose value may be left out, such as --wandb.
+    argparse supports neither JSON arguments nor switches without a value, such as --wandb.
     """
     values: dict[str, str] = {}
     rest: list[str] = []
@@ -90,7 +90,7 @@ def _read(
 
 
 def _next_value(option: Option, args: list[str], *, of_run: bool) -> str:
-    """Take the value of an option from the arguments behind it; raise ConfigError for none."""
+    """Return the value of an option from the next arguments; raise ConfigError if there is none."""
     following = args[0] if args and not args[0].startswith("--") else None
     if option.kind is bool:
         # The value of a switch may be left out; what follows may be a file.
@@ -112,7 +112,7 @@ def _read_arguments(arg: str) -> dict[str, object]:
 
 
 def _mapping(text: str, source: str) -> dict[str, object]:
-    """Return the mapping in `text`: JSON, or the Python literal that W&B makes of nested ones."""
+    """Return the mapping in `text`: JSON, or the Python literal that W&B writes for nested ones."""
     for parse in (json.loads, ast.literal_eval):
         try:
             value = parse(text)
@@ -126,7 +126,7 @@ def _mapping(text: str, source: str) -> dict[str, object]:
 def _add_nested(
     values: dict[str, str], nested: Mapping[str, object], options: Mapping[str, Option]
 ) -> None:
-    """Add the options in nested values to those that were read: groups are for order only."""
+    """Add the options inside nested values to `values`; the names of groups have no meaning."""
     for text, value in nested.items():
         name = option_name(str(text))
         if isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""The command line: verbs, help, one-line errors and exit statuses."""
+"""Run the command line: verbs, help, one-line errors and exit statuses."""
 
 import argparse
 import io
@@ -104,7 +104,7 @@ def _dispatch(argv: list[str]) -> int:
 
 
 def _train(argv: list[str]) -> int:
-    """Train, resume or test, as the options say."""
+    """Train, resume or test, depending on the options."""
     sweep = assigned_trial()
     if sweep:
         return _end(_train_assigned(argv, sweep))
@@ -128,7 +128,7 @@ def _train(argv: list[str]) -> int:
 
 
 def _train_assigned(argv: list[str], sweep: SweepTrial) -> RunResult:
-    """Run what W&B's agent asks for; a failure is reported to its server, too."""
+    """Run what W&B's agent asks for, and report a failure to W&B's server."""
     with Signals() as signals, _log_on(sys.stderr):
         from deep_cnn.sweep.wandb_agent import wandb_trial
 
@@ -157,7 +157,7 @@ def _test(options: Mapping[str, str]) -> int:
 
 
 def _describe(config: TrainConfig) -> int:
-    """Print what the data are, and train nothing."""
+    """Describe the data without training."""
     from deep_cnn.tasks.describe_data import describe_data
 
     with _log_on(sys.stdout):
@@ -187,7 +187,7 @@ def _log_on(stream: TextIO) -> Iterator[None]:
 
 
 def _run_help() -> str:
-    """Return the help of a run: the tutorial's options, then groups, the list of models last."""
+    """Return the help of a run: the tutorial's options, the other groups, the list of models."""
     options = TrainConfig.table()
     first = [options[name] for name in _FIRST]
     text = [_USAGE, _section("the first options", first)]

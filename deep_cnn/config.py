@@ -1,4 +1,4 @@
-"""Declare the options of a run, and hold their values: one field = one option of a run or sweep."""
+"""Declare the options of a run as the fields of TrainConfig, which holds their values."""
 
 import hashlib
 import json
@@ -128,8 +128,8 @@ class RunOptions(OptionModel):
 class TrainConfig(RunOptions, TrainingOptions, ModelOptions, DataOptions):
     """The configuration of one run; every field is the option of the same name.
 
-    A pure value: it never looks at the disk. An option that is not set takes the task's own
-    default, or else the general one. With `task="auto"` neither the defaults of the task are known
+    A configuration does not depend on files. An option that is not set takes the task's default
+    or else the general default. With `task="auto"` neither the defaults of the task are known
     nor whether its options fit together; `deep_cnn.resolve.resolve` finds the task from the data
     folder. A task's own options are set like all others, or as the mapping `options`. Raises
     ConfigError for a value that is not legal.
@@ -166,7 +166,7 @@ class TrainConfig(RunOptions, TrainingOptions, ModelOptions, DataOptions):
                 raise ConfigError(f"--{name}={getattr(self, name)} {text}", option=name)
 
     def _problems(self) -> Iterator[tuple[str, str]]:
-        """Yield options that do not fit others, and why."""
+        """Yield each option that does not fit the others, and the reason."""
         stages, size = names.MODELS[self.model], names.FIXED_SIZE.get(self.model)
         if self.weights == "imagenet" and self.model in names.NOT_PRETRAINED:
             yield "model", "has no ImageNet weights; add --weights=none"
@@ -195,13 +195,13 @@ class TrainConfig(RunOptions, TrainingOptions, ModelOptions, DataOptions):
         return hash(tuple(self.to_dict().items()))
 
     def replace(self, **values: Any) -> Self:
-        """Return a copy with these fields changed to values that are known to be legal."""
+        """Return a copy with these fields changed, without validating the values."""
         changed = self.model_copy(update=values)
         changed._chosen = {**self._chosen, **values}
         return changed
 
     def updated(self, values: Mapping[str, object]) -> "TrainConfig":
-        """Return a configuration with these options changed; what was not set stays at its default.
+        """Return a configuration with these options changed; unset options keep their defaults.
 
         Values may be what a command line or a sweep file holds: "1e-3", 7.0 for a whole number.
         Defaults follow a new task. Raises ConfigError, which lists the names for an unknown one.
@@ -214,7 +214,7 @@ class TrainConfig(RunOptions, TrainingOptions, ModelOptions, DataOptions):
         Args:
             task: The task of the folder, for `task="auto"`.
             folder: The folder with the pictures.
-            defaults: What this folder has instead of the task's own defaults.
+            defaults: Defaults for this folder that replace those of the task.
         """
         wanted = task if self.task == "auto" else self.task
         config = TrainConfig.parse({**defaults, **self._chosen, "task": wanted})
@@ -224,7 +224,7 @@ class TrainConfig(RunOptions, TrainingOptions, ModelOptions, DataOptions):
 
     @property
     def is_resolved(self) -> bool:
-        """Whether `resolved` has filled in what the data folder decides."""
+        """Whether `resolved` has filled in the options that depend on the data folder."""
         return self._folder is not None
 
     @property
@@ -245,7 +245,7 @@ class TrainConfig(RunOptions, TrainingOptions, ModelOptions, DataOptions):
         return _expanded(self.cache_dir) if self.cache_dir else self.out_path / "cache"
 
     def to_dict(self) -> dict[str, Any]:
-        """Return `{option: value}`, the task's own options included: plain values, for JSON."""
+        """Return `{option: value}` with plain values for JSON, including the task's own options."""
         return {**{name: getattr(self, name) for name in self.table()}, **self.options}
 
     def delta(self) -> dict[str, Any]:
@@ -253,7 +253,7 @@ class TrainConfig(RunOptions, TrainingOptions, ModelOptions, DataOptions):
         return {k: v for k, v in self.to_dict().items() if v != self._defaults[k]}
 
     def short_name(self) -> str:
-        """Return what differs from the defaults, as `lr=0.00102,pre=squash`; else the model."""
+        """Return the options that differ, as `lr=0.00102,pre=squash`, or the model if none does."""
         options = all_options(self.task)
         changed = {k: v for k, v in sorted(self.delta().items()) if options[k].affects_result}
         parts = (f"{k}={v:.4g}" if isinstance(v, float) else f"{k}={v}" for k, v in changed.items())
@@ -261,9 +261,9 @@ class TrainConfig(RunOptions, TrainingOptions, ModelOptions, DataOptions):
         return ",".join(parts).replace("e+", "e") or self.model
 
     def fingerprint(self) -> str:
-        """Return what makes two runs the same run: a hash of every option that affects a number.
+        """Return a hash of every option that can change a number; equal runs have equal hashes.
 
-        Raises ConfigError while the task is not known.
+        Raises ConfigError if the configuration is not resolved.
         """
         if self.task == "auto":
             raise ConfigError("--task=auto has no fingerprint; resolve(config) finds the task")
@@ -274,7 +274,7 @@ class TrainConfig(RunOptions, TrainingOptions, ModelOptions, DataOptions):
 
 @cache
 def all_options(task: str = "auto") -> Mapping[str, Option]:
-    """Return the options of a run by name, with those of `task`; of every task for "auto"."""
+    """Return the options of a run by name, with those of `task`, or of all tasks for "auto"."""
     options = dict(TrainConfig.table())
     for name in names.TASKS if task == "auto" else [task]:
         options |= names.TASKS[name].table()

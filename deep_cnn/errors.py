@@ -1,4 +1,4 @@
-"""Define the errors that a user can fix: each is one line with where, what and the way out."""
+"""Define the errors that a user can fix; each message is one line that says what to do."""
 
 from collections.abc import Iterable
 from difflib import get_close_matches
@@ -8,7 +8,7 @@ class DeepCnnError(ValueError):
     """An error that the user can fix; the command line prints it and exits with status 2.
 
     Attributes:
-        option: The option that is wrong, if it is one.
+        option: The option that is wrong, if the error is about an option.
     """
 
     def __init__(self, text: str, *, option: str | None = None) -> None:
@@ -41,7 +41,7 @@ class OutputError(DeepCnnError):
 
 
 def choose_from(value: object, legal: Iterable[str]) -> str:
-    """Return the end of a message about an unknown name: the nearest legal one, then all."""
+    """Return the end of a message about an unknown name: the nearest legal name, then all names."""
     names = sorted(legal)
     near = get_close_matches(str(value), names, n=1)
     guess = f"did you mean {near[0]}? " if near else ""
@@ -49,6 +49,6 @@ def choose_from(value: object, legal: Iterable[str]) -> str:
 
 
 def nearest(name: object, legal: Iterable[str]) -> str:
-    """Return the same as `choose_from`, but only the nearest name, if one is near."""
+    """Return the nearest legal name as a question, or all names if none is near."""
     text = choose_from(name, legal)
     return f"{text.partition('?')[0]}?" if text.startswith("did you mean") else text

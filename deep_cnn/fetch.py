@@ -60,9 +60,9 @@ def fetch(argv: list[str]) -> int:
 
 
 def fetch_weights(name: str, url: str | None = None) -> str:
-    """Fetch torchvision's weights of the network `name` into TORCH_HOME; return what was done.
+    """Download torchvision's weights of `name` into TORCH_HOME; return a message about it.
 
-    A file with the hash in its name is not fetched again. Raises WeightsError.
+    An existing file that matches the hash in its name is not downloaded again. Raises WeightsError.
     """
     if name == "efficientnet_lite0":
         return "its weights come with the installation"
@@ -85,7 +85,7 @@ def fetch_weights(name: str, url: str | None = None) -> str:
 
 
 def _begins(file: Path, digest: str) -> bool:
-    """Return whether there is a file whose hash begins with `digest`."""
+    """Return whether the file exists and its hash begins with `digest`."""
     try:
         with file.open("rb") as content:
             return hashlib.file_digest(content, "sha256").hexdigest().startswith(digest)
@@ -94,9 +94,9 @@ def _begins(file: Path, digest: str) -> bool:
 
 
 def fetch_pictures(url: str, folder: Path, keep: set[str] | None) -> str:
-    """Stream a tar with .../train/<class>/<file> and val/ into `folder`; return what was done.
+    """Stream a tar with .../train/<class>/<file> and val/ into `folder`; return a message.
 
-    Only the classes in `keep` are written, each picture as a whole file; what is there is skipped.
+    Writes only the classes in `keep`, each picture as a whole file, and skips existing files.
     Raises DataError if the tar is not available, breaks off, or lacks a class; OutputError.
     """
     new, old, classes = 0, 0, set()
@@ -129,7 +129,7 @@ def fetch_pictures(url: str, folder: Path, keep: set[str] | None) -> str:
 
 
 def _members(url: str) -> Iterator[tuple[tarfile.TarInfo, tarfile.TarFile]]:
-    """Yield the members of a tar while it arrives; raise OSError if it breaks off."""
+    """Yield the members of a tar during the download; raise OSError if it breaks off."""
     with urllib.request.urlopen(url, timeout=_TIMEOUT) as answer:
         reading = track_reading(answer, "Fetching", getattr(answer, "length", None))
         with reading as stream, tarfile.open(fileobj=stream, mode="r|*") as tar:
@@ -143,7 +143,7 @@ def _members(url: str) -> Iterator[tuple[tarfile.TarInfo, tarfile.TarFile]]:
 
 
 def _target(member: tarfile.TarInfo, folder: Path) -> Path | None:
-    """Return the path of a picture, whatever folder the tar has it in; None for other members."""
+    """Return the path to write a member to, or None if it is not a picture."""
     parts = PurePosixPath(member.name).parts[-3:]
     if not member.isreg() or len(parts) < 3 or parts[0] not in ("train", "val"):
         return None
@@ -152,7 +152,7 @@ def _target(member: tarfile.TarInfo, folder: Path) -> Path | None:
 
 
 def _read_classes(file: Path) -> set[str]:
-    """Return the classes in a file, one per line, as folders are named or as MIT lists them.
+    """Return the classes in a file, one per line, by folder name or in MIT's notation.
 
     `/a/apartment_building/outdoor 8` is the folder apartment_building-outdoor.
     """

@@ -1,4 +1,4 @@
-"""Own every file name of a run, and write files so that they are complete at any time."""
+"""Define every file name of a run, and write files so that they are always complete."""
 
 import csv
 import hashlib
@@ -31,9 +31,9 @@ class RunFiles:
         log: The log; it begins with every argument.
         table: One row for each epoch.
         arguments: The arguments as JSON.
-        result: The result; its presence means that the run is over.
+        result: The result; it exists only if the run has ended.
         predictions: Truth and prediction for each picture of the test split.
-        confusion: How many test pictures of each class were taken for which.
+        confusion: The confusion matrix of the test split.
         last, best: The last and the best checkpoint.
     """
 
@@ -61,8 +61,8 @@ class RunFiles:
 def safe_name(name: str) -> str:
     """Return `name` as the stem of a file: at most 100 bytes of letters, digits and ._=,-.
 
-    If something has to be changed, a short hash of the original is appended, so that different
-    names stay different.
+    If characters are replaced or cut, a short hash of the original name is appended, so that
+    different names stay different.
     """
     safe = _OTHERS_FILES.sub(r"_\1", _UNSAFE.sub("_", name))
     safe = re.sub(r"^\.", "_", safe) or "run"
@@ -73,7 +73,7 @@ def safe_name(name: str) -> str:
 
 
 def claim_run(config: TrainConfig) -> RunFiles:
-    """Take a name that no run under `config.out_path` has, by creating its log.
+    """Reserve a name that no run under `config.out_path` has, by creating its log.
 
     The name is config.run_name or `<model>-<YYYYmmdd-HHMMSS>`, made safe; if it is taken, `-2`,
     `-3` and so on are appended. Raises OutputError if the folder cannot be written.
@@ -99,7 +99,7 @@ def claim_run(config: TrainConfig) -> RunFiles:
 def make_exclusively(path: Path, text: str) -> bool:
     """Write a whole file and return True, or return False if `path` exists; raise OutputError.
 
-    The file is written under another name and then linked, so that it is never seen incomplete.
+    The file is written under a temporary name and then linked, so it is never incomplete.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.part")
     try:
@@ -122,7 +122,7 @@ def make_exclusively(path: Path, text: str) -> bool:
 
 
 def unwritable(path: Path, error: Exception, flag: str = "--out_dir") -> OutputError:
-    """Return the error to raise if `path`, which the option `flag` chose, cannot be written."""
+    """Return the error to raise if `path`, which the option `flag` has set, is not writable."""
     cause: BaseException | None = error
     while cause is not None and not isinstance(cause, OSError):
         cause = cause.__cause__ or cause.__context__  # torch wraps the system's reason.
@@ -134,9 +134,9 @@ def unwritable(path: Path, error: Exception, flag: str = "--out_dir") -> OutputE
 
 
 def write_whole(path: Path, write: Callable[[Path], object], flag: str = "--out_dir") -> None:
-    """Let `write` make a file beside `path`, then rename it, so that `path` is always complete.
+    """Let `write` create a temporary file, and rename it to `path`, which is always complete.
 
-    Raises OutputError if that fails; a file that was at `path` before is then unchanged.
+    Raises OutputError if that fails. An existing file at `path` is then unchanged.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
@@ -160,7 +160,7 @@ def _write(path: Path, text: str) -> None:
 
 
 def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Write a whole CSV file, floats by repr; raise OutputError."""
+    """Write a whole CSV file with floats as repr; raise OutputError."""
     text = StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(columns)
@@ -169,7 +169,7 @@ def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]])
 
 
 def to_csv(table: "DataFrame") -> str:
-    """Return a table as CSV without its index: None is an empty cell, floats are by repr."""
+    """Return a table as CSV without its index; None is an empty cell, floats are as repr."""
     # pandas would write nan as it writes None.
     text = table.map(lambda value: "" if value is None else str(value))
     return str(text.to_csv(index=False, lineterminator="\n"))

@@ -1,4 +1,4 @@
-"""Score a whole split at once: pure functions of outputs and targets."""
+"""Compute metrics over a whole split; all functions are pure."""
 
 import warnings
 from collections.abc import Callable, Mapping
@@ -48,7 +48,7 @@ def correlation(a: Array, b: Array, *, name: str) -> float:
 
 
 def precision(scores: Array, classes: Array, k: int) -> float:
-    """Return the part of pictures, in [0, 1], whose class has one of the k best scores.
+    """Return the fraction of pictures whose class has one of the k highest scores.
 
     `scores` is (N, C), `classes` (N,).
     """
@@ -60,7 +60,7 @@ def precision(scores: Array, classes: Array, k: int) -> float:
 
 
 def confusion(scores: Array, classes: Array) -> NDArray[np.int64]:
-    """Return (C, C) counts: a row for each true class, a column for each predicted one.
+    """Return (C, C) counts, with a row per true class and a column per predicted class.
 
     `scores` is (N, C), `classes` (N,).
     """
@@ -70,11 +70,11 @@ def confusion(scores: Array, classes: Array) -> NDArray[np.int64]:
 
 
 def pairwise_accuracy(left: Array, right: Array, choices: Array) -> float:
-    """Return the part of votes, in [0, 1], for the picture with the higher score; (V,) each.
+    """Return the fraction of votes for the picture with the higher score; all arrays are (V,).
 
     `left` and `right` are the scores of the two pictures, `choices` 1 for left, -1 for right and 0
-    for a tie. Ties are left out, as by Dubey et al. 2016 (arXiv:1608.01769); equal scores count
-    half. nan if there are only ties.
+    for a tie. Ties are left out, as in Dubey et al. 2016 (arXiv:1608.01769); equal scores count
+    half. The result is nan if there are only ties.
     """
     agreement = (np.sign(left - right) * choices)[choices != 0]
     return float((agreement.mean() + 1) / 2) if len(agreement) else float("nan")

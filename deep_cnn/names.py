@@ -22,15 +22,15 @@ MORE_IS_BETTER = ("r2", "pearson", "spearman", "kendall", *CLASSIFICATION_METRIC
 
 
 class TaskOptions(OptionModel):
-    """The options of a task, and what else the command line must know of it without torch.
+    """The options of a task, and other facts that the command line needs without torch.
 
-    The file `deep_cnn/tasks/<name>.py` does the rest.
+    The task itself is in `deep_cnn/tasks/<name>.py`.
 
     Attributes:
         summary: One line for `-h`.
-        metrics: The metrics that are logged beside the loss.
-        watch: The metric whose best epoch counts.
-        defaults: Defaults that the task changes, by option.
+        metrics: The metrics that are logged in addition to the loss.
+        watch: The metric that determines the best epoch.
+        defaults: Default values that the task changes, by option.
     """
 
     summary: ClassVar[str]
@@ -138,11 +138,11 @@ SCHEDULES = ("constant", "hyperbolic", "step", "cosine", "plateau", "onecycle")
 
 @dataclass(frozen=True, slots=True)
 class InputSpec:
-    """What pictures a network expects.
+    """The pictures that a network expects.
 
     Attributes:
         resize: Pixels to which the shorter side is resized.
-        crop: Pixels of a side of the square that is then cut from the middle.
+        crop: Side in pixels of the square that is then cropped from the middle.
         mean, std: Values in [0, 1] are normalised to (value - mean) / std, by channel.
         interpolation: bilinear or bicubic.
     """
@@ -155,7 +155,7 @@ class InputSpec:
 
     @property
     def channels(self) -> int:
-        """1 for grey, 3 for RGB."""
+        """The number of channels: 1 for grey, 3 for RGB."""
         return len(self.mean)
 
 

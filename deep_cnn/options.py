@@ -1,4 +1,4 @@
-"""Declare options as the fields of a pydantic model: one field = one option of the command line."""
+"""Declare options as the fields of a pydantic model; each field is one option."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -35,16 +35,16 @@ _KINDS = {int: "a whole number", float: "a number", bool: "True or False", str: 
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """Describe one option: what `-h` prints about it, and which values it takes.
+    """One option: its text for `-h`, and its legal values.
 
     Attributes:
         name: The name of the field, and of the option.
         kind: The type of its value: int, float, bool or str.
-        default: The value if the option is not set; None is legal only where it is the default.
+        default: The value if the option is not set; None is legal only if it is the default.
         group: The heading in `-h`.
         help: One line for `-h`.
-        choices: The legal texts, or () for any.
-        sentinels: Texts that are legal beside a number, such as `auto`.
+        choices: The legal strings, or () for any string.
+        sentinels: Strings that are legal in addition to numbers, such as `auto`.
         low, high: The range of a number; open_low and open_high exclude the bounds themselves.
         affects_result: Whether the option can change a number that a run logs.
     """
@@ -63,7 +63,7 @@ class Option:
     affects_result: bool = True
 
     def convert(self, value: object) -> Any:
-        """Return what `value`, of a command line or a sweep file, means here; raise ConfigError."""
+        """Return `value`, of a command line or a sweep file, as its type; raise ConfigError."""
         if value == "None" and self.default is None:
             return None
         if value == "None":
@@ -103,7 +103,7 @@ class Option:
 
 
 def option_name(text: str) -> str:
-    """Return the option that is meant: hyphens are underscores, and --data is --data_dir."""
+    """Return the name of an option: hyphens become underscores, and --data is --data_dir."""
     name = text.replace("-", "_")
     return {"data": "data_dir"}.get(name, name)
 
@@ -111,7 +111,7 @@ def option_name(text: str) -> str:
 def option(default: Any, help: str, *, alias: str | None = None, **details: Any) -> Any:
     """Declare a field of an OptionModel; `details` are fields of Option.
 
-    `alias` is the name of the option where pydantic has another use for the field's.
+    `alias` is the name of the option if pydantic reserves this name for another use.
     """
     return Field(default, alias=alias, description=help, json_schema_extra=details)
 
@@ -119,9 +119,9 @@ def option(default: Any, help: str, *, alias: str | None = None, **details: Any)
 class OptionModel(BaseModel):
     """The options of a run, a task or a verb; every field is the option of the same name.
 
-    Values may be what a command line or a sweep file holds: "1e-3", or 7.0 for a whole number. A
-    None stands for the default. Raises ConfigError, in one line, for the first value that is not
-    legal. `heading` is where `-h` lists the options that a class declares.
+    Values may be those of a command line or a sweep file: "1e-3", or 7.0 for a whole number. None
+    stands for the default. Raises ConfigError, in one line, for the first value that is not
+    legal. `heading` is the heading in `-h` for the options of a class.
     """
 
     heading: ClassVar[str] = ""
@@ -136,12 +136,12 @@ class OptionModel(BaseModel):
 
     @classmethod
     def parse(cls, values: Mapping[str, object]) -> Self:
-        """Return the model of these values by name, as a command line or a file holds them."""
+        """Return the model for these values of a command line or a file, by name."""
         return cls(**values)
 
     @classmethod
     def convert(cls, values: Mapping[str, object]) -> dict[str, Any]:
-        """Return the values that are not None, each of its option's type; raise ConfigError."""
+        """Return the values that are not None, each converted to its type; raise ConfigError."""
         options, converted = cls.known_options(), {}
         for text, value in values.items():
             if value is not None:
@@ -171,7 +171,7 @@ class OptionModel(BaseModel):
 
     @classmethod
     def known_options(cls) -> Mapping[str, Option]:
-        """Return every option that may be given by name."""
+        """Return every option that may be set, by name."""
         return cls.table()
 
 

@@ -1,4 +1,4 @@
-"""Show how far something is: a bar on a terminal, now and then a plain line elsewhere."""
+"""Show progress: a bar on a terminal, or occasional plain lines otherwise."""
 
 import sys
 import threading
@@ -17,13 +17,13 @@ ProgressBar: TypeAlias = "tqdm[Any]"
 
 
 def progress_bar(title: str, total: int | None, unit: str, **details: Any) -> ProgressBar:
-    """Return a bar on stderr, which shows nothing where stderr is no terminal."""
+    """Return a bar on stderr, which shows nothing if stderr is not a terminal."""
     plain = not sys.stderr.isatty()
     return tqdm(total=total, desc=title, unit=unit, file=sys.stderr, disable=plain, **details)
 
 
 def track(items: Iterable[_T], title: str, total: int) -> Iterator[_T]:
-    """Return the items, with a bar that appears after two seconds and does not stay."""
+    """Return the items, with a bar that appears after two seconds and is removed at the end."""
     return iter(progress_bar(title, total, "", iterable=items, delay=2, leave=False))
 
 
@@ -37,12 +37,12 @@ def track_reading(stream: Any, title: str, total: int | None) -> AbstractContext
 
 
 def use_thread_lock() -> None:
-    """Share no lock with other processes: a worker that is killed would leak the semaphore."""
+    """Use a lock of this process only, because a killed worker would leak a shared semaphore."""
     tqdm.set_lock(threading.RLock())
 
 
 class Progress:
-    """Shows `Epoch 0:  2%|…| 35/1697 [00:19<15:28, 1.79batch/s, loss=3.06]` on stderr."""
+    """Show `Epoch 0:  2%|…| 35/1697 [00:19<15:28, 1.79batch/s, loss=3.06]` on stderr."""
 
     def __init__(self, title: str, total: int) -> None:
         self.title, self.total, self.done, self.loss = title, total, 0, ""
@@ -51,11 +51,11 @@ class Progress:
         self.bar = progress_bar(title, total, "batch")
 
     def is_due(self) -> bool:
-        """Return whether a new loss would be displayed; reading one from a GPU costs a wait."""
+        """Return whether a new loss would be displayed; reading a loss from a GPU takes time."""
         return time.monotonic() - self.updated >= _SECONDS_BETWEEN_UPDATES
 
     def step(self, loss: float | None = None) -> None:
-        """Count one more batch; a new `loss` replaces the one on display."""
+        """Count one more batch; a new `loss` replaces the displayed one."""
         self.done += 1
         if loss is not None:
             self.loss, self.updated = f"loss={loss:.3g}", time.monotonic()

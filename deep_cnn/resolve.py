@@ -1,4 +1,4 @@
-"""Find what a configuration leaves to the data folder: the task, and the study of Place Pulse."""
+"""Find the options that depend on the data folder: the task, and the study of Place Pulse."""
 
 import os
 import re
@@ -12,8 +12,8 @@ from deep_cnn.names import STUDIES
 def resolve(config: TrainConfig) -> TrainConfig:
     """Return `config` with its task, the folder of its pictures, and the defaults for that folder.
 
-    Raises DataError if the folder does not say which task it is for, and ConfigError for an option
-    that the task does not have, or a study that Place Pulse does not have.
+    Raises DataError if the folder fits no task. Raises ConfigError for an option that the task does
+    not have, or a study that Place Pulse does not have.
     """
     if config.is_resolved:
         return config
@@ -55,7 +55,7 @@ def _without_task(folder: Path) -> DataError:
 
 
 def is_place_pulse(folder: Path) -> bool:
-    """Return whether scores are in qscores.tsv, as in Place Pulse 2.0, and not in scores.csv."""
+    """Return whether the folder has qscores.tsv, as Place Pulse 2.0, and no scores.csv."""
     there = [os.path.isfile(folder / name) for name in ("scores.csv", "qscores.tsv")]  # noqa: PTH113
     return there == [False, True]
 

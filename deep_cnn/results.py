@@ -1,4 +1,4 @@
-"""Define what a run is on disk: its epochs, how it ended, and its result as JSON."""
+"""Define the result of a run on disk: its epochs, how it ended, and its JSON form."""
 
 import json
 import math
@@ -63,7 +63,7 @@ class State(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class StopReason:
-    """Why a run was stopped early: the rule, and where it applies the band, value, threshold."""
+    """Why a run was stopped early: the rule, and its band, value and threshold if it has them."""
 
     rule: str
     band: int | None = None
@@ -73,7 +73,7 @@ class StopReason:
 
 @dataclass(frozen=True, slots=True)
 class EpochRecord:
-    """The numbers of one epoch; how long it took does not count when two are compared."""
+    """The numbers of one epoch; comparisons ignore how long it took."""
 
     epoch: int
     lr: float
@@ -90,7 +90,7 @@ class EpochRecord:
 
 @dataclass(frozen=True, slots=True)
 class Best:
-    """The best epoch so far by the metric that the task watches."""
+    """The best epoch so far, by the metric `watch` of the task."""
 
     epoch: int
     metric: str
@@ -99,7 +99,7 @@ class Best:
 
 @dataclass(frozen=True, slots=True)
 class SweepTrial:
-    """The sweep that a run belongs to, and which of its trials: a number, or W&B's id."""
+    """The sweep that a run belongs to, and its trial: a number, or W&B's id."""
 
     name: str
     trial: int | str
@@ -107,9 +107,9 @@ class SweepTrial:
 
 @dataclass(frozen=True, slots=True)
 class RunResult:
-    """How a run ended: what results/<run>.json holds, and the history beside it.
+    """How a run ended: the content of results/<run>.json, and the history.
 
-    `unsynced` lists the folders of W&B that were not uploaded.
+    `unsynced` lists the folders of W&B whose upload is not complete.
     """
 
     run_name: str
@@ -129,7 +129,7 @@ class RunResult:
 
     @property
     def exit_status(self) -> int:
-        """What the process of this run exits with."""
+        """The exit status of the process of this run."""
         if self.signal is not None:
             return exit_status(self.signal)
         return 1 if self.state is State.FAILED else 0
@@ -166,17 +166,17 @@ class RunResult:
 
 
 def replace_nonfinite(value: Any) -> Any:
-    """Return `value` for JSON, which has no infinities: they and nan become None."""
+    """Return `value` for JSON: nan and infinities become None."""
     # Python writes nan as the word NaN, which is not JSON.
     return json.loads(json.dumps(value), parse_constant=lambda _: None)
 
 
 def exit_status(signum: int) -> int:
-    """Return what a process exits with after a signal: 130, 143, or 75 for "preempted"."""
+    """Return the exit status after a signal: 130, 143, or 75 for "preempted"."""
     return _EXIT_STATUS.get(signal.Signals(signum).name, 128 + signum)
 
 
 def assigned_trial(environ: Mapping[str, str] = os.environ) -> SweepTrial | None:
-    """Return the sweep and the run that W&B's own agent started this process for."""
+    """Return the sweep and the run for which W&B's own agent started this process."""
     sweep, run = environ.get("WANDB_SWEEP_ID"), environ.get("WANDB_RUN_ID")
     return SweepTrial(sweep, run) if sweep and run else None

@@ -1,4 +1,4 @@
-"""Import torchvision, which nothing else does, next to a torch with or without CUDA."""
+"""Import torchvision, with a torch with or without CUDA; no other module imports it."""
 
 import importlib
 import importlib.util
@@ -15,9 +15,9 @@ _declared: list[library.Library] = []
 def torchvision() -> Any:
     """Return the module torchvision.
 
-    Its wheel may be built for CUDA while torch is not. Then its compiled operators cannot load,
-    and its import would end in "operator torchvision::nms does not exist". Classifiers need none
-    of them, so their schemas are declared first.
+    Its wheel may be built for CUDA while torch is not. Its compiled operators can then not be
+    loaded, and the import would fail with "operator torchvision::nms does not exist".
+    Classifiers need none of these operators, so their schemas are declared first.
     """
     if not _declared and not _operators_load():
         schemas = library.Library("torchvision", "DEF")  # type: ignore[no-untyped-call]

@@ -1,1 +1,1 @@
-"""Pictures to tensors; knows no task and no model."""
+"""Turn pictures into tensors, independent of tasks and models."""

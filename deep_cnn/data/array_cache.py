@@ -1,7 +1,7 @@
-"""Keep arrays that are the same in many runs on disk, built once and mapped into memory.
+"""Cache arrays that many runs share on disk: built once, then mapped into memory.
 
-An entry is a folder with `values.npy` and `entry.json`. It is built under a lock, in a folder
-beside, and renamed when it is complete. If two processes need the same entry, one builds it and the
+An entry is a folder with `values.npy` and `entry.json`. It is built under a lock in a temporary
+folder and renamed when it is complete. If two processes need the same entry, one builds it and the
 other waits; interrupted builds are discarded. The name of an entry is a fingerprint of everything
 that its values depend on.
 """
@@ -54,7 +54,7 @@ def fingerprint(parts: Iterable[Any]) -> str:
 
 
 def open_array(entry: ArrayEntry, check: Check) -> tuple[NDArray[Any], Notes] | None:
-    """Return the array and its notes, built if it is missing or damaged.
+    """Return the array and its notes; build the entry if it is missing or damaged.
 
     Returns None, after a warning, if it cannot be stored. `check` is called while waiting for
     another process that builds it, and may raise.
@@ -76,7 +76,7 @@ def open_array(entry: ArrayEntry, check: Check) -> tuple[NDArray[Any], Notes] | 
 
 @contextmanager
 def _locked(path: Path, check: Check) -> Iterator[None]:
-    """Hold a file lock, which is freed whenever its owner ends; `check` may end the waiting."""
+    """Hold a file lock, which is released if its owner ends; `check` may interrupt the wait."""
     lock, logged, begun = FileLock(path), False, time.monotonic()
     while True:
         check()
@@ -105,7 +105,7 @@ def _read(entry: ArrayEntry) -> tuple[NDArray[Any], Notes] | None:
 
 
 def _discard_interrupted(target: Path) -> None:
-    """Remove what interrupted builds left; the lock of `target` itself is already held."""
+    """Remove the files of interrupted builds; the caller holds the lock of `target`."""
     for left in target.parent.glob(".*.part"):
         name = left.name[1:].split(".")[0]
         with suppress(Timeout, OSError):

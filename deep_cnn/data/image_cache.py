@@ -1,4 +1,4 @@
-"""Decode and shape pictures once for all runs, and leave out those that cannot be read."""
+"""Decode and shape pictures once for all runs, and leave out those that cannot be decoded."""
 
 import errno
 import hashlib
@@ -55,10 +55,10 @@ _in_memory: dict[str, ImageCache] = {}
 def open_image_cache(
     examples: Examples, preprocessing: Preprocessing, folder: Path | None, check: Check
 ) -> ImageCache | None:
-    """Return the pictures of `examples`, decoded and shaped; they are added to `folder` if missing.
+    """Return the decoded and shaped pictures of `examples`; add missing ones to `folder`.
 
     Returns None without a folder, or, after a warning, if nothing can be kept there. `check` is
-    called now and then, and may raise. Pictures that are arrays already are kept in memory.
+    called regularly and may raise. Pictures that are already arrays stay in memory.
     """
     if all(isinstance(picture, np.ndarray) for picture in examples.pictures):
         return _open_in_memory(examples, preprocessing)
@@ -98,7 +98,7 @@ def open_image_cache(
 def find_unreadable(
     examples: Examples, check: Check = lambda: None, crop_bottom: int = 0
 ) -> dict[int, str]:
-    """Return why pictures cannot be decoded, by index; `check` is called in between, may raise."""
+    """Return the reason for each picture that cannot be decoded, by index; `check` may raise."""
 
     def reason(picture: Picture) -> str | None:
         try:
@@ -114,7 +114,7 @@ def find_unreadable(
 def drop_unreadable(
     examples: Examples, config: TrainConfig, check: Check, cache: ImageCache | None = None
 ) -> Examples:
-    """Return the pictures that can be decoded; the log names the others.
+    """Return the pictures that can be decoded, and log the names of the others.
 
     Raises DataError if more than 5 % are unreadable, or any with --strict_data.
     """
@@ -149,7 +149,7 @@ def broken_rule(bad: int, count: int, config: TrainConfig) -> str | None:
 def _in_threads(
     function: Callable[[Picture], _T], pictures: Sequence[Picture], title: str, check: Check
 ) -> Iterator[_T]:
-    """Yield the result for each picture, in order; `check` is called in between, and may raise."""
+    """Yield the result for each picture, in order; `check` is called regularly and may raise."""
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         # In chunks, because the results of all pictures do not fit into memory.
         source, starts = iter(pictures), range(0, len(pictures), _CHUNK)
@@ -174,7 +174,7 @@ def _open_in_memory(examples: Examples, preprocessing: Preprocessing) -> ImageCa
 
 
 def _stamp(name: str, picture: Picture) -> tuple[Any, ...]:
-    """Return what changes when a file does; its change time cannot be set back, as others can."""
+    """Return values that change with a file; unlike mtime, ctime cannot be set back."""
     assert isinstance(picture, Path)
     path = os.path.abspath(picture)  # noqa: PTH100 - a link and its target are two names.
     try:

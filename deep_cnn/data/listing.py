@@ -33,9 +33,9 @@ _listed: dict[str, Mapping[str, Listing]] = {}
 def list_pictures(root: Path, cache: Path | None) -> Mapping[str, Listing]:
     """Return what `root` and every folder below it contain, by path from there ("" is `root`).
 
-    Hidden folders are skipped; no picture is opened, nor asked for its size or time. The listings
-    stay in memory, and under `cache` where that can be written: a folder is listed again if its
-    times say that it has changed, or if it had changed just before it was listed. Raises DataError.
+    Skips hidden folders. Neither opens pictures nor reads their sizes or times. The listings stay
+    in memory, and under `cache` if it is writable. A folder is listed again if its times show a
+    change, or a change just before it was listed. Raises DataError.
     """
     path = os.path.abspath(root)  # noqa: PTH100 - a link and its target are two names.
     file = cache and cache / "listings" / f"{fingerprint([SUFFIXES, path])}.json"
@@ -61,7 +61,7 @@ def list_pictures(root: Path, cache: Path | None) -> Mapping[str, Listing]:
 
 
 def _list(folder: Path, before: Listing | None) -> tuple[tuple[int, int], Listing]:
-    """Return the folder's device and inode, and its listing: `before` if nothing has changed."""
+    """Return the folder's device and inode, and its listing, which is `before` if unchanged."""
     now = time.time_ns()
     try:
         stat = folder.stat()

@@ -1,4 +1,4 @@
-"""Load pictures in batches, decoded by this process or by several others."""
+"""Load pictures in batches, decoded in this process or in several others."""
 
 import multiprocessing
 import signal
@@ -19,14 +19,14 @@ from deep_cnn.errors import DataError
 
 @dataclass(frozen=True, slots=True)
 class Augmentation:
-    """What augmentations are seeded by, beside the name of each picture."""
+    """The seed of augmentations, which also depends on the name of each picture."""
 
     seed: int
     epoch: int
 
 
 class PictureSet(Dataset[tuple[Tensor, int]]):
-    """Pictures as (C, H, W) uint8 with their indices, augmented if there is an augmentation.
+    """Pictures as (C, H, W) uint8 with their indices, augmented if `augmentation` is set.
 
     `shaped` pictures, (M, C, H, W) uint8 and the row of each example, (N,), are not decoded again.
     """
@@ -44,7 +44,7 @@ class PictureSet(Dataset[tuple[Tensor, int]]):
         self.shaped, self.whole = None if whole else shaped, whole
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        """Return a picture and its index; raise DataError if it cannot be read any more."""
+        """Return a picture and its index; raise DataError if it can no longer be read."""
         image = self._image(index)
         if self.augmentation is not None:
             seed, epoch = self.augmentation.seed, self.augmentation.epoch
@@ -103,9 +103,10 @@ def load_batches(
 
 
 def epoch_order(count: int, batch_size: int, *, seed: int, epoch: int | None) -> list[list[int]]:
-    """Return the indices of each batch: shuffled by seed and epoch, or in order for epoch None.
+    """Return the indices of each batch: shuffled by seed and epoch, or in order if epoch is None.
 
-    A last batch of one picture joins the one before, because batch norm cannot train on it.
+    A last batch of one picture is merged with the batch before, because batch norm cannot train
+    on it.
     """
     indices = np.arange(count)
     if epoch is not None:

@@ -1,4 +1,4 @@
-"""Decode a picture, whatever is in the file, and turn it into what a network expects."""
+"""Decode pictures of any kind, and turn them into the input that a network expects."""
 
 import hashlib
 import math
@@ -26,7 +26,7 @@ _FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.B
 
 
 def decode(picture: Picture, crop_bottom: int = 0) -> Image.Image:
-    """Return the picture upright and as RGB, whatever colours and depth the file has.
+    """Return the picture upright and as RGB, for any colour mode and depth of the file.
 
     Transparent pixels become white. The lowest `crop_bottom` rows are cut off. An array,
     (H, W) uint8, stays grey. Raises ValueError, with the reason, if it cannot be decoded.
@@ -74,7 +74,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def random_state(seed: int, epoch: int, name: str) -> np.random.Generator:
-    """Return the generator of a picture in an epoch, which does not depend on the batch."""
+    """Return the random generator of a picture in an epoch; it does not depend on the batch."""
     digest = hashlib.sha256(f"{seed}/{epoch}/{name}".encode(errors="surrogatepass")).digest()
     return np.random.default_rng(int.from_bytes(digest[:16], "little"))
 
@@ -90,7 +90,7 @@ def centre(image: Image.Image, spec: InputSpec) -> Image.Image:
 
 
 def squash(image: Image.Image, spec: InputSpec) -> Image.Image:
-    """Resize the whole scene to spec.crop x spec.crop: nothing that people judged is cut off."""
+    """Resize the whole scene to spec.crop x spec.crop, without cutting anything off."""
     return image.resize((spec.crop, spec.crop), _FILTERS[spec.interpolation])
 
 
@@ -169,17 +169,17 @@ class Preprocessing:
 
     @property
     def augments(self) -> bool:
-        """Whether pictures that are trained on are changed at random."""
+        """Whether training pictures are changed at random."""
         return self.name in AUGMENTS
 
     @property
     def augments_whole_picture(self) -> bool:
-        """Whether what is changed at random is the whole picture, not the shaped one."""
+        """Whether augmentation changes the whole picture instead of the shaped one."""
         return self.name in FROM_WHOLE_PICTURE
 
     @property
     def key(self) -> list[Any]:
-        """What the shaped pictures depend on, for a fingerprint."""
+        """The values that the shaped pictures depend on, for a fingerprint."""
         return [SHAPES[self.name].__name__, asdict(self.spec), self.crop_bottom]
 
     def shape(self, picture: Picture) -> NDArray[np.uint8]:
@@ -188,19 +188,19 @@ class Preprocessing:
         return to_array(image, self.spec.channels)
 
     def augment(self, image: Image.Image, random: np.random.Generator) -> Image.Image:
-        """Return the picture changed at random."""
+        """Return the picture with a random augmentation."""
         return AUGMENTS[self.name](image, self.spec, random)
 
 
 def thumbnail(picture: Picture, crop_bottom: int = 0) -> Image.Image:
-    """Return the picture for people to look at, 256 pixels a side at most."""
+    """Return a picture for display, at most 256 pixels wide and high."""
     image = decode(picture, crop_bottom)
     image.thumbnail((_THUMBNAIL, _THUMBNAIL))
     return image
 
 
 def to_image(array: NDArray[np.uint8]) -> Image.Image:
-    """Return the picture of an array, (C, H, W) uint8: the inverse of `to_array`."""
+    """Return the picture in an array, (C, H, W) uint8; the inverse of `to_array`."""
     return Image.fromarray(array[0] if len(array) == 1 else array.transpose(1, 2, 0))
 
 

@@ -1,4 +1,4 @@
-"""Divide pictures into train, val and test: by marks, else by a hash that is stable and seeded."""
+"""Divide pictures into train, val and test, by their marks or else by a stable seeded hash."""
 
 import hashlib
 from collections.abc import Iterable, Sequence
@@ -16,7 +16,7 @@ SPLITS = ("train", "val", "test")
 
 @dataclass(frozen=True, slots=True)
 class Files(Sequence[Path]):
-    """The files `names` under `root`; a path is made when it is asked for, and not stored."""
+    """The files `names` under `root`; each path is built on access and not stored."""
 
     root: Path
     names: Sequence[str]
@@ -30,7 +30,7 @@ class Files(Sequence[Path]):
 
 @dataclass(frozen=True, slots=True)
 class Examples:
-    """Pictures with what is to be learned of each.
+    """Pictures with their targets.
 
     Attributes:
         names: Identify the pictures, in this run and in later ones.
@@ -60,7 +60,7 @@ class Examples:
 
 
 def joined(one: Examples, other: Examples) -> Examples:
-    """Return the pictures of both; files of both must be under the same root."""
+    """Return the pictures of both arguments; their files must be under the same root."""
     names = one.names + other.names
     pictures = _select(one.pictures, names, chain(one.pictures, other.pictures))
     targets = np.concatenate([one.targets, other.targets])
@@ -71,12 +71,12 @@ def joined(one: Examples, other: Examples) -> Examples:
 def _select(
     pictures: Sequence[Picture], names: Sequence[str], selected: Iterable[Picture]
 ) -> Sequence[Picture]:
-    """Return files by their names, anything else as a list."""
+    """Return the selected files as Files, and anything else as a list."""
     return Files(pictures.root, names) if isinstance(pictures, Files) else [*selected]
 
 
 def hashed(names: Iterable[str], salt: str) -> NDArray[np.float64]:
-    """Return a number in [0, 1) for each name, (N,), which depends on it and on `salt` alone."""
+    """Return a number in [0, 1) for each name, (N,), that depends only on the name and `salt`."""
     start = f"{salt}\0"
     texts = ((start + name).encode(errors="surrogatepass") for name in names)
     digests = (hashlib.sha256(text).digest() for text in texts)
@@ -95,7 +95,7 @@ def assign_splits(
     """Return the split of each picture: as marked, or else by a hash of its key.
 
     The split of a picture does not depend on other pictures, unless they are marked. The test split
-    does not depend on `seed`: a repeat with another seed must not train on the first one's test.
+    does not depend on `seed`, so a repeat with a new seed never trains on test pictures.
     """
     splits = [mark or "train" for mark in marks]
     train = np.array([split == "train" for split in splits], dtype=bool)
@@ -113,6 +113,6 @@ def assign_splits(
 
 
 def subset(examples: Examples, size: int, seed: int) -> Examples:
-    """Return `size` of the pictures, always the same ones for the same seed."""
+    """Return `size` pictures, which are the same for the same seed."""
     numbers = hashed(examples.names, f"subset {seed}")
     return examples.take(sorted(np.argsort(numbers, kind="stable")[:size].tolist()))

@@ -21,7 +21,7 @@ _SEQUENCES = {"features", "layers", "blocks", "encoder", "trunk_output", "classi
 
 @dataclass(frozen=True, slots=True)
 class Backbone:
-    """A classifier without its last layer, the number of its features, and what it expects."""
+    """A classifier without its last layer, its number of features, and its input spec."""
 
     trunk: nn.Module
     features: int
@@ -29,7 +29,7 @@ class Backbone:
 
 
 class Network(nn.Module):
-    """A trunk and a head; takes pictures as they are decoded and normalises them itself.
+    """A trunk and a head, which take decoded pictures; the network normalises them itself.
 
     `input_spec` overrides what the weights of the backbone expect.
     """
@@ -51,7 +51,7 @@ class Network(nn.Module):
             self.register_buffer(name, values, persistent=False)
 
     def freeze(self, what: str | int) -> None:
-        """Let only a part train; what is frozen is as in evaluation, its batch norms included.
+        """Freeze a part, which then stays in evaluation mode, including its batch norms.
 
         `what` is none, trunk, or how many stages are frozen, counted from the input.
         """
@@ -66,7 +66,7 @@ class Network(nn.Module):
         self.train(self.training)
 
     def train(self, mode: bool = True) -> "Network":
-        """Set training mode; what is frozen stays in evaluation mode."""
+        """Set training mode; frozen layers stay in evaluation mode."""
         if not self.frozen:
             super().train(mode)
             for part in self._resting:
@@ -96,10 +96,10 @@ class Network(nn.Module):
 
 
 def stages(trunk: nn.Module) -> list[nn.ModuleList]:
-    """Return the parts of a trunk that have weights, from the input on: what --freeze=N counts.
+    """Return the parts of a trunk with weights, from the input on, which --freeze=N counts.
 
-    A stage is a child of the trunk or of a sequence in it; what only normalises is of the stage
-    before.
+    A stage is a child of the trunk or of a sequence in it. A part that only normalises belongs
+    to the stage before.
     """
     parts: list[nn.ModuleList] = []
     for part in _parts(trunk):
@@ -116,10 +116,10 @@ def _parts(module: nn.Module) -> Iterator[nn.Module]:
 
 
 class Unallocated(TorchFunctionMode):
-    """Builds networks without memory for their weights, which can be counted nevertheless."""
+    """A context in which networks have weights without memory, to count them."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Call `func`; what `torch.empty` makes has no memory."""
+        """Call `func`, but let `torch.empty` return tensors without memory."""
         # Not the device meta for all: some networks read numbers while they are built.
         device = {"device": "meta"} if func is torch.empty else {}
         return func(*args, **{**(kwargs or {}), **device})
@@ -130,8 +130,8 @@ def build_network(
 ) -> Network:
     """Return the network `name` with `outputs` outputs.
 
-    `weights` is imagenet, none, or a file: a state dict of the whole classifier, or a checkpoint of
-    ours (its head is left out). `input_spec` overrides what the network's own weights expect.
+    `weights` is imagenet, none, or a file: a state dict of the whole classifier, or a checkpoint
+    of deep_cnn (without its head). `input_spec` overrides what the network's own weights expect.
     Raises WeightsError if the weights are not available.
     """
     return Network(build_backbone(name, weights), outputs, dropout, input_spec)
@@ -198,5 +198,5 @@ def _cut(network: nn.Module) -> int:
 
 
 def preprocessing_spec(pre: str, name: str) -> InputSpec | None:
-    """Return what --pre requires, or None if that is what the network expects."""
+    """Return the input spec that --pre requires, or None to use that of the network."""
     return IMAGENET if pre == "resnet" and name != "lenet" else None

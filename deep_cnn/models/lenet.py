@@ -1,4 +1,4 @@
-"""LeNet with batch norm and dropout, for 28x28 grey pictures (after LeCun et al., 1998)."""
+"""Build LeNet with batch norm and dropout, for 28x28 grey pictures (after LeCun et al., 1998)."""
 
 from torch import nn
 

@@ -1,4 +1,4 @@
-"""Put pretrained weights into a network: where torchvision's are, and what a file may hold."""
+"""Load pretrained weights into a network, from torchvision or from a file."""
 
 import logging
 import re
@@ -23,7 +23,7 @@ _OLD_DENSENET = re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.(?=[12]\.)")
 
 
 def weights_address(name: str) -> tuple[str, Path]:
-    """Return the URL of torchvision's weights of `name`, and their file in TORCH_HOME."""
+    """Return the URL of torchvision's weights of `name`, and the path of the file in TORCH_HOME."""
     url: str = torchvision().models.get_model_weights(name).DEFAULT.url
     return url, Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
 
@@ -49,15 +49,15 @@ def download_weights(name: str, url: str, file: Path, digest: str | None) -> Non
 
 
 def hash_in(url: str) -> str | None:
-    """Return the first digits of a file's SHA-256, if its name has them as torchvision's do."""
+    """Return the first digits of a file's SHA-256 from its name, as torchvision writes them."""
     match = re.search(r"-([0-9a-f]{8,})\.", url.rpartition("/")[2])
     return match[1] if match else None
 
 
 def load_weights(trunk: nn.Module, name: str, file: Path, *, fetched: bool = False) -> None:
-    """Put a file's weights into the trunk of `name`; WeightsError unless all fit and are finite.
+    """Load a file into the trunk of `name`; raise WeightsError unless all fit and are finite.
 
-    `fetched` says that they are torchvision's, which can be downloaded again.
+    `fetched` means that the weights are torchvision's and can be downloaded again.
     """
     try:
         content = torch.load(file, map_location="cpu", weights_only=True)
@@ -85,7 +85,7 @@ def load_weights(trunk: nn.Module, name: str, file: Path, *, fetched: bool = Fal
 def _load(trunk: nn.Module, content: Any) -> list[str]:
     """Load a state dict, or a checkpoint that holds one; return the tensors that do not fit.
 
-    Heads that the trunk lacks are left out: its last layer, and auxiliary ones.
+    The last layer and auxiliary heads, which the trunk does not have, are left out.
     """
     content = content if isinstance(content, Mapping) else {}
     for key in ("state_dict", "model"):  # Ours, and what torchvision's own training scripts save.

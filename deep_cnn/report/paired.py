@@ -29,7 +29,7 @@ class PairedComparison:
 
 @dataclass(frozen=True, slots=True)
 class NoComparison:
-    """Two runs that share no predicted picture; those without any predictions are `missing`."""
+    """Two runs without a common predicted picture; `missing` are those without predictions."""
 
     pictures: int = 0
     missing: tuple[str, ...] = ()
@@ -38,7 +38,7 @@ class NoComparison:
 def compare_predictions(
     runs: Sequence[RunResult], tables: Sequence["DataFrame"]
 ) -> PairedComparison | NoComparison:
-    """Compare the errors over the pictures that both runs have predicted, with their interval.
+    """Compare the errors on the pictures that both runs have predicted, with an interval.
 
     For classes the error of a picture is 0 or 1. `tables` are from `read_predictions`.
     """
@@ -68,10 +68,10 @@ def compare_predictions(
 
 
 def read_predictions(result: Path, run: RunResult) -> "DataFrame":
-    """Return truth and prediction as text, by picture, from the first look at the test split.
+    """Return truth and prediction as text, by picture, from the run's test.
 
-    `result` is the file of the `run`. A run that went on after the look has none: they are of a
-    checkpoint that it has no more. Raises DataError.
+    `result` is the file of the `run`. If the run has continued after the test, it has none, because
+    the predictions are those of an old checkpoint. Raises DataError.
     """
     import pandas as pd
 
@@ -90,7 +90,7 @@ def read_predictions(result: Path, run: RunResult) -> "DataFrame":
 
 
 def format_comparison(comparison: PairedComparison | NoComparison) -> str:
-    """Return a comparison as a line or two."""
+    """Return a comparison as one or two lines of text."""
     if isinstance(comparison, NoComparison):
         if not comparison.missing:
             return "The two have no predicted picture in common."

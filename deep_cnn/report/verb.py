@@ -1,4 +1,4 @@
-"""Run the verb report: a leaderboard of runs, or two of them side by side."""
+"""Run the verb report: a leaderboard of runs, or a comparison of two runs."""
 
 import json
 import math
@@ -42,7 +42,7 @@ OPTIONS: Mapping[str, type[OptionModel]] = {"report": ReportOptions}
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A run that is over, and the file that says so."""
+    """A run that has ended, and its result file."""
 
     path: Path
     result: RunResult
@@ -84,7 +84,7 @@ def report(argv: list[str]) -> int:
 
 
 def _one_run(text: str) -> Path | None:
-    """Return the result that `text` names by a file of the run, or by its name in outputs."""
+    """Return the result file for `text`, a file of a run or the name of a run in outputs."""
     path = Path(text)
     if path.suffix == ".json" and path.is_file():
         return path
@@ -97,7 +97,7 @@ def _one_run(text: str) -> Path | None:
 
 
 def _runs(text: str) -> list[Run]:
-    """Return the run, or the runs of the folder, that `text` names. Raises DataError."""
+    """Return the run that `text` names, or all runs of a folder; raise DataError."""
     one = _one_run(text)
     if one:
         return [_read(one)]
@@ -127,7 +127,7 @@ def _read(path: Path) -> Run:
 
 
 def leaderboard(runs: Sequence[Run]) -> "DataFrame":
-    """Return a row for each of the runs, with all their columns; a run without one has None."""
+    """Return a row for each run, with the columns of all runs; missing values are None."""
     import pandas as pd
 
     rows = [run.row() for run in runs]
@@ -137,9 +137,9 @@ def leaderboard(runs: Sequence[Run]) -> "DataFrame":
 
 
 def sort_leaderboard(table: "DataFrame", column: str) -> "DataFrame":
-    """Return the rows, the best first: numbers by their metric, then texts, then what is missing.
+    """Return the rows, best first: numbers by their metric, then texts, then missing values.
 
-    Equal ones keep their order. Numbers that are not finite count as missing.
+    Equal rows keep their order. Numbers that are not finite count as missing.
     """
     metrics = table["metric"].dropna().tolist() if column == "best" else [column]
     sign = Metric.named(metrics[0] if metrics else "loss_val").sign
@@ -154,7 +154,7 @@ def sort_leaderboard(table: "DataFrame", column: str) -> "DataFrame":
 
 
 def _titles(table: "DataFrame") -> dict[str, str]:
-    """Return W&B's names of what is of the best epoch; other metrics are of the last epoch."""
+    """Return W&B's names for the columns of the best epoch; other metrics are of the last one."""
     metrics = table["metric"].dropna().unique()
     one = {"best": f"best_{metrics[0]}"} if len(metrics) == 1 else {}
     return {**one, "epoch": "best_epoch"}
@@ -189,7 +189,7 @@ def _print_leaderboard(runs: Sequence[Run], options: ReportOptions) -> None:
 
 
 def _varied(results: Sequence[RunResult]) -> list[str]:
-    """Return the options that differ, without those that only say where things go."""
+    """Return the options that differ, without those that only set folders and names."""
     ignored = {name for name, one in all_options().items() if not one.affects_result}
     names = dict.fromkeys(name for result in results for name in result.config)
     return [

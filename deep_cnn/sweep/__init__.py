@@ -1,1 +1,1 @@
-"""Many runs: W&B's sweep files with W&B's meaning, with no account and no network."""
+"""Run W&B's sweep files with W&B's meaning, without an account or a network."""

@@ -1,4 +1,4 @@
-"""Prepare the server that workers are forked from: import torch for all, and ignore SIGTERM."""
+"""Prepare the process that workers are forked from: import torch once, and ignore SIGTERM."""
 
 import gc
 import signal

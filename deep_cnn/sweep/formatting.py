@@ -1,4 +1,4 @@
-"""Format what the verbs print: a plan, configurations, and how a sweep stands."""
+"""Format the output of the verbs: a plan, configurations, and the state of a sweep."""
 
 import csv
 import json
@@ -21,7 +21,7 @@ _LISTED = 5
 
 
 def describe(spec: SweepSpec) -> list[str]:
-    """Return what a sweep would do, in lines."""
+    """Return lines that describe what a sweep would do."""
     count = spec.points
     points = "infinitely many" if count is None else f"{count:,}"
     lines = [f"{spec.name}: {spec.method} search, {points} configurations"]
@@ -53,7 +53,7 @@ def _as_csv(spec: SweepSpec, points: Sequence[Point]) -> str:
 
 
 def _cell(value: Any) -> Any:
-    """Return text as it is, None and nested values as JSON, so that they can be read back."""
+    """Return text unchanged, and None and nested values as JSON, so that they can be read back."""
     return json.dumps(to_jsonable(value)) if isinstance(value, list | dict | None) else value
 
 
@@ -69,7 +69,7 @@ FORMATS: Mapping[str, Callable[[SweepSpec, Sequence[Point]], str]] = {
 
 
 def format_summary(spec: SweepSpec, summary: SweepSummary) -> list[str]:
-    """Return how many trials are over, and the best of them, in lines."""
+    """Return lines with the number of trials that are over, and the best trials."""
     over = sum(trial.over for trial in summary.trials)
     lines = [f"{spec.name}: {over} of {len(summary.trials)} trials are over"]
     valued = best_trials(spec, summary.trials)
@@ -87,7 +87,7 @@ def format_summary(spec: SweepSpec, summary: SweepSummary) -> list[str]:
 
 
 def sync_commands(out: Path, trials: Sequence[Trial]) -> list[str]:
-    """Return the commands that upload what W&B has not received of these trials, in lines."""
+    """Return lines with the commands that upload what W&B lacks of these trials."""
     folders: dict[str, list[str]] = {}
     for trial in trials:
         for folder in _unsynced(out, trial):

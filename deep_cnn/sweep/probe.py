@@ -1,4 +1,4 @@
-"""Estimate the cost of a sweep: take a step of its largest configuration."""
+"""Estimate the cost of a sweep by running a step of its largest configuration."""
 
 import logging
 import multiprocessing
@@ -24,11 +24,11 @@ _STEPS = 3
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """What the largest configuration took.
+    """The time and memory of the largest configuration.
 
-    `once`, `step` and `check` are seconds: for a picture before the first epoch, for a step of
-    learning, for a picture of validation. `memory` is the peak in bytes of the whole process,
-    `device_memory` that of the GPU or None; `train` and `val` count pictures.
+    `once`, `step` and `check` are seconds: per picture before the first epoch, per training step,
+    and per picture in validation. `memory` is the peak in bytes of the whole process, and
+    `device_memory` that of the GPU or None. `train` and `val` are numbers of pictures.
     """
 
     config: TrainConfig
@@ -41,7 +41,7 @@ class Probe:
     device_memory: int | None
 
     def seconds(self, config: TrainConfig) -> float:
-        """Return the seconds that a trial takes at this speed, or less if it is smaller."""
+        """Return the seconds that a trial takes at this speed; smaller trials take less."""
         picture = self.step / min(self.config.batch_size, self.train)
         epoch = self.train * picture + self.val * self.check
         return (self.train + self.val) * self.once + config.epochs * epoch
@@ -80,7 +80,7 @@ def _parameters(model: str, freeze: int | str) -> int:
 
 
 def _measure_apart(config: TrainConfig) -> Probe:
-    """Take a step in another process: its peak of memory is its own, and it may die."""
+    """Take a step in another process, which has its own peak memory and may die."""
     # A forked process would begin with the memory of this one.
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()

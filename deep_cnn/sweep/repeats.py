@@ -1,4 +1,4 @@
-"""Test the winner of a sweep: repeats with other seeds, and a last fit."""
+"""Test the best trials of a sweep with repeats under new seeds, and refit the winner."""
 
 import math
 import statistics
@@ -20,7 +20,7 @@ _TRIED_SEED = 4_000_000_000
 
 @dataclass(frozen=True, slots=True)
 class Repeated:
-    """A configuration that was run again: `values` by seed, of the runs that gave one."""
+    """A configuration that was run again, with `values` by seed for runs that have a value."""
 
     trial: Trial
     values: Mapping[int, float]
@@ -48,7 +48,7 @@ class Interval:
 
     @property
     def distinguishable(self) -> bool:
-        """Whether the interval excludes zero, that is, no difference."""
+        """Whether the interval excludes zero."""
         return not self.low <= 0 <= self.high
 
 
@@ -69,7 +69,7 @@ def bootstrap(differences: Sequence[float]) -> Interval:
 
 
 def changed(point: Point, **leaves: Any) -> Point:
-    """Return the configuration with these options set, wherever they were in it."""
+    """Return the configuration with these options set, even inside nested values."""
     others = {k: v for k, v in point.items() if k.rpartition("/")[2] not in leaves}
     return {**others, **leaves}
 
@@ -80,7 +80,7 @@ def _point(trial: Trial) -> Point:
 
 
 def distinct_but_for_seed(trials: Sequence[Trial]) -> list[Trial]:
-    """Return the first trial of each configuration, whatever its seed."""
+    """Return the first trial of each configuration, ignoring the seed."""
     by_key: dict[str, Trial] = {}
     for trial in trials:
         by_key.setdefault(canonical_key(changed(_point(trial), seed=0)), trial)
@@ -88,15 +88,15 @@ def distinct_but_for_seed(trials: Sequence[Trial]) -> list[Trial]:
 
 
 def unused_seeds(spec: SweepSpec, trials: Sequence[Trial], count: int) -> list[int]:
-    """Return `count` seeds above all that the sweep has used."""
+    """Return `count` seeds that are larger than all seeds of the sweep."""
     used = [spec.config(trial.point).seed for trial in trials if trial.point is not None]
     return [max(used, default=0) + i for i in range(1, count + 1)]
 
 
 def repeats_of(spec: SweepSpec, best: Sequence[Trial], seeds: Sequence[int]) -> list[Point]:
-    """Return each of these trials with each of the seeds.
+    """Return the configuration of each trial with each seed.
 
-    The run that was chosen does not count: it was chosen because it came out well.
+    The chosen runs themselves do not count, because they were chosen for their results.
     """
     points = [changed(_point(trial), seed=seed) for trial in best for seed in seeds]
     for point in points:
@@ -108,7 +108,7 @@ def repeats_of(spec: SweepSpec, best: Sequence[Trial], seeds: Sequence[int]) -> 
 def collect(
     spec: SweepSpec, best: Sequence[Trial], runs: Sequence[Trial], seeds: Sequence[int]
 ) -> list[Repeated]:
-    """Return what the `runs` with these seeds gave for each of the best trials, best mean first."""
+    """Return the results of the `runs` for each of the best trials, best mean first."""
     by_point = {canonical_key(run.point): run for run in runs}
     repeated = []
     for trial in best:
@@ -124,14 +124,14 @@ def collect(
 
 
 def check_possible(spec: SweepSpec, point: Point) -> None:
-    """Raise SpecError, before anything is trained, if the command forbids repeats and a refit."""
+    """Raise SpecError, before any training, if the command rules out repeats and a refit."""
     trial = Trial(0, point, run_name="x")
     repeats_of(spec, [trial], [_TRIED_SEED])
     refit_of(spec, trial, spec.config(point).epochs)
 
 
 def best_epoch(spec: SweepSpec, trial: Trial) -> int:
-    """Return the epoch in which a trial was at its best, counted from 0."""
+    """Return the epoch with the best value of a trial, starting from 0."""
     assert trial.outcome is not None
     values = trial.outcome.values
     best = spec.objective.best(values)
@@ -140,7 +140,7 @@ def best_epoch(spec: SweepSpec, trial: Trial) -> int:
 
 
 def describe(spec: SweepSpec, repeated: Sequence[Repeated], count: int) -> list[str]:
-    """Return the repeats as a table, and whether the first is distinguishable from the second."""
+    """Return lines with a table of the repeats, and whether the first two are distinguishable."""
     lines = [
         f"{len(repeated)} best configurations, {count} other seeds each, {spec.objective.name}:",
         f"{'trial':>6}  {'mean ± sd':<24}  {'runs':>4}  run",
@@ -162,7 +162,7 @@ def describe(spec: SweepSpec, repeated: Sequence[Repeated], count: int) -> list[
 
 
 def write_repeats(path: Path, repeated: Sequence[Repeated]) -> None:
-    """Write repeats.csv, `trial,run_name,seed,value`: what each run with another seed gave."""
+    """Write repeats.csv, `trial,run_name,seed,value`, with the value of each repeat."""
     rows = [
         (one.trial.number, one.trial.run_name, seed, value)
         for one in repeated
@@ -172,7 +172,7 @@ def write_repeats(path: Path, repeated: Sequence[Repeated]) -> None:
 
 
 def refit_of(spec: SweepSpec, winner: Trial, epochs: int) -> Point:
-    """Return the winner's configuration on train + validation, for as many epochs as were best."""
+    """Return the winner's configuration for training on train + validation for `epochs` epochs."""
     name = f"refit-{winner.run_name}"
     point = changed(
         _point(winner), train_on="train+val", epochs=epochs, run_name=name, patience=None

@@ -141,10 +141,9 @@ def _repeat_and_refit(
     out: Path,
     command: str,
 ) -> int:
-    """Do what --repeats and --refit ask for after a sweep, and return the exit status.
+    """Run --repeats and --refit after a sweep, and return the exit status.
 
-    `run` takes the suffix of a further sweep and its configurations; `command` is the one to resume
-    with.
+    `run` takes the suffix of a further sweep and its configurations. `command` resumes the sweep.
     """
     best = repeats.distinct_but_for_seed(best_trials(spec, trials))[: options.top]
     if not best:
@@ -193,7 +192,7 @@ def agent(argv: list[str]) -> int:
 
 
 def _agent_access(path: str) -> Access:
-    """Return how to reach the sweep ENTITY/PROJECT/SWEEP_ID; WB_... have what it leaves out."""
+    """Return how to reach the sweep ENTITY/PROJECT/SWEEP_ID; WB_... supply missing parts."""
     *owner, name = path.split("/")
     if not name or len(owner) > 2 or not all(owner):
         raise ConfigError(f"{path!r} is no sweep; it looks like ENTITY/PROJECT/SWEEP_ID")
@@ -211,7 +210,7 @@ def _agent_access(path: str) -> Access:
 
 
 def _print_problems(summary: engine.SweepSummary, command: str) -> int:
-    """Print what went wrong, and return the exit status that says so."""
+    """Print the problems of a sweep, and return the exit status."""
     for trial in summary.failed:
         print(f"trial {trial.number} failed: {trial.error}", file=sys.stderr)
     if summary.signal is not None:
@@ -232,7 +231,7 @@ _Options = TypeVar("_Options", bound=OptionModel)
 
 
 def _parse(verb: str, model: type[_Options], argv: list[str]) -> tuple[str, _Options]:
-    """Return the one sweep that a verb takes, and its options."""
+    """Return the sweep that a verb requires, and its options."""
     names = [option_name(arg[2:].partition("=")[0]) for arg in argv if arg.startswith("--")]
     for name in names:
         if name in all_options().keys() - model.table().keys():

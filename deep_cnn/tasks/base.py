@@ -1,4 +1,4 @@
-"""Define what a task is: the pictures, what is learned of each, and how outputs are scored."""
+"""Define a task: its pictures, their targets, and how outputs are scored."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping
@@ -22,49 +22,49 @@ Labels = Mapping[str, Any]
 class Task(ABC):
     """One way to learn from pictures.
 
-    A task owns no data of a run. What must be known about the labels to use a trained network (a
-    scale, the class names) is a mapping of plain values, `Labels`, that the checkpoint keeps.
+    A task holds no data of a run. `Labels` is a mapping of plain values with all that is needed
+    to use a trained network (a scale, the class names); the checkpoint stores it.
     """
 
     metrics: ClassVar[Mapping[str, metrics.Metric]]
 
     @abstractmethod
     def all_examples(self, config: TrainConfig) -> tuple[Examples, list[str | None]]:
-        """Return every picture and the split that the data mark it with; raise DataError.
+        """Return every picture with the split that the data mark, if any; raise DataError.
 
-        Opens no picture.
+        This opens no picture.
         """
 
     @abstractmethod
     def labels(self, train: Examples, config: TrainConfig) -> Labels:
-        """Return what training says about the labels; raise DataError if nothing can be learned."""
+        """Return the labels of the training split; raise DataError if nothing can be learned."""
 
     @abstractmethod
     def encode(self, targets: NDArray[Any], labels: Labels) -> Tensor:
-        """Return (N,) targets as the loss expects them."""
+        """Return (N,) targets in the form that the loss expects."""
 
     @abstractmethod
     def predictions(self, outputs: Tensor, labels: Labels) -> NDArray[np.float64]:
-        """Return (N, outputs) of the network as the metrics expect them, on the targets' scale."""
+        """Return (N, outputs) of the network on the targets' scale, as the metrics expect."""
 
     @abstractmethod
     def loss(self, outputs: Tensor, encoded: Tensor, config: TrainConfig, *, learn: bool) -> Tensor:
-        """Return the loss of each picture, (N,); `learn` is true in training."""
+        """Return the loss of each picture, (N,); `learn` is True in training."""
 
     @abstractmethod
     def outputs(self, labels: Labels) -> int:
-        """Return how many outputs the network needs."""
+        """Return the number of outputs of the network."""
 
     @abstractmethod
     def baseline(self, train: NDArray[Any], count: int, labels: Labels) -> Tensor:
-        """Return (count, outputs) as of a network that saw training labels but no picture."""
+        """Return (count, outputs) of a baseline that knows the training labels but no picture."""
 
     @abstractmethod
     def display(self, predictions: NDArray[Any], labels: Labels) -> list[Any]:
-        """Return predictions as people read them: scores or class names, (N,)."""
+        """Return predictions for display: scores or class names, (N,)."""
 
     def check_labels(self, labels: Labels, config: TrainConfig) -> None:  # noqa: B027
-        """Raise CheckpointError where a checkpoint with these labels does not fit the data."""
+        """Raise CheckpointError if a checkpoint with these labels does not fit the data."""
 
     def extra_metrics(
         self, config: TrainConfig, examples: Examples, predictions: NDArray[np.float64]
@@ -103,7 +103,7 @@ class Task(ABC):
                 )
 
     def all_splits(self, config: TrainConfig) -> dict[str, Examples]:
-        """Return train, val and test, even if empty; raise DataError if marks divide a group."""
+        """Return train, val and test, even if empty; raise DataError if marks split a group."""
         examples, marks = self.all_examples(config)
         keys = examples.keys or examples.names
         val, test = config.val_split, config.test_split
@@ -122,12 +122,12 @@ class Task(ABC):
 
 
 class Regression(Task):
-    """A score for each picture, standardised by the training split; squared error or Huber's."""
+    """A task with a score per picture, standardised by the training split; MSE or Huber loss."""
 
     metrics = metrics.REGRESSION
 
     def labels(self, train: Examples, config: TrainConfig) -> Labels:
-        """Return mean and standard deviation of the training scores; they must not be equal."""
+        """Return mean and standard deviation of the training scores, which must not be constant."""
         mean, std = float(train.targets.mean()), float(train.targets.std())
         if np.ptp(train.targets) == 0 or std == 0:
             raise DataError(
@@ -137,7 +137,7 @@ class Regression(Task):
         return {"mean": mean, "std": std}
 
     def encode(self, targets: NDArray[Any], labels: Labels) -> Tensor:
-        """Return (N,) scores in training standard deviations from the training mean, float32."""
+        """Return (N,) float32 scores, standardised by the training mean and standard deviation."""
         return torch.from_numpy((targets - labels["mean"]) / labels["std"]).float()
 
     def predictions(self, outputs: Tensor, labels: Labels) -> NDArray[np.float64]:
@@ -146,7 +146,7 @@ class Regression(Task):
         return scores * float(labels["std"]) + float(labels["mean"])
 
     def loss(self, outputs: Tensor, encoded: Tensor, config: TrainConfig, *, learn: bool) -> Tensor:
-        """Return each picture's squared error, in training variances, or Huber's loss, delta 1."""
+        """Return the squared error of each standardised score, or its Huber loss with delta 1."""
         loss = functional.huber_loss if config.options["loss"] == "huber" else functional.mse_loss
         return loss(outputs.squeeze(1), encoded, reduction="none")
 
@@ -155,7 +155,7 @@ class Regression(Task):
         return 1
 
     def baseline(self, train: NDArray[Any], count: int, labels: Labels) -> Tensor:
-        """Return the training mean for every picture, in standard units: zeros, (count, 1)."""
+        """Return the standardised training mean for every picture: zeros, (count, 1)."""
         return torch.zeros(count, 1)
 
     def display(self, predictions: NDArray[Any], labels: Labels) -> list[Any]:
@@ -164,7 +164,7 @@ class Regression(Task):
 
 
 class Classification(Task):
-    """One class for each picture; cross-entropy."""
+    """A task with one class per picture; cross-entropy loss."""
 
     metrics = metrics.CLASSIFICATION
 
@@ -177,7 +177,7 @@ class Classification(Task):
         return {"classes": self.classes(config)}
 
     def check_labels(self, labels: Labels, config: TrainConfig) -> None:
-        """Raise CheckpointError where the data have other classes than the checkpoint."""
+        """Raise CheckpointError if the classes of the data are not those of the checkpoint."""
         expected, classes = list(labels["classes"]), self.classes(config)
         if expected != classes:
             raise CheckpointError(
@@ -207,12 +207,12 @@ class Classification(Task):
         return len(labels["classes"])
 
     def baseline(self, train: NDArray[Any], count: int, labels: Labels) -> Tensor:
-        """Return the log frequency of each class in training, with one more picture for each."""
+        """Return the log frequency of each training class, counting one extra picture for each."""
         # Without the extra picture a class of validation alone would have an infinite loss.
         counts = np.bincount(train, minlength=self.outputs(labels)) + 1.0
         return torch.from_numpy(np.log(counts / counts.sum())).float().repeat(count, 1)
 
     def display(self, predictions: NDArray[Any], labels: Labels) -> list[Any]:
-        """Return the class names; of (N, C) scores the best one, of (N,) indices their own."""
+        """Return the class names: the best ones for (N, C) scores, or those of (N,) indices."""
         indices = predictions.argmax(1) if predictions.ndim == 2 else predictions
         return [labels["classes"][int(i)] for i in indices]

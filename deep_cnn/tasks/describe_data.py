@@ -1,4 +1,4 @@
-"""Describe the data of a configuration, before anything is trained."""
+"""Describe the data of a configuration without training."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -19,8 +19,8 @@ _MOST_NAMED, _CLASSES_NAMED = 20, 5
 def describe_data(config: TrainConfig) -> Iterator[str]:
     """Yield lines on the splits, the scores or classes, and the pictures that cannot be decoded.
 
-    Decodes every picture, those of the test split included, and writes nothing. Raises DataError as
-    a run does, but only after everything else has been said.
+    Decodes every picture, including those of the test split, and writes nothing. Raises DataError
+    as a run does, but only after all other lines.
     """
     config = config.replace(cache="off")  # Which would write the listings of folders.
     task = get_task(config.task)
@@ -55,7 +55,7 @@ def _scores(targets: Sequence[NDArray[Any]]) -> Iterator[str]:
 
 
 def _classes(targets: Sequence[NDArray[Any]], classes: Sequence[str]) -> Iterator[str]:
-    """Yield how many pictures the largest and the smallest classes have in each split."""
+    """Yield the number of pictures of the largest and smallest classes in each split."""
     counts = np.array([np.bincount(some, minlength=len(classes)) for some in targets]).T
     order = np.argsort(-counts.sum(axis=1), kind="stable")
     yield f"{len(classes)} classes"
@@ -67,7 +67,7 @@ def _classes(targets: Sequence[NDArray[Any]], classes: Sequence[str]) -> Iterato
 
 
 def _unreadable(splits: Mapping[str, Examples], config: TrainConfig) -> Iterator[str]:
-    """Yield which pictures cannot be decoded, and the splits in which they are too many."""
+    """Yield the pictures that cannot be decoded, and the splits with too many of them."""
     bad = {k: find_unreadable(part, crop_bottom=config.crop_bottom) for k, part in splits.items()}
     lines = [f"  {splits[k].names[i]}: {why}" for k in bad for i, why in bad[k].items()]
     yield f"{len(lines)} of {sum(map(len, splits.values()))} pictures cannot be decoded"

@@ -1,4 +1,4 @@
-"""Digits: scikit-learn's 1,797 handwritten digits, resized to 28x28x1, for a LeNet."""
+"""Define the task digits: scikit-learn's 1,797 handwritten digits, resized to 28x28x1."""
 
 from functools import cache
 from pathlib import Path
@@ -15,15 +15,15 @@ from deep_cnn.tasks.base import Classification, Labels
 
 
 class Digits(Classification):
-    """The digit that somebody wrote. The data come with scikit-learn; no folder is read."""
+    """The task of recognising handwritten digits, which come with scikit-learn."""
 
     def all_examples(self, config: TrainConfig) -> tuple[Examples, list[str | None]]:
-        """Return all 1,797 digits, in no split."""
+        """Return all 1,797 digits, without marks."""
         examples = _all_digits()
         return examples, [None] * len(examples)
 
     def classes(self, config: TrainConfig) -> list[str]:
-        """Return 0 to 9."""
+        """Return the digits 0 to 9."""
         return [str(digit) for digit in range(10)]
 
     def network(self, config: TrainConfig, labels: Labels, weights: str | None = None) -> Network:

@@ -1,4 +1,4 @@
-"""Folders: the class of a picture is its folder, train/<class>/ or val/<class>/."""
+"""Define the task folders: the class of a picture is its folder in train/ or val/."""
 
 import logging
 import sys
@@ -25,12 +25,12 @@ _Classes = dict[str, tuple[str, str]]
 
 
 class Folders(Classification):
-    """Class folders, nested or not; where there is a val/ folder it is the test split."""
+    """The task of predicting class folders, nested or not; val/ is the test split if it exists."""
 
     def all_examples(self, config: TrainConfig) -> tuple[Examples, list[str | None]]:
         """Return the pictures of train/, and those of val/ marked as test.
 
-        Only classes that --keep names, and where there is train.txt or val.txt what it lists.
+        Only the classes in --keep, and only the pictures in train.txt or val.txt if these exist.
         """
         classes, keep = self.classes(config), _keep_file(config)
         if keep:
@@ -48,7 +48,7 @@ class Folders(Classification):
         return Examples(every, files, labels, np.ones(len(every))), marks
 
     def classes(self, config: TrainConfig) -> list[str]:
-        """Return the class folders in train/ that --keep names, sorted; val/ must have them."""
+        """Return the sorted class folders in train/ that --keep selects; val/ must have them."""
         root, keep = config.data_path, _keep_file(config)
         train = _class_folders(config, "train")
         if keep:
@@ -72,9 +72,9 @@ class Folders(Classification):
 
 @lru_cache(4096)  # A list has one line for each picture, but few different folders.
 def plain(folder: str) -> str:
-    """Return the class that a path means, with hyphens: /b/bazaar/indoor is bazaar-indoor.
+    """Return the class name of a path, with hyphens: /b/bazaar/indoor is bazaar-indoor.
 
-    Places365 sorts its classes into folders by first letters in one release, not in another.
+    One release of Places365 sorts its classes into folders by first letter, another does not.
     """
     parts = [part for part in folder.split("/") if part not in ("", ".")]
     if len(parts) > 1 and parts[0] == parts[1][0]:
@@ -103,7 +103,7 @@ def _keep_file(config: TrainConfig) -> Path | None:
 
 
 def _kept(keep: Path, classes: _Classes) -> _Classes:
-    """Return the classes that the file `keep` names, one per line; raise DataError for others."""
+    """Return the classes in the file `keep`, one per line; raise DataError for unknown ones."""
     chosen = set()
     for line, text, names in named_classes(keep):
         name = next((name for name in names if name in classes), None)
@@ -118,14 +118,14 @@ def _kept(keep: Path, classes: _Classes) -> _Classes:
 
 
 def named_classes(keep: Path) -> Iterator[tuple[int, str, list[str]]]:
-    """Yield (line, text, its readings) of a file of classes; MIT's lists end with a number."""
+    """Yield (line, text, possible names) of a class list; MIT's lines end with a number."""
     for line, whole in _lines(keep):
         text = whole.split(" #")[0].strip()
         yield line, text, [plain(text), plain(_unnumbered(text))]
 
 
 def _pictures(config: TrainConfig, part: str, classes: list[str]) -> Iterator[list[str]]:
-    """Yield the pictures of each class in train/ or val/, by their paths from the data folder."""
+    """Yield the pictures of each class in train/ or val/, as paths from the data folder."""
     root = config.data_path
     if not (root / part).is_dir():
         return
@@ -143,9 +143,9 @@ def _pictures(config: TrainConfig, part: str, classes: list[str]) -> Iterator[li
 
 
 def _listed(path: Path, classes: _Classes, config: TrainConfig) -> _Classes:
-    """Return the classes with only those of their pictures that the list `path` names.
+    """Return the classes with only the pictures in the list `path`.
 
-    Its numbers of classes are ignored: lists differ in them, and the folder names the class.
+    Its class numbers are ignored: they differ between lists, and the folder names the class.
     """
     listed: dict[str, set[str]] = defaultdict(set)
     for _, text in _lines(path):
@@ -190,7 +190,7 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def _unnumbered(text: str) -> str:
-    """Return a line without the number of the class at its end."""
+    """Return a line without the class number at its end."""
     parts = text.rsplit(None, 1)
     return parts[0] if len(parts) == 2 and parts[1].isdigit() else text
 

@@ -1,4 +1,4 @@
-"""Perception: how people scored a picture, from scores.csv beside the pictures or Place Pulse."""
+"""Define the task perception: scores from scores.csv or Place Pulse 2.0."""
 
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
@@ -21,10 +21,10 @@ _PLACE_PULSE_ONLY = ("weighting", "min_votes", "no_imagery")
 
 
 class Perception(Regression):
-    """A mean score for each picture, from scores.csv, or else qscores.tsv of Place Pulse 2.0."""
+    """The task of predicting a score per picture, from scores.csv or else qscores.tsv."""
 
     def all_examples(self, config: TrainConfig) -> tuple[Examples, list[str | None]]:
-        """Return the scored pictures, with what the column `split` of scores.csv marks."""
+        """Return the scored pictures, with the marks in the column `split` of scores.csv."""
         root, options = config.data_path, config.options
         if is_place_pulse(root):
             examples = read_place_pulse(config)
@@ -40,7 +40,7 @@ class Perception(Regression):
     def extra_metrics(
         self, config: TrainConfig, examples: Examples, predictions: NDArray[np.float64]
     ) -> Mapping[str, float]:
-        """Return how well votes of Place Pulse are predicted, if votes.tsv exists."""
+        """Return the pairwise accuracy on Place Pulse's votes, if votes.tsv exists."""
         path = config.data_path / "votes.tsv"
         if not is_place_pulse(config.data_path) or not path.is_file():
             return {}
@@ -54,8 +54,8 @@ TASK = Perception
 def read_scores(path: Path, study: str, grouped: bool = False) -> tuple[Examples, list[str | None]]:
     """Return the pictures of scores.csv with the scores in column `study`, and the marked splits.
 
-    If `grouped`, their keys are in the column city or group. Raises DataError with the line for a
-    wrong number, a duplicate, or a path out of the folder.
+    If `grouped`, the keys are from the column city or group. Raises DataError with the line for an
+    invalid number, a duplicate, or a path outside of the folder.
     """
     columns = tables.read_columns(path)
     _check_columns(path, columns, study)
@@ -100,7 +100,7 @@ def _check_columns(path: Path, columns: list[str], study: str) -> None:
 
 
 def _inside(path: Path, line: int, text: str) -> str:
-    """Return the normal form of the name of a picture. Raises DataError."""
+    """Return the normalised path of a picture; raise DataError if it leaves the folder."""
     name = PurePosixPath(text)
     if not text:
         raise DataError(f"{path} line {line}: no picture is named; fill the column image")

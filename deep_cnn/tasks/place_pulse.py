@@ -1,4 +1,4 @@
-"""Read Place Pulse 2.0 as it was released: qscores.tsv, a folder of pictures, votes.tsv."""
+"""Read Place Pulse 2.0 as released: qscores.tsv, a folder of pictures, votes.tsv."""
 
 import logging
 import os
@@ -37,8 +37,8 @@ _STREET, _TILE, _TILE_PART = 18 * 1024, 12 * 1024, 0.5
 def read_place_pulse(config: TrainConfig) -> Examples:
     """Return the pictures of Place Pulse with their scores in --study, sorted by location id.
 
-    A score is TrueSkill's mu, on its own scale; a key is the location id, or the city. The log
-    counts what is left out. Raises DataError if nothing is left, or with the line that is wrong.
+    A score is TrueSkill's mu on its original scale. A key is the location id or the city. The log
+    counts what is left out. Raises DataError if nothing is left, or with the line of an error.
     """
     root, options = config.data_path, config.options
     study, least = options["study"], options["min_votes"]
@@ -70,12 +70,12 @@ def read_place_pulse(config: TrainConfig) -> Examples:
 def judge_votes(
     path: Path, study: str, examples: Examples, predictions: NDArray[np.float64]
 ) -> dict[str, float]:
-    """Return how well `predictions` agree with the votes in votes.tsv between two `examples`.
+    """Return the agreement of `predictions` with the votes in votes.tsv on pairs of `examples`.
 
-    `pairwise_test` is their pairwise accuracy over `votes_test` votes; `ties_test` more were ties.
-    `pairwise_truth_test` is that of the scores themselves, what predicting each of them exactly
-    would get: the ceiling that the votes' own noise leaves, and an optimistic one, because the
-    scores were computed from these votes too. Raises DataError with the line that is wrong.
+    `pairwise_test` is the pairwise accuracy over `votes_test` votes, without `ties_test` ties.
+    `pairwise_truth_test` is the accuracy of the scores themselves, an estimate of the highest
+    accuracy that the noise of the votes allows. It is optimistic because the scores were computed
+    from these votes. Raises DataError with the line of an error.
     """
     votes = _read_study(path, study, _VOTE_COLUMNS)
     wrong = ~votes["choice"].isin(_CHOICES)
@@ -97,7 +97,7 @@ def judge_votes(
 
 
 def _check_votes(path: Path) -> None:
-    """Warn before training of what would be an error when --test_net reads the votes."""
+    """Warn before training about errors that --test_net would find in the votes."""
     if path.is_file():
         try:
             _check_columns(path, tables.read_columns(path, "\t"), _VOTE_COLUMNS)
@@ -130,7 +130,7 @@ def _read_scores(path: Path, study: str, *, weighted: bool, counted: bool) -> "D
 def _read_study(
     path: Path, study: str, needed: Sequence[str], optional: Sequence[str] = ()
 ) -> "DataFrame":
-    """Return these columns of the rows of a study, as text by line. Raises DataError."""
+    """Return these columns of the rows of a study, as text by line; raise DataError."""
     wanted = study_id(study)
     columns = tables.read_columns(path, "\t")
     _check_columns(path, columns, needed)
@@ -146,13 +146,13 @@ def _check_columns(path: Path, columns: Sequence[str], needed: Sequence[str]) ->
 
 
 def _location(name: str) -> tuple[str, str]:
-    """Return the location id and the place in the name of a picture, "" for what is missing."""
+    """Return the location id and the place in the name of a picture, or "" if missing."""
     match = _ID.search(name.rpartition("/")[2].rpartition(".")[0])
     return (match[1].lower(), match[2]) if match else ("", "")
 
 
 def _find_pictures(root: Path) -> dict[str, str]:
-    """Return paths from `root` by location id: of the pictures in images/, else under `root`."""
+    """Return picture paths from `root`, by location id, in images/ or else in all of `root`."""
     names: dict[str, str] = {}
     top = root / "images" if (root / "images").is_dir() else root
     for folder, _, files in os.walk(top, followlinks=True):
@@ -169,7 +169,7 @@ def _find_pictures(root: Path) -> dict[str, str]:
 
 
 def _tiles(root: Path, pictures: "Series[str]") -> set[str]:
-    """Return the ids of pictures that say that there is no imagery, judged by their size alone."""
+    """Return the ids of "no imagery" tiles, which are recognised by their file size."""
     sizes = {}
     for location, name in pictures.items():
         with suppress(OSError):  # It will be a bad picture.
@@ -180,7 +180,7 @@ def _tiles(root: Path, pictures: "Series[str]") -> set[str]:
 
 
 def _cities(names: Sequence[str], places: Iterable[str]) -> list[str]:
-    """Return the place in each name, or the place_id of all if a name has none."""
+    """Return the place in each name, or each place_id if any name has no place."""
     cities = [_location(name)[1] for name in names]
     cities = cities if all(cities) else list(places)
     if not all(cities):

@@ -1,4 +1,4 @@
-"""Read a table of text into a DataFrame, or say which line of the file is wrong."""
+"""Read a table of text into a DataFrame, and report errors with their lines."""
 
 import csv
 import math
@@ -22,9 +22,9 @@ _Show = Callable[[str], str]
 
 
 def read_once(read: _Reader) -> _Reader:
-    """Keep the last result of `read`, which reads a file, for the next run of this process.
+    """Cache the last result of `read`, which reads a file, for later runs of this process.
 
-    It is kept while the file stays as it is. Callers must not change it.
+    The result is used while the file does not change. Callers must not modify it.
     """
 
     @lru_cache(1)
@@ -46,7 +46,7 @@ def read_once(read: _Reader) -> _Reader:
 
 
 def read_columns(path: Path, delimiter: str = ",") -> list[str]:
-    """Return the names of the columns of a table; an empty file has none. Raises DataError."""
+    """Return the column names of a table, none for an empty file; raise DataError."""
     return next(_rows(path, delimiter))[1]
 
 
@@ -62,11 +62,11 @@ def read_table(
     Args:
         path: a file in UTF-8 whose first row names the columns.
         delimiter: a comma or a tab.
-        columns: the columns to return, all by default. Of several with one name it is the last.
+        columns: the columns to return, by default all. Of equal names, the last column is used.
         where: (column, text), to return only the rows with this text in this column.
 
     Raises:
-        DataError: the file is no such table, or a row has more or fewer cells than the first.
+        DataError: the file is not such a table, or a row has more or fewer cells than the first.
     """
     import pandas as pd
 
@@ -87,10 +87,10 @@ def read_table(
 
 
 def _rows(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
-    """Yield the line on which each row ends, and its cells; the header first. Raises DataError.
+    """Yield the last line of each row and its cells, beginning with the header; raise DataError.
 
     Blank rows are left out, and all others have as many cells as the header. pandas' own reader
-    has no numbers of lines, and fills up rows that are too short.
+    knows no line numbers, and fills up rows that are too short.
     """
     kind = {",": "CSV", "\t": "TSV"}[delimiter]
     try:
@@ -114,7 +114,7 @@ def _rows(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
 
 @contextmanager
 def open_text(path: Path, kind: str = "text") -> Iterator[TextIO]:
-    """Open a file of text. Raises DataError for what goes wrong while it is read."""
+    """Open a text file; raise DataError for errors while it is read."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             yield file
@@ -132,7 +132,7 @@ def _without_nul(path: Path, file: TextIO) -> Iterator[str]:
 
 
 def no_column(path: Path, name: str, columns: Sequence[str], way: str) -> DataError:
-    """Return the error for a table without the column `name`; `way` says what to do."""
+    """Return the error for a table without the column `name`; `way` is the advice to the user."""
     there = ", ".join(columns)
     if not there.isprintable() or len(there) >= 200:  # Some other file: the names are no help.
         there = f"{len(columns)} columns"
@@ -140,13 +140,13 @@ def no_column(path: Path, name: str, columns: Sequence[str], way: str) -> DataEr
 
 
 def refuse(path: Path, column: "Series[str]", wrong: Any, what: str, show: _Show = repr) -> None:
-    """Raise DataError for the first cell of a column of `read_table` where `wrong`, (N,) bool."""
+    """Raise DataError for the first cell of a column where `wrong`, (N,) bool, is True."""
     for line, text in column[wrong].items():
         raise DataError(f"{path} line {line}: {column.name} {show(text)} {what}")
 
 
 def numbers(path: Path, column: "Series[str]") -> NDArray[np.float64]:
-    """Return the finite numbers in a column of `read_table`. Raises DataError with the line."""
+    """Return the finite numbers in a column; raise DataError with the line for other cells."""
     values = np.array([_number(text) for text in column], dtype=np.float64)
     refuse(path, column, ~np.isfinite(values), "is not a finite number; correct or remove it")
     return values
@@ -160,7 +160,7 @@ def _number(text: str) -> float:
 
 
 def check_unique(path: Path, column: "Series[str]") -> None:
-    """Raise DataError with the line where a text is in a column of `read_table` again."""
+    """Raise DataError with the line of the first repeated text in a column."""
     for line, text in column[column.duplicated()].items():
         first = column.index[column == text][0]
         raise DataError(f"{path} line {line}: {text} is there already, in line {first}; remove one")

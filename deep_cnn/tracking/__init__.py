@@ -1,4 +1,4 @@
-"""Pass the numbers of a run to its trackers: one protocol, one file for each destination."""
+"""Pass the numbers of a run to its trackers, one per destination."""
 
 import logging
 import os
@@ -23,12 +23,12 @@ _LOGGER = logging.getLogger("deep_cnn")
 def open_tracker(
     config: TrainConfig, sweep: SweepTrial | None = None, remote: RemoteRun | None = None
 ) -> Tracker:
-    """Return the trackers that `config` and the environment ask for, always with the file logger.
+    """Return the trackers for `config` and the environment; the file logger is always included.
 
     Args:
         config: The configuration of the run.
         sweep: The sweep that the run belongs to.
-        remote: The run on W&B's server, if the server made it and our own agent received it.
+        remote: The run on W&B's server, if the server created it and our own agent received it.
 
     Raises:
         ConfigError: --wandb=True was set and W&B cannot be used.
@@ -45,13 +45,13 @@ def open_tracker(
 
 
 class Fanout(Tracker):
-    """`files` must work; another tracker that raises is named in a warning and dropped."""
+    """A group of trackers; if one other than `files` raises, it is dropped with a warning."""
 
     def __init__(self, files: FileTracker, *others: Tracker) -> None:
         self.files, self.others = files, list(others)
 
     def start(self, start: Start) -> None:
-        """Begin a run; the others first, so that what they refuse leaves no file behind."""
+        """Begin a run; files come last, so that no file is left if another tracker refuses."""
         self._for_each(lambda tracker: tracker.start(start))
         self.files.start(start)
 
@@ -75,7 +75,7 @@ class Fanout(Tracker):
             self._for_each(lambda tracker: tracker.tested(start, metrics))
 
     def close(self, result: RunResult) -> None:
-        """End the run; the files first, because a slow upload may be killed."""
+        """End the run; files come first, because a slow upload may be killed."""
         unsynced = self.unsynced
         self.files.close(replace(result, unsynced=unsynced))
         with log_to(self.files.files.log):
@@ -84,25 +84,25 @@ class Fanout(Tracker):
             self.files.close(replace(result, unsynced=self.unsynced))
 
     def abandon(self) -> None:
-        """End a run that broke off."""
+        """End a run that failed without a result."""
         self._for_each(lambda tracker: tracker.abandon())
         self.files.abandon()
 
     @property
     def state(self) -> TrackingState:
-        """What the trackers need in a checkpoint."""
+        """The state of the trackers for a checkpoint."""
         states = (tracker.state for tracker in self.others)
         return next((state for state in states if state.wandb), TrackingState())
 
     @property
     def unsynced(self) -> tuple[str, ...]:
-        """The folders that any of the trackers has not uploaded."""
+        """The folders that the trackers have not uploaded."""
         folders = [folder for tracker in (self.files, *self.others) for folder in tracker.unsynced]
         return tuple(dict.fromkeys(folders))
 
     @property
     def asked_to_stop(self) -> bool:
-        """Whether any of the trackers was asked."""
+        """Whether any of the trackers was asked to stop the run."""
         return any(tracker.asked_to_stop for tracker in self.others)
 
     def _for_each(self, call: Callable[[Tracker], None]) -> None:

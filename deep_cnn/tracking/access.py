@@ -1,4 +1,4 @@
-"""Find whether and how W&B is reached, from --wandb and the environment, without W&B's client."""
+"""Find out whether and how to reach W&B, from --wandb and the environment."""
 
 import logging
 import re
@@ -28,7 +28,7 @@ _BAD_PROJECT = re.compile(r"[/\\#?%:\s]")
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """How W&B is reached; with `insist`, that is --wandb=True, a refusal is an error."""
+    """How W&B is reached; with `insist` (--wandb=True), a refusal is an error."""
 
     project: str
     entity: str | None = None
@@ -42,8 +42,8 @@ def access_of(
 ) -> Access | None:
     """Return how W&B is reached; log one line and return None if only files are written.
 
-    `wanted` is the value of --wandb; `needed_by` is what requires W&B, if it is not an option that
-    could be left out. Raises ConfigError if W&B is wanted, and something is missing or malformed.
+    `wanted` is the value of --wandb. `needed_by` names what requires W&B, if it is not an option
+    of the user. Raises ConfigError if W&B is wanted and a variable is missing or malformed.
     """
     if wanted is False:
         return None
@@ -88,7 +88,7 @@ def _missing(values: Mapping[str, str | None], environ: Mapping[str, str]) -> li
 
 
 def _problem(access: Access) -> str | None:
-    """Return what W&B would refuse, or None."""
+    """Return the reason why W&B would refuse, or None."""
     key = access.key
     if key is not None:
         secret = key.partition("-")[2] or key

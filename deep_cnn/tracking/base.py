@@ -1,4 +1,4 @@
-"""Define what trackers receive from a run."""
+"""Define the base class of trackers, and what they receive from a run."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -16,14 +16,14 @@ FOR_USER = {"for_user": True}
 
 @dataclass(frozen=True, slots=True)
 class RemoteRun:
-    """A run that W&B's server has made, for a process that it did not start.
+    """A run that W&B's server has created, for a process that it has not started.
 
     Attributes:
-        sweep_id: The sweep that assigned the run.
-        run_id: The run.
+        sweep_id: The id of the sweep.
+        run_id: The id of the run.
         entity: The user or team that owns the sweep.
         project: The project of the sweep.
-        arguments: The parameters as the server chose them.
+        arguments: The parameters that the server chose.
     """
 
     sweep_id: str
@@ -43,12 +43,12 @@ class WandbRun:
 
 @dataclass(frozen=True, slots=True)
 class TrackingState:
-    """What trackers need to continue the same run; it is part of a checkpoint."""
+    """The state with which trackers continue the same run; part of a checkpoint."""
 
     wandb: WandbRun | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain values, without what is None."""
+        """Return plain values, without those that are None."""
         return {"wandb": asdict(self.wandb)} if self.wandb else {}
 
     @classmethod
@@ -64,8 +64,8 @@ class Start:
     Attributes:
         files: Its files.
         options: Every option with its value.
-        history: The epochs before.
-        state: The state of trackers in the checkpoint that the run continues from.
+        history: The earlier epochs.
+        state: The trackers' state in the checkpoint from which the run continues.
         parameters: How many parameters the network has, or None.
     """
 
@@ -78,7 +78,7 @@ class Start:
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A picture with its target and what was predicted."""
+    """A picture with its target and its prediction."""
 
     image: "Image.Image"
     truth: Any
@@ -86,9 +86,9 @@ class Example:
 
 
 class Tracker:
-    """Receives a run: start, then log and log_steps in each epoch, then close or abandon.
+    """A tracker of a run: start, then log and log_steps in each epoch, then close or abandon.
 
-    This base class ignores everything; subclasses override what they need.
+    This base class ignores everything. Subclasses override the methods that they need.
     """
 
     def start(self, start: Start) -> None:
@@ -101,7 +101,7 @@ class Tracker:
         """Log the loss of each step of an epoch over `split`, in order."""
 
     def images(self, epoch: int, examples: Callable[[], Sequence[Example]]) -> None:
-        """Log some pictures; `examples` returns them, as the network saw them in `epoch`."""
+        """Log some pictures; `examples` returns them with the predictions of `epoch`."""
 
     def tested(self, start: Start, metrics: Mapping[str, float]) -> None:
         """Log the metrics of the test split of the run that `start` describes."""
@@ -110,24 +110,24 @@ class Tracker:
         """Log how the run ended."""
 
     def abandon(self) -> None:
-        """End a run that broke off with an error of its user, and has no result."""
+        """End a run that failed with a user error and has no result."""
 
     @property
     def state(self) -> TrackingState:
-        """What a checkpoint must contain so that this tracker can continue the same run."""
+        """The state that a checkpoint must contain so that this tracker can continue the run."""
         return TrackingState()
 
     @property
     def unsynced(self) -> tuple[str, ...]:
-        """The folders of W&B that were not uploaded, once the run is closed."""
+        """The folders of W&B that are not uploaded completely; set once the run is closed."""
         return ()
 
     @property
     def asked_to_stop(self) -> bool:
-        """Whether the run was asked to stop from elsewhere, such as on its page."""
+        """Whether the tracker was asked to stop the run, for instance on its web page."""
         return False
 
 
 def is_agents_stop(error: BaseException) -> bool:
-    """Return whether W&B's agent asks to stop: in-process, it raises a bare Exception."""
+    """Return whether W&B's agent asks to stop; in-process, it raises a bare Exception."""
     return type(error) is Exception and not error.args

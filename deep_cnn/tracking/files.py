@@ -19,7 +19,7 @@ _STEP_SPLITS = ("train", "val")
 
 
 class _LogFile(logging.FileHandler):
-    """A full disk must not print a traceback a line; the checkpoint's own error says it once."""
+    """A log file that ignores a full disk, which the checkpoint reports in one error."""
 
     def handleError(self, record: logging.LogRecord) -> None:
         pass
@@ -27,7 +27,7 @@ class _LogFile(logging.FileHandler):
 
 @contextmanager
 def log_to(path: Path) -> Iterator[logging.Handler]:
-    """Add what is logged meanwhile to the log `path`; OutputError."""
+    """Append log records to the file `path` in this context; raise OutputError."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handler = _LogFile(path, encoding="utf-8")
@@ -44,7 +44,7 @@ def log_to(path: Path) -> Iterator[logging.Handler]:
 
 
 class _Table:
-    """A CSV file that grows: a whole file at each time, but every row is formatted once."""
+    """A growing CSV file, which is always complete; every row is formatted only once."""
 
     def __init__(self, path: Path, columns: Sequence[str]) -> None:
         self.path, self.columns, self.rows = path, columns, 0
@@ -53,17 +53,17 @@ class _Table:
         self.writer.writerow(columns)
 
     def add(self, rows: Sequence[Sequence[Any]]) -> None:
-        """Add rows, which the file has after the next `write`."""
+        """Add rows, which the next `write` writes to the file."""
         self.writer.writerows(rows)
         self.rows += len(rows)
 
     def write(self) -> None:
-        """Write the file; OutputError."""
+        """Write the file; raise OutputError."""
         write_text(self.path, self.text.getvalue())
 
 
 class FileTracker(Tracker):
-    """The file logger; `<out_dir>/logger`, `<out_dir>/results`, see the README's list of files."""
+    """The file logger, which writes `<out_dir>/logger` and `<out_dir>/results`."""
 
     files: RunFiles
     unsynced: tuple[str, ...] = ()
@@ -81,7 +81,7 @@ class FileTracker(Tracker):
         self.is_open = False
 
     def start(self, start: Start) -> None:
-        """Open the log, beginning with every argument; bring the tables to where `history` ends."""
+        """Open the log, beginning with every argument; write the tables up to `history`."""
         self.files, files = start.files, start.files
         epochs = {record.epoch for record in start.history}
         for split in _STEP_SPLITS:
@@ -110,19 +110,19 @@ class FileTracker(Tracker):
         self._tabulate(record).write()
 
     def log_steps(self, split: str, epoch: int, losses: Sequence[float]) -> None:
-        """Add a row for each step, counted from 0 over the whole run."""
+        """Add a row for each step; steps count from 0 over the whole run."""
         table = self.steps[split]
         table.add([(table.rows + i, epoch, loss) for i, loss in enumerate(losses)])
         table.write()
 
     def close(self, result: RunResult) -> None:
-        """Write the result, last of all."""
+        """Write the result, which is the last file."""
         write_text(self.files.result, result.to_json())
         self.log_file.close()
         self.is_open = False
 
     def abandon(self) -> None:
-        """Remove what `start` wrote, unless the run has come to save a checkpoint."""
+        """Remove the files of `start`, unless the run has saved a checkpoint."""
         _LOGGER.removeHandler(self.early)
         self.log_file.close()
         if self.is_open and not self.files.last.exists():
@@ -131,7 +131,7 @@ class FileTracker(Tracker):
                     path.unlink(missing_ok=True)
 
     def _line(self, text: str) -> logging.LogRecord:
-        """Return a record for the head of the log, which is no later than what waits for it."""
+        """Return a record for the head of the log, with a time before the waiting records."""
         record = _LOGGER.makeRecord("deep_cnn", logging.INFO, "", 0, text, (), None)
         if self.early.buffer:
             first = self.early.buffer[0]
@@ -153,7 +153,7 @@ def _read_unsynced(path: Path) -> tuple[str, ...]:
 
 
 def _read_steps(path: Path, epochs: set[int]) -> list[tuple[int, int, float]]:
-    """Return the steps of these epochs, or none if the file was lost."""
+    """Return the steps of these epochs, or none if the file is missing."""
     try:
         with path.open(encoding="utf-8", newline="") as file:
             rows = [

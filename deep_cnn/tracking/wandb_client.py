@@ -1,4 +1,4 @@
-"""Open and end runs of W&B's client, and wait for its server no longer than it is worth."""
+"""Open and end runs of W&B's client, with limits on the time to wait for its server."""
 
 import logging
 import os
@@ -46,13 +46,13 @@ _down_until = 0.0
 
 @dataclass(frozen=True, slots=True)
 class WandbClient:
-    """How runs of W&B's client are opened.
+    """The settings with which runs of W&B's client are opened.
 
     Attributes:
         access: How W&B is reached.
         sweep: The sweep that the run belongs to.
-        remote: The run on W&B's server, if the server made it.
-        on_stop: Called, in another thread, if the run was asked to stop on its page.
+        remote: The run on W&B's server, if the server created it.
+        on_stop: Called in another thread if the run is asked to stop on its web page.
     """
 
     access: Access
@@ -61,7 +61,7 @@ class WandbClient:
     on_stop: Callable[[], None]
 
     def open_run(self, start: Start, job: str) -> Any:
-        """Return the run, kept offline if the server is out of reach, or None if it refuses.
+        """Return the run, offline if the server is not reachable, or None if W&B refuses.
 
         Raises ConfigError if it refuses and --wandb=True was set.
         """
@@ -136,7 +136,7 @@ class WandbClient:
 
 
 def probe() -> None:
-    """Raise OSError if no server answers, at once on a node without internet."""
+    """Raise OSError if no server answers, immediately on a node without internet."""
     try:
         # Its own opener, because the shared one keeps the proxies of the first who asked.
         with build_opener().open(str(wandb.setup().settings.base_url), timeout=10):
@@ -169,7 +169,7 @@ def upload_checkpoint(run: Any, file: Path, result: RunResult) -> bool:
 
 
 def _wait(logged: Any, size: int) -> bool:
-    """Wait for an upload while the server answers; return whether it is complete."""
+    """Wait for an upload as long as the server answers; return whether it is complete."""
     bound = float(os.environ.get("WANDB_FINISH_TIMEOUT") or _FINISH_TIMEOUT + size / _SLOWEST)
     failed: list[Exception] = []
 
@@ -193,7 +193,7 @@ def _wait(logged: Any, size: int) -> bool:
 
 
 def upload_broke_off(folder: Path) -> bool:
-    """Return whether the client has given up uploading: it says so in its own log only."""
+    """Return whether the client has given up uploading, which only its own log says."""
     log = folder / "logs" / "debug-internal.log"
     try:
         text = log.read_text(encoding="utf-8", errors="replace")

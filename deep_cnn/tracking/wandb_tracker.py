@@ -1,4 +1,4 @@
-"""Log a run to W&B with its own client, and never let the run suffer from it."""
+"""Log a run to W&B with W&B's client, without ever stopping the run."""
 
 import logging
 import os
@@ -21,9 +21,9 @@ _LOGGER = logging.getLogger("deep_cnn")
 
 
 class WandbTracker(Tracker):
-    """One run of W&B: config, metrics per epoch, pictures, the best checkpoint, how it ended.
+    """A tracker that logs config, metrics, pictures, the best checkpoint and the end to W&B.
 
-    If the server cannot be reached the run is kept offline. `artifacts` is best or none.
+    If the server cannot be reached, the run is recorded offline. `artifacts` is best or none.
     """
 
     unsynced: tuple[str, ...] = ()
@@ -44,7 +44,7 @@ class WandbTracker(Tracker):
 
     @property
     def state(self) -> TrackingState:
-        """The run's id, so that it is the same run after a resume."""
+        """The id of the run, so that a resumed run is the same run."""
         if self.run is None:
             return TrackingState()
         return TrackingState(WandbRun(self.run.id, self.access.project))
@@ -66,16 +66,16 @@ class WandbTracker(Tracker):
                 self.log(record)
 
     def log(self, record: EpochRecord) -> None:
-        """Log a row of the history, which is sent at once: every column of results/<run>.csv.
+        """Log every column of results/<run>.csv as a row of the history, and send it.
 
-        The epoch is its step, so an epoch that a killed run has logged is not logged twice.
+        The step is the epoch, so an epoch that a killed run has logged is not logged twice.
         """
         if self.run is not None:
             self.run.log({**self.pictures, **record.row()}, step=record.epoch, commit=True)
             self.pictures = {}
 
     def images(self, epoch: int, examples: Callable[[], Sequence[Example]]) -> None:
-        """Log pictures with truth and prediction in the caption, in the next row."""
+        """Log pictures with truth and prediction in the caption, as part of the next row."""
         if self.run is None:
             return
         pictures = [wandb.Image(each.image, caption=_caption(each)) for each in examples()]
@@ -83,7 +83,7 @@ class WandbTracker(Tracker):
             self.pictures = {"examples": pictures, "epoch": epoch}
 
     def tested(self, start: Start, metrics: Mapping[str, float]) -> None:
-        """Log the test metrics in the summary of the run that was trained."""
+        """Log the test metrics in the summary of the trained run."""
         self.files = start.files
         self.run = self.client.open_run(start, "test")
         if self.run is not None:
@@ -122,7 +122,7 @@ class WandbTracker(Tracker):
         self._finish(result.exit_status)
 
     def abandon(self) -> None:
-        """Mark a run that was begun as failed."""
+        """Mark a started run as failed."""
         if self.run is not None:
             self._finish(1)
 

@@ -1,1 +1,1 @@
-"""One run: what it begins with, its epochs, its checkpoints, and how it ends."""
+"""Train one run: its session, its epochs, its checkpoints, and its end."""

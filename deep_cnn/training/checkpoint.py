@@ -1,4 +1,4 @@
-"""Save and load all that a run needs to be resumed: files are complete, and loaded as data."""
+"""Save and load all that resumes a run; files are always complete, and hold only data."""
 
 import math
 import os
@@ -34,24 +34,24 @@ StateDict = dict[str, Any]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Checkpoint:
-    """A run after `epoch` epochs, as models/<run>.pt holds it.
+    """The state of a run after `epoch` epochs, as stored in models/<run>.pt.
 
     Attributes:
-        run_name: The run that wrote it.
+        run_name: The name of the run that wrote it.
         config: Every option with its value; folders are absolute.
         epoch: The number of the next epoch.
-        state_dict: The weights that are evaluated.
-        learning: The weights that training continues from, if they differ (--ema).
+        state_dict: The weights for evaluation.
+        learning: The weights from which training continues, if they differ (--ema).
         optimizer, scaler: States of the optimizer and of the gradient scaler.
         random: States of every global random generator.
-        threads: Threads that torch computed with; another number may change the last digits.
+        threads: The number of threads of torch; another number may change the last digits.
         labels: A scale, or the class names.
         input: The preprocessing, and the pictures that the network expects.
         data: A digest of the pictures and their targets.
         history: The epochs so far.
         best: The best of them.
         seconds: How long the run has taken.
-        tracking: What trackers need to continue the same run.
+        tracking: The state with which trackers continue the same run.
     """
 
     run_name: str
@@ -85,7 +85,7 @@ _UNREADABLE: Mapping[type[Exception], str] = {
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
-    """Write a complete file; raise OutputError if that fails."""
+    """Write a checkpoint as a whole file; raise OutputError if that fails."""
     content = {name: getattr(checkpoint, name) for name in _FIELDS}
     content["history"] = [asdict(record) for record in checkpoint.history]
     content["best"] = asdict(checkpoint.best) if checkpoint.best else None
@@ -132,7 +132,7 @@ def resumed_config(path: Path, changes: Mapping[str, Any]) -> TrainConfig:
     """Return the configuration in the checkpoint `path`, with these options changed.
 
     Results go to the folder of the checkpoint, unless --out_dir is among `changes`. Raises
-    CheckpointError for a file that is no checkpoint, ConfigError for an option that is not legal.
+    CheckpointError if the file is not a checkpoint, ConfigError if an option is not legal.
     """
     folder = path.resolve().parent
     out = {"out_dir": str(folder.parent)} if folder.name == "models" else {}
@@ -140,7 +140,7 @@ def resumed_config(path: Path, changes: Mapping[str, Any]) -> TrainConfig:
 
 
 def load_resumable(path: Path, config: TrainConfig) -> Checkpoint:
-    """Return the checkpoint `path`; its options, except for what may change, must be `config`.
+    """Return the checkpoint `path`; its options must equal `config`, unless they may change.
 
     Raises CheckpointError.
     """
@@ -161,7 +161,7 @@ def load_resumable(path: Path, config: TrainConfig) -> Checkpoint:
 
 
 def copy_checkpoint(source: Path, target: Path) -> None:
-    """Make `target` what `source` is now; later saves to `source` do not change it."""
+    """Copy `source` to `target`; later saves to `source` do not change `target`."""
 
     def duplicate(temporary: Path) -> None:
         temporary.unlink(missing_ok=True)
@@ -174,7 +174,7 @@ def copy_checkpoint(source: Path, target: Path) -> None:
 
 
 class CheckpointWriter:
-    """The last and the best checkpoint of a run; `is_due` asks for one write a second at most."""
+    """The writer of the last and the best checkpoint; `is_due` limits writes to one per second."""
 
     def __init__(self, last: Path, best: Path) -> None:
         self.last, self.best = last, best
@@ -184,17 +184,17 @@ class CheckpointWriter:
 
     @property
     def is_due(self) -> bool:
-        """Whether the last `write` is long enough ago."""
+        """Whether enough time has passed since the last `write`."""
         return time.monotonic() - self._written >= _SECONDS_BETWEEN
 
     def keep(self, checkpoint: Checkpoint, *, best: bool) -> None:
-        """Take the last checkpoint, which must not change before `write`."""
+        """Set the last checkpoint, which must not change before `write`."""
         self._last = checkpoint
         if best:
             self._best = checkpoint
 
     def write(self) -> None:
-        """Write what is not yet on disk; raise OutputError."""
+        """Write the checkpoints that are not yet on disk; raise OutputError."""
         if self._last is None:
             return
         if self._best is not None and self._best is not self._last:
@@ -209,7 +209,7 @@ class CheckpointWriter:
 def random_states() -> StateDict:
     """Return the states of every global generator, as plain values and tensors.
 
-    Long lists of numbers become tensors: as Python values they would take more space in the file
+    Long lists of numbers become tensors. As Python values, they would take more space in the file
     than a small network.
     """
     kind, keys, position, has_gauss, gauss = np.random.get_state()
@@ -228,7 +228,7 @@ def _tensor(numbers: Any) -> torch.Tensor:
 
 
 def restore_random_states(states: StateDict) -> None:
-    """Go back to what `random_states` returned; CUDA's only if there are as many devices."""
+    """Restore the states from `random_states`; CUDA's only if the number of devices is equal."""
     torch.set_rng_state(states["torch"])
     if torch.cuda.is_available() and len(states["cuda"]) == torch.cuda.device_count():
         torch.cuda.set_rng_state_all(states["cuda"])

@@ -1,4 +1,4 @@
-"""Choose where and how precisely to compute, make it repeat, and describe what it depends on."""
+"""Choose device, precision, threads and seeds, and describe the environment of a run."""
 
 import logging
 import os
@@ -37,7 +37,7 @@ def choose_device(name: str) -> torch.device:
 
 
 def choose_dtype(amp: str, device: torch.device) -> torch.dtype:
-    """Return the type that the trunk computes in: --amp, or bfloat16 where the processor gains."""
+    """Return the dtype of the trunk: that of --amp, or bfloat16 if it is faster."""
     if amp == "off" or device.type == "mps":
         return torch.float32
     if amp == "auto":
@@ -56,9 +56,9 @@ def _gains_from_bfloat16(device: torch.device) -> bool:
 
 
 def choose_workers(wanted: int | str, device: torch.device) -> int:
-    """Return how many processes decode, 0 for this one alone.
+    """Return the number of processes that decode, 0 for this process.
 
-    They would compete with a CPU that computes.
+    If the CPU trains, such processes would compete with it.
     """
     if isinstance(wanted, int):
         return wanted
@@ -66,14 +66,14 @@ def choose_workers(wanted: int | str, device: torch.device) -> int:
 
 
 def cores() -> int:
-    """Return the cores that this process may use; a cluster job has fewer than its node."""
+    """Return the number of cores of this process; a cluster job may have fewer than its node."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:
-    """Return `tensor` on the device, without waiting for what the device is still computing."""
+    """Return `tensor` on the device, without waiting for the device's current work."""
     if device.type != "cuda" or tensor.device == device:
         return tensor.to(device)
     # From memory that is not pinned even a copy that does not block waits for the stream.
@@ -82,7 +82,7 @@ def to_device(tensor: Tensor, device: torch.device) -> Tensor:
 
 @contextmanager
 def every_core() -> Iterator[None]:
-    """Compute with all cores that OMP_NUM_THREADS allows: other workers wait for the result."""
+    """Use all cores that OMP_NUM_THREADS allows, because other workers wait for the result."""
     before, allowed = torch.get_num_threads(), os.environ.get("OMP_NUM_THREADS", "")
     torch.set_num_threads(max(before, int(allowed) if allowed.isdecimal() else cores()))
     try:
@@ -92,7 +92,7 @@ def every_core() -> Iterator[None]:
 
 
 def seed_everything(seed: int) -> None:
-    """Seed every global generator, and choose algorithms that repeat."""
+    """Seed every global generator, and choose deterministic algorithms."""
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)
@@ -122,7 +122,7 @@ def _code() -> dict[str, Any]:
 
 
 def _git(*args: str) -> str | None:
-    """Return what git prints about the clone that this file is in, or None if it is in none."""
+    """Return git's output for the clone that contains this file, or None if there is no clone."""
     root = Path(__file__).parents[2]
     if not (root / ".git").exists():
         return None

@@ -1,4 +1,4 @@
-"""Train epoch after epoch: metrics, checkpoints, trackers, and the reasons to stop early."""
+"""Train over epochs: metrics, checkpoints, trackers, and early stopping."""
 
 import logging
 import math
@@ -36,7 +36,7 @@ class Run:
     Attributes:
         checkpoint: The checkpoint that the run continues, if any.
         epoch: The number of the next epoch.
-        started: When the run began by `time.monotonic`, as if it had never been interrupted.
+        started: The `time.monotonic` at which the run would have begun without interruptions.
         validation: The output of the last validation.
         tracked: Whether the tracker has started.
     """
@@ -70,7 +70,7 @@ class Run:
 
 
 def _choose_files(config: TrainConfig, checkpoint: Checkpoint | None) -> RunFiles:
-    """Return the checkpoint's own files, or new ones: an older checkpoint overwrites nothing."""
+    """Return the checkpoint's files, or new ones if an older checkpoint would overwrite them."""
     if checkpoint:
         files = RunFiles(config.out_path, checkpoint.run_name)
         own = files.last.exists() and files.last.samefile(str(config.resume))
@@ -86,7 +86,7 @@ def _choose_files(config: TrainConfig, checkpoint: Checkpoint | None) -> RunFile
 
 
 def train(run: Run, session: Session) -> StopReason | None:
-    """Train until the last epoch, or until there is a reason to stop before."""
+    """Train until the last epoch, or until a reason to stop early."""
     epochs = run.config.epochs
     reason = _reason_to_stop(run) if run.epoch < epochs else None
     if reason or run.epoch >= epochs:
@@ -102,7 +102,7 @@ def train(run: Run, session: Session) -> StopReason | None:
 
 
 def _train_epoch(run: Run, session: Session) -> EpochRecord:
-    """Learn from every training picture once, then validate."""
+    """Train on every training picture once, then validate."""
     epoch = run.epoch
     watched = "loss_val" if "val" in session.splits else "loss_train"
     lr = session.stepper.begin(epoch, [record.metrics[watched] for record in run.history])
@@ -127,7 +127,7 @@ def _train_epoch(run: Run, session: Session) -> EpochRecord:
 
 
 def _save(run: Run, session: Session, record: EpochRecord) -> None:
-    """Log an epoch first, then save it: what a kill in between loses is done again."""
+    """Log an epoch, then save it; if the process is killed in between, the epoch is repeated."""
     watched = Metric.named(TASKS[run.config.task].watch)
     run.history.append(record)
     run.epoch += 1
@@ -150,7 +150,7 @@ def _save(run: Run, session: Session, record: EpochRecord) -> None:
 
 
 def make_checkpoint(run: Run, session: Session, *, copied: bool = False) -> Checkpoint:
-    """Return the checkpoint of a run as it stands; if `copied`, later steps do not change it."""
+    """Return a checkpoint of a run's current state; if `copied`, later steps do not change it."""
     config, stepper, spec = run.config, session.stepper, session.network.input_spec
     optimizer = stepper.optimizer.state_dict()
     return Checkpoint(
@@ -193,7 +193,7 @@ def _reason_to_stop(run: Run) -> StopReason | None:
 
 
 def examples(run: Run, session: Session) -> list[Example]:
-    """Return some validation pictures, from the lowest target to the highest."""
+    """Return some validation pictures, sorted by target."""
     assert run.validation is not None
     pictures, task, labels = session.splits["val"].examples, session.task, session.labels
     order = pictures.targets.argsort(kind="stable")
@@ -209,5 +209,5 @@ def examples(run: Run, session: Session) -> list[Example]:
 
 
 def format_metrics(metrics: Mapping[str, float]) -> str:
-    """Return metrics as they stand in a line of the log."""
+    """Return metrics as text for a line of the log."""
     return " ".join(f"{name}={value:.4g}" for name, value in metrics.items())

@@ -1,4 +1,4 @@
-"""Evaluate a checkpoint on the test split: the one look at it."""
+"""Evaluate a checkpoint on the test split."""
 
 import csv
 import json
@@ -28,9 +28,9 @@ _LOGGER = logging.getLogger("deep_cnn")
 def test(config: TrainConfig) -> Mapping[str, float]:
     """Evaluate the checkpoint config.test_net on the test split and return `{metric_test: value}`.
 
-    Writes results/<run>.test.csv, for classes <run>.confusion.csv, and puts the metrics into
-    results/<run>.json. A warning says if these pictures were looked at before. Raises a
-    DeepCnnError if the checkpoint or the data are not usable.
+    Writes results/<run>.test.csv and, for classes, <run>.confusion.csv, and adds the metrics to
+    results/<run>.json. Warns if the same pictures were opened before. Raises a DeepCnnError if
+    the checkpoint or the data are not usable.
     """
     config = resolve(config)
     device = choose_device(config.device)
@@ -70,7 +70,7 @@ def _evaluate(config: TrainConfig, checkpoint: Checkpoint, files: RunFiles) -> M
 
 
 def _warn_if_opened_before(files: RunFiles, pictures: set[str], folder: Path) -> None:
-    """Log a warning for each run that opened some of the pictures, unless of another folder."""
+    """Log a warning for each earlier run that opened some of these pictures of the same folder."""
     for path in sorted(files.predictions.parent.glob("*.test.csv")):
         name = path.name.removesuffix(".test.csv")
         try:

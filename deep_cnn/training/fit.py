@@ -1,4 +1,4 @@
-"""Fine-tune a network, from the beginning or from a checkpoint."""
+"""Fine-tune a network, from the start or from a checkpoint."""
 
 import logging
 import signal
@@ -37,19 +37,19 @@ def fit(
 ) -> RunResult:
     """Fine-tune the network that `config` describes, or resume from the checkpoint config.resume.
 
-    After each epoch the last checkpoint, and the best one if it is better, are saved.
+    Each epoch saves the last checkpoint, and the best checkpoint if the epoch is the best.
 
     Args:
         config: The configuration; it is resolved first.
-        tracker: Where numbers go; nowhere by default. `FileTracker()` writes what the command line
-            writes.
-        should_stop: Asked with the epochs so far after each of them; a reason ends the run.
-        stop: Asked between two steps; a request ends the run. KeyboardInterrupt does, too.
-        files: The files of a trial of a sweep, which are its own already.
+        tracker: The tracker of the run, by default none. `FileTracker()` writes the same files as
+            the command line.
+        should_stop: Called after each epoch with the epochs so far; a returned reason ends the run.
+        stop: Checked between two steps; a request ends the run, and so does KeyboardInterrupt.
+        files: The files of the run, if a trial of a sweep has reserved them already.
         sweep: The sweep that the run belongs to.
 
     Returns:
-        How the run ended. It never raises to say that it was stopped.
+        How the run ended. A stopped run is a result, not an exception.
 
     Raises:
         DeepCnnError: The configuration, the data or the checkpoint are not usable.
@@ -71,7 +71,7 @@ def fit(
 
 
 def _with_tracker(stop: StopToken | None, tracker: Tracker) -> StopToken:
-    """Return a token that is also set if the run was asked to stop on its page in a dashboard."""
+    """Return a token that is also set if the run is asked to stop on its web page."""
 
     def asked() -> StopRequest | None:
         return StopRequest(signal.SIGTERM, is_final=True) if tracker.asked_to_stop else None
@@ -80,7 +80,7 @@ def _with_tracker(stop: StopToken | None, tracker: Tracker) -> StopToken:
 
 
 def _train_to_the_end(run: Run) -> RunResult:
-    """Prepare and train; whatever ends the run, except an error of its user, is a result."""
+    """Prepare and train; every end of the run except a user error becomes a result."""
     try:
         session = run.session = _prepare(run)
         # Read before the tracker starts, which removes the result of a run that continues.
@@ -136,7 +136,7 @@ def _prepare(run: Run) -> Session:
 
 
 def _resume(checkpoint: Checkpoint, session: Session, files: RunFiles) -> None:
-    """Bring a run to where its checkpoint is, the best checkpoint included."""
+    """Restore a run from its checkpoint, including the best checkpoint."""
     source = Path(str(session.config.resume))
     session.restore(checkpoint, source)
     restore_random_states(checkpoint.random)

@@ -1,4 +1,4 @@
-"""Go over a split in batches: compute features of a frozen trunk, learn, evaluate, score."""
+"""Run over a split in batches: train, evaluate, score, compute features of a frozen trunk."""
 
 import hashlib
 import math
@@ -18,7 +18,7 @@ from deep_cnn.training.session import Session, Split
 
 
 class LossNotFinite(Exception):
-    """The loss of step `step` is not a finite number."""
+    """The loss of the step `step` is not a finite number."""
 
     def __init__(self, loss: float, step: int) -> None:
         super().__init__(loss)
@@ -27,7 +27,7 @@ class LossNotFinite(Exception):
 
 @dataclass(frozen=True, slots=True)
 class EpochOutput:
-    """What one epoch over a split of N pictures gave, in the order of the split."""
+    """The output of one epoch over a split of N pictures, in the order of the split."""
 
     outputs: Tensor  # (N, outputs) float32
     losses: NDArray[np.float64]  # (N,)
@@ -35,7 +35,7 @@ class EpochOutput:
 
 
 def learn(session: Session, epoch: int) -> EpochOutput:
-    """Learn from the training split once; the outputs are those before each step.
+    """Train on the training split once, and return the outputs before each step.
 
     Raises:
         LossNotFinite: The loss of a step is nan or infinite.
@@ -51,7 +51,7 @@ def learn(session: Session, epoch: int) -> EpochOutput:
 
 
 def evaluate(session: Session, name: str, title: str) -> EpochOutput:
-    """Return the outputs for a whole split, in order, without learning; raises as `learn`."""
+    """Return the outputs for a whole split, in order, without training; raise as `learn`."""
     session.stepper.ema_model.eval()
     split = session.splits[name]
     return _run_epoch(session, split, session.order(split), title)
@@ -64,9 +64,9 @@ def _run_epoch(
     title: str,
     augmentation: Augmentation | None = None,
 ) -> EpochOutput:
-    """Go once over the batches in `order`; with an augmentation, learn from them.
+    """Run once over the batches in `order`; with an augmentation, train on them.
 
-    Nothing in the loop waits for the device, except that the loss is displayed twice a second.
+    The loop does not wait for the device, except to display the loss twice a second.
     """
     learns, device = augmentation is not None, session.device
     targets, weights = split.targets.to(device), split.weights.to(device)
@@ -100,8 +100,8 @@ def _run_epoch(
 def score(session: Session, name: str, output: EpochOutput) -> dict[str, float]:
     """Return `{metric_split: value}` over the whole split, on the scale of the targets.
 
-    The loss is in training variances for scores, in nats for classes. Each picture counts by its
-    weight, whatever batch it was in.
+    The loss is in training variances for scores and in nats for classes. Each picture counts by
+    its weight, independent of its batch.
     """
     examples, task = session.splits[name].examples, session.task
     weights = examples.weights if examples.weights.any() else None
@@ -113,7 +113,7 @@ def score(session: Session, name: str, output: EpochOutput) -> dict[str, float]:
 
 
 def baseline(session: Session, name: str) -> dict[str, float]:
-    """Return the scores of a network that has seen the training labels but no picture."""
+    """Return the metrics of a baseline that knows the training labels but no picture."""
     split, train = session.splits[name], session.splits["train"].examples
     outputs = session.task.baseline(train.targets, len(split), session.labels)
     losses = session.losses(outputs, split.targets).double().numpy()
@@ -121,9 +121,9 @@ def baseline(session: Session, name: str) -> dict[str, float]:
 
 
 def compute_features(session: Session, *names: str) -> None:
-    """Replace the pictures of these splits by their features, if they are the same in every epoch.
+    """Replace the pictures of splits by their features, if these are the same in every epoch.
 
-    They are if the trunk is frozen and nothing random comes before it. Raises Interrupted.
+    This is so if the trunk is frozen and no augmentation precedes it. Raises Interrupted.
     """
     if not session.network.frozen or session.preprocessing.augments:
         return
@@ -179,7 +179,7 @@ def _open_cached(session: Session) -> NDArray[np.float32] | None:
 
 
 def _weights_digest(module: nn.Module) -> str:
-    """Return a hash of every number of a network."""
+    """Return a hash of all weights and buffers of a network."""
     digest = hashlib.sha256()
     for name, value in module.state_dict().items():
         digest.update(name.encode())

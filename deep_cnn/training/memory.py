@@ -1,4 +1,4 @@
-"""Find the largest batch that fits into memory, by trying."""
+"""Find the largest batch that fits into memory, by trial."""
 
 import gc
 import os
@@ -17,7 +17,7 @@ _NO_MEMORY = ("out of memory", "not enough memory", "can't allocate memory", "AL
 
 
 def advise_batch_size(session: Session | None, batch_size: int, error: str) -> str:
-    """Return what to do about memory that was not enough, for the error of a failed run."""
+    """Return the advice for the error message of a run that is out of memory."""
     text = f"out of memory at --batch_size={batch_size};"
     if session is None:
         return f"{text} lower it ({error})"
@@ -28,15 +28,15 @@ def advise_batch_size(session: Session | None, batch_size: int, error: str) -> s
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether an error says, in one of the many ways, that memory was not enough."""
+    """Return whether an error, in one of its many forms, means that memory was not enough."""
     return isinstance(error, MemoryError) or any(text in str(error) for text in _NO_MEMORY)
 
 
 def _fits_in_memory(session: Session, size: int) -> bool:
     """Return whether a step with `size` pictures, or their features, fits; it changes weights.
 
-    Native code seldom checks whether it was given memory, and dies if it was not. So on a CPU the
-    attempt is made in a fork, if there are forks.
+    Native code rarely checks an allocation, and crashes if it fails. On a CPU, the attempt is
+    therefore made in a forked process, if the system supports it.
     """
     if session.device.type != "cpu" or not hasattr(os, "fork"):
         return _attempt(session, size)

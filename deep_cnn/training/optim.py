@@ -1,4 +1,4 @@
-"""Build the optimizer of a run, and take its steps at the learning rate of the schedule."""
+"""Build the optimizer of a run, and take steps at the scheduled learning rate."""
 
 import inspect
 import math
@@ -23,7 +23,7 @@ _BAD_EPOCHS = 3  # torch waits for 10 by default, which is half of a run of 20 e
 def _eager(kind: type[optim.Optimizer]) -> Callable[..., optim.Optimizer]:
     """Return `kind` without the wrappers of its methods for torch.compile, which we do not use.
 
-    They import torch._dynamo, which takes 2 seconds: longer than torch itself.
+    They import torch._dynamo, which takes 2 seconds, longer than torch itself.
     """
     wrapped = ("add_param_group", "load_state_dict", "state_dict", "zero_grad")
     methods = {name: inspect.unwrap(getattr(kind, name)) for name in wrapped}
@@ -41,7 +41,7 @@ OPTIMIZERS: Mapping[str, Callable[[Parameters, TrainConfig], optim.Optimizer]] =
 
 
 def _plateau(losses: Losses, decay: float) -> float:
-    """Return the factor of torch's ReduceLROnPlateau, with less patience and no smallest rate."""
+    """Return the factor of torch's ReduceLROnPlateau, with less patience and no minimum rate."""
     best, bad, factor = math.inf, 0, 1.0
     for loss in losses:
         better = loss < best * (1 - 1e-4)
@@ -52,7 +52,7 @@ def _plateau(losses: Losses, decay: float) -> float:
 
 
 def _one_cycle(part: float) -> float:
-    """Return the factor of torch's OneCycleLR with its defaults, after this part of training."""
+    """Return the factor of torch's OneCycleLR with its defaults, at this fraction of training."""
 
     def between(start: float, end: float, part: float) -> float:
         return end + (start - end) * (1 + math.cos(math.pi * part)) / 2
@@ -72,7 +72,7 @@ SCHEDULES: Mapping[str, Callable[[int, TrainConfig, Losses], float]] = {
 
 
 class Stepper:
-    """The optimizer of a network, with the learning rates and the averaging of the options.
+    """The optimizer of a network, with the learning rates and the weight averaging of a run.
 
     `ema_model` is the network to evaluate: the average of --ema, or else the network itself.
     """
@@ -94,7 +94,7 @@ class Stepper:
         self.reset_grad_scaler()
 
     def _groups(self) -> Parameters:
-        """Return the parameters that are not frozen, the head's apart if the rates differ."""
+        """Return the trainable parameters, with a separate group for the head if rates differ."""
         if self.config.lr_trunk == 1:
             return self.parameters
         head = set(self.network.head.parameters())
@@ -103,8 +103,8 @@ class Stepper:
     def begin(self, epoch: int, losses: Losses) -> float:
         """Set the learning rates of an epoch and return the head's.
 
-        They depend on the options, the epoch and the losses of earlier epochs alone, so a raised
-        --epochs reshapes the schedule.
+        They depend only on the options, the epoch and the losses of earlier epochs, so a larger
+        --epochs stretches the schedule.
         """
         config = self.config
         rate = config.lr * SCHEDULES[config.schedule](epoch, config, losses)
@@ -126,18 +126,18 @@ class Stepper:
             self._average(self.ema_parameters, self.parameters, 0)
 
     def reset_grad_scaler(self) -> None:
-        """Prepare for the first step, or for another one after a step that has failed half way."""
+        """Prepare for the first step, or for a new attempt after a failed step."""
         self.scaler = self._new_scaler()
 
     def end(self) -> None:
-        """End an epoch: buffers, such as the mean of a batch norm, are copied, not averaged."""
+        """End an epoch; buffers such as a batch norm's mean are copied to the average."""
         if self.config.ema:
             pairs = zip(self.network.buffers(), self.ema_model.buffers(), strict=True)
             for buffer, averaged in pairs:
                 averaged.copy_(buffer)
 
     def restore(self, checkpoint: Checkpoint) -> None:
-        """Go back to a checkpoint; raise what torch raises if it does not fit."""
+        """Restore a checkpoint; raise torch's error if it does not fit."""
         self.ema_model.load_state_dict(checkpoint.state_dict)
         self.network.load_state_dict(checkpoint.learning or checkpoint.state_dict)
         self.optimizer.load_state_dict(checkpoint.optimizer)

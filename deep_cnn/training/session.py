@@ -1,4 +1,4 @@
-"""Bring the data, the network and the optimizer of one run together."""
+"""Prepare the data, the network and the optimizer of one run."""
 
 import hashlib
 from collections.abc import Collection, Iterable, Mapping
@@ -29,7 +29,7 @@ _EVALUATION_BATCH = 128
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """One split, ready to learn from.
+    """One split, ready for training.
 
     Attributes:
         examples: Its N pictures.
@@ -37,7 +37,7 @@ class Split:
         weights: Weights of the losses, (N,) float32, 1 on average, on the CPU.
         shaped: The values of the image cache, (M, C, H, W) uint8, and the rows that hold the
             pictures, (N,).
-        features: What a frozen trunk makes of them, (N, F) float32, on the device.
+        features: Their features from a frozen trunk, (N, F) float32, on the device.
     """
 
     examples: Examples
@@ -52,11 +52,11 @@ class Split:
 
 @dataclass(slots=True, kw_only=True)
 class Session:
-    """All that one run computes with, without epochs, files of results and trackers.
+    """Everything that one run computes with, except epochs, result files and trackers.
 
     Attributes:
-        sizes: How many pictures train, val and test have, before --train_samples.
-        digest: Differs between runs with other pictures or targets.
+        sizes: The numbers of pictures in train, val and test, before --train_samples.
+        digest: A hash of the pictures and their targets.
     """
 
     config: TrainConfig
@@ -75,17 +75,17 @@ class Session:
 
     @property
     def evaluation_batch(self) -> int:
-        """The number of pictures in a batch that is not learned from."""
+        """The number of pictures in a batch for evaluation."""
         return _EVALUATION_BATCHES.get(self.device.type, _EVALUATION_BATCH)
 
     def order(self, split: Split) -> list[list[int]]:
-        """Return the indices of each batch of a split that is not learned from."""
+        """Return the indices of each batch of a split for evaluation."""
         return epoch_order(len(split), self.evaluation_batch, seed=0, epoch=None)
 
     def batches(
         self, split: Split, order: list[list[int]], augmentation: Augmentation | None = None
     ) -> Iterable[tuple[Tensor, Tensor]]:
-        """Return what the network takes, (B, ...), and the indices, (B,) int64, of each batch."""
+        """Return the inputs, (B, ...), and the indices, (B,) int64, of each batch."""
         if split.features is not None:
             features = split.features
             indices = (torch.tensor(batch) for batch in order)
@@ -102,7 +102,7 @@ class Session:
         )
 
     def forward(self, split: Split, x: Tensor, *, learn: bool = False) -> Tensor:
-        """Return (B, outputs) float32 for a batch; without `learn`, of the network to evaluate."""
+        """Return (B, outputs) float32 for a batch; without `learn`, from `ema_model`."""
         network = self.network if learn else self.stepper.ema_model
         outputs: Tensor = network(x, self.dtype) if split.features is None else network.head(x)
         return outputs
@@ -112,7 +112,7 @@ class Session:
         return self.task.loss(outputs, targets, self.config, learn=learn)
 
     def restore(self, checkpoint: Checkpoint, source: object) -> None:
-        """Take the checkpoint's weights; raise CheckpointError if they do not fit."""
+        """Load the checkpoint's weights; raise CheckpointError if they do not fit."""
         try:
             self.stepper.restore(checkpoint)
         except (RuntimeError, ValueError, KeyError, TypeError) as error:
@@ -129,9 +129,9 @@ def open_session(
     stop: StopToken,
     checkpoint: Checkpoint | None = None,
 ) -> Session:
-    """Read the wanted splits of the data, and build the network and its optimizer.
+    """Read the requested splits of the data, and build the network and its optimizer.
 
-    With a checkpoint the labels are its own, and the network waits for its weights. Raises
+    With a checkpoint, the labels are from it, and its weights are loaded later. Raises
     Interrupted if the run was asked to end, and a DeepCnnError if something is not usable.
     """
     device = devices.choose_device(config.device)
@@ -173,7 +173,7 @@ def open_session(
 def _place(
     network: Network, freeze: int | str, device: torch.device, dtype: torch.dtype
 ) -> Network:
-    """Freeze what does not train, and move the network to the device."""
+    """Freeze the network as --freeze says, and move it to the device."""
     network.freeze(freeze)
     network.to(device)
     if dtype != torch.float32:

@@ -1,4 +1,4 @@
-"""Say why a run should end: signals and other requests, asked for between two steps."""
+"""Define requests to end a run, by signals and other sources, checked between two steps."""
 
 import signal
 from collections.abc import Callable
@@ -13,8 +13,8 @@ class StopRequest:
     """A request to end a run.
 
     Attributes:
-        signum: The signal that asked, or that the request counts as.
-        is_final: Whether the run is over then; otherwise it is interrupted, to be continued.
+        signum: The signal of the request, or the one that the request counts as.
+        is_final: Whether the run then counts as over; otherwise it is interrupted and resumable.
     """
 
     signum: int
@@ -22,7 +22,7 @@ class StopRequest:
 
 
 class Interrupted(Exception):
-    """A run has noticed the request to end; `steps` of the current epoch were done."""
+    """Raised when a run ends on request, after `steps` steps of the current epoch."""
 
     def __init__(self, request: StopRequest, steps: int = 0) -> None:
         super().__init__(request)
@@ -30,9 +30,9 @@ class Interrupted(Exception):
 
 
 class StopToken:
-    """Says why a run should end, by itself or by asking its `sources`.
+    """A token that holds a request to end a run, or finds one in its `sources`.
 
-    It may be set in a signal handler or in another thread.
+    It can be set in a signal handler or in another thread.
     """
 
     def __init__(self, *sources: Callable[[], StopRequest | None]) -> None:
@@ -45,7 +45,7 @@ class StopToken:
 
     @property
     def reason(self) -> StopRequest | None:
-        """The request to end, or None while the run should go on."""
+        """The request to end, or None if the run should continue."""
         if self._request is not None:
             return self._request
         return next((request for ask in self._sources if (request := ask()) is not None), None)
@@ -63,7 +63,7 @@ class StopToken:
             raise Interrupted(request, steps)
 
     def final_on_sigterm(self) -> "StopToken":
-        """Return a token that takes SIGTERM for a request to stop, as W&B's agent means it."""
+        """Return a token for which SIGTERM is a request to stop for good, as under W&B's agent."""
 
         def ask() -> StopRequest | None:
             request = self.reason
@@ -74,7 +74,7 @@ class StopToken:
 
 
 class Signals(StopToken):
-    """While open, SIGINT, SIGTERM and SIGUSR1 set the token instead of acting.
+    """A context in which SIGINT, SIGTERM and SIGUSR1 only set the token.
 
     A second SIGINT raises KeyboardInterrupt.
     """

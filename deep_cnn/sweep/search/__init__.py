@@ -1,1 +1,1 @@
-"""Decide what to try next and what to stop: pure functions, without disk and clock."""
+"""Choose configurations and stop runs early; all functions are pure."""

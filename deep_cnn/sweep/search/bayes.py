@@ -1,8 +1,8 @@
-"""Bayesian search: Optuna's Gaussian process, rebuilt from what was tried at each ask.
+"""Run a Bayesian search with Optuna's Gaussian process, rebuilt from all trials each time.
 
-A number moves as u in [0, 1] through its inverse CDF, so that the process sees every distribution
-as it was meant; categories and booleans are unordered. Running trials count, so that workers that
-ask at the same time are not sent to the same candidate.
+Optuna sees a number as u in [0, 1], the argument of its inverse CDF, so that the search respects
+each distribution. Categories and booleans are unordered. Running trials count, so that workers
+that ask at the same time do not get the same candidate.
 """
 
 import statistics
@@ -31,9 +31,9 @@ _CHUNK = 4096
 def suggest(
     spec: SweepSpec, seed: int, earlier: Sequence[Observation], unused: Sequence[Point] | None
 ) -> Proposal:
-    """Return the configuration with the largest expected gain, of the `unused` ones if listed.
+    """Return the configuration with the largest expected improvement.
 
-    Otherwise of all, and it may be one that was tried before.
+    It is one of `unused` if that is given. Otherwise it may repeat an earlier configuration.
     """
     searched = {name: one for name, one in spec.space.items() if one.size != 1}
     point = {name: one.ppf(0.5) for name, one in spec.space.items() if one.size == 1}
@@ -59,7 +59,7 @@ def suggest(
 
 
 class _Sampler(optuna.samplers.GPSampler):
-    """Optuna's sampler, which chooses among the `candidates` if there are any."""
+    """Optuna's sampler, restricted to the `candidates` if there are any."""
 
     def __init__(self, seed: int, candidates: list[dict[str, float]]) -> None:
         super().__init__(seed=seed, n_startup_trials=1)
@@ -67,7 +67,7 @@ class _Sampler(optuna.samplers.GPSampler):
         self.chosen = 0
 
     def _optimize_acqf(self, acqf: Any, best_params: Any) -> Any:
-        """Return the normalized parameters, (d,), of the largest gain, as Optuna's own does."""
+        """Return the normalized parameters, (d,), with the largest expected improvement."""
         if not self.candidates:
             return super()._optimize_acqf(acqf, best_params)
         table = acqf.search_space.get_normalized_params(self.candidates, self.candidates)
@@ -78,7 +78,7 @@ class _Sampler(optuna.samplers.GPSampler):
 
 
 class _Coordinates:
-    """Configurations on the axes that Optuna sees: u of a number, or the index of a category."""
+    """Configurations as Optuna's coordinates: u for a number, an index for a category."""
 
     def __init__(self, space: Mapping[str, Distribution]) -> None:
         self.space = space
@@ -86,7 +86,7 @@ class _Coordinates:
         self._inverses = {name: _inverse(searched) for name, searched in space.items()}
 
     def of(self, point: Point, u: Mapping[str, float] | None = None) -> dict[str, float]:
-        """Return the coordinates of a configuration that was drawn with `u`, if that is known."""
+        """Return the coordinates of a configuration, which was drawn with `u` unless it is None."""
         drawn = u or {}
         return {name: self._coordinate(name, point[name], drawn.get(name)) for name in self.space}
 
@@ -139,10 +139,10 @@ def _trials(
 
 
 def winsorize(values: Sequence[float | None], metric: Metric) -> list[float | None]:
-    """Return `values` with the bad ones pulled in: none is farther from the median than the best.
+    """Return `values`, limited so that none is farther from the median than the best.
 
-    A loss that exploded says "not here", but its size would flatten all that is worth telling
-    apart: the worst of ten searches ended at 0.247 with it, at 0.165 without (search.py).
+    The size of an exploded loss would hide the differences between all other values. The worst
+    of ten searches ended at 0.247 without this limit and at 0.165 with it (search.py).
     """
     costs = [metric.sign * value for value in values if value is not None]
     limit = 2 * statistics.median(costs) - min(costs) if costs else 0.0
@@ -150,7 +150,7 @@ def winsorize(values: Sequence[float | None], metric: Metric) -> list[float | No
 
 
 def _imputed(metric: SweepMetric, failed: Observation, earlier: Sequence[Observation]) -> float:
-    """Return what a trial without a value counts as: metric.impute, over all that have ended."""
+    """Return the value that metric.impute assigns to a trial without a value."""
     if metric.impute == "latest" and failed.latest is not None:
         return failed.latest
     values = [one.value for one in earlier if one.value is not None]

@@ -1,7 +1,7 @@
-"""Decide whether a run is stopped early: W&B's rule, a function of what all runs logged.
+"""Decide whether to stop a run early by W&B's rule, from the values of all runs.
 
-After wandb/sweeps, `hyperband_stopping.py`. There are no brackets: at the latest band that a run
-has reached it goes on if it is among the best 1/eta of all runs that have reached that band.
+After wandb/sweeps, `hyperband_stopping.py`. There are no brackets. A run is judged at the
+latest band that it has reached. It continues if it is among the best 1/eta of all runs there.
 """
 
 import math
@@ -14,9 +14,9 @@ from deep_cnn.sweep.spec.schema import Hyperband
 def should_stop(
     rule: Hyperband, metric: Metric, mine: Sequence[float], all_runs: Iterable[Sequence[float]]
 ) -> StopReason | None:
-    """Return why the run that has logged `mine` is stopped, or None.
+    """Return the reason to stop the run that has logged `mine`, or None.
 
-    `all_runs` are the values of every run of the sweep, whatever its state, this one among them.
+    `all_runs` are the values of every run of the sweep in any state, including this one.
     Values that are not finite do not count. A band is a number of logged values.
     """
     costs = _costs(mine, metric)

@@ -1,4 +1,4 @@
-"""Say which configuration comes next: a function of the space, the seed and what was tried."""
+"""Choose the next configuration as a function of the space, the seed and earlier trials."""
 
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
@@ -15,9 +15,9 @@ _LARGEST_WEIGHED = 20_000
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """A trial as the search sees it; `value` is None while it runs, or where it `failed`.
+    """A trial as the search sees it; `value` is None while it runs, or if it `failed`.
 
-    `latest` is what a failed one logged last; `u` is what it was drawn with, see Proposal.
+    `latest` is the last value of a failed trial. For `u`, see Proposal.
     """
 
     point: Point
@@ -28,10 +28,10 @@ class Observation:
 
 
 def propose(spec: SweepSpec, seed: int, earlier: Sequence[Observation]) -> Proposal | None:
-    """Return the configuration of trial number len(earlier), or None where none is left.
+    """Return the configuration of trial number len(earlier), or None if none is left.
 
-    In a grid or at random, trial n depends on `seed` and on the configurations before it alone, so
-    that it does not matter which worker asks, nor when; bayes learns from the values as well.
+    In a grid or random search, trial n depends only on `seed` and on earlier configurations, so it
+    does not matter which worker asks, or when. Bayes also depends on the values.
     """
     used = {canonical_key(one.point) for one in earlier} if spec.method != "grid" else set()
     valued = sum(one.value is not None for one in earlier)
@@ -43,7 +43,7 @@ def propose(spec: SweepSpec, seed: int, earlier: Sequence[Observation]) -> Propo
 def _bayes_point(
     spec: SweepSpec, seed: int, earlier: Sequence[Observation], used: Set[str]
 ) -> Proposal | None:
-    """Return what the Gaussian process wants, of the unused ones where they can be listed."""
+    """Return the choice of the Gaussian process, among the unused ones if the space is finite."""
     size = spec.points
     if size is not None and len(used) >= size:
         return None

@@ -25,7 +25,7 @@ MACROS = {"env", "interpreter", "program", *_FORMATS, "args_no_equals", *_JSON, 
 
 
 def read_command(content: Mapping[Any, Any]) -> tuple[str, ...]:
-    """Return the parts of a sweep file's command; none where it is not a list or a string."""
+    """Return the parts of a sweep file's command, or none if it is not a list or a string."""
     command = content.get("command", DEFAULT_COMMAND)
     if isinstance(command, str):
         command = command.split()
@@ -37,7 +37,7 @@ def read_command(content: Mapping[Any, Any]) -> tuple[str, ...]:
 
 
 def program_end(command: Sequence[str]) -> int:
-    """Return the index behind `deep_cnn` in a command, or 0 where it runs another program."""
+    """Return the index after `deep_cnn` in a command, or 0 if it runs another program."""
     for i, part in enumerate(command):
         if tuple(command[i - 1 : i + 1]) == ("-m", "deep_cnn"):
             return i + 1
@@ -47,7 +47,7 @@ def program_end(command: Sequence[str]) -> int:
 
 
 def expand(command: Sequence[str], program: str, arguments: Mapping[str, object]) -> list[str]:
-    """Return the command line that W&B's agent makes of a command for these arguments."""
+    """Return the command line that W&B's agent builds from a command and these arguments."""
     argv: list[str] = []
     fixed = {"env": "/usr/bin/env", "interpreter": "python", "program": program}
     for part in command:

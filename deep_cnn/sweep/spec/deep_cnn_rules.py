@@ -1,4 +1,4 @@
-"""Check a sweep over deep_cnn for what only deep_cnn knows: its options, values and metrics."""
+"""Check a sweep over deep_cnn against the options, values and metrics of deep_cnn."""
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -30,9 +30,9 @@ _TRIED = 50
 
 
 def check_runs(spec: SweepSpec, *, legal: bool) -> list[Issue]:
-    """Return what is wrong with a sweep over deep_cnn.
+    """Return the issues of a sweep over deep_cnn.
 
-    If it is `legal` so far, and its values are, whole configurations are tried as well.
+    If the sweep is `legal` so far and its values are legal, whole configurations are tried, too.
     """
     issues = [issue for rule in _RULES for issue in rule(spec)]
     if issues or not legal:
@@ -74,7 +74,7 @@ def _has_needless_floats(option: Option, distribution: Distribution) -> bool:
 
 
 def _refused(option: Option, distribution: Distribution) -> list[str]:
-    """Return what is said of every value of a list that an option refuses, or one of a range."""
+    """Return the errors of every refused value of a list, or of one refused value of a range."""
     errors = []
     for value in _some_values(distribution):
         try:
@@ -85,7 +85,7 @@ def _refused(option: Option, distribution: Distribution) -> list[str]:
 
 
 def _some_values(distribution: Distribution) -> Sequence[Any]:
-    """Return all values of a list, or some from the whole of a range."""
+    """Return all values of a list, or some values from the whole range."""
     if isinstance(distribution, WeightedCategorical):
         return distribution.choices
     if isinstance(distribution, Listed):
@@ -97,7 +97,7 @@ def _some_values(distribution: Distribution) -> Sequence[Any]:
 
 
 def _cannot_run(spec: SweepSpec) -> Iterator[Issue]:
-    """Find a configuration that cannot run, or else that no run ever logs the metric."""
+    """Find a configuration that cannot run, or else a metric that no run logs."""
     logged = set()
     for point in first_points(spec, 0, _TRIED):
         try:
@@ -116,7 +116,7 @@ def _cannot_run(spec: SweepSpec) -> Iterator[Issue]:
 
 
 def _missing_paths(spec: SweepSpec) -> Iterator[Issue]:
-    """Find what is not on this machine, which is no error: the sweep may be for another one."""
+    """Find paths that are missing on this machine; only a note, as the sweep may be for another."""
     for point in first_points(spec, 0, _TRIED):
         by_option = {_option(name): (name, str(value)) for name, value in point.items()}
         for option in by_option.keys() & _PATHS:
@@ -131,7 +131,7 @@ def _missing_paths(spec: SweepSpec) -> Iterator[Issue]:
 
 
 def _metric_not_logged(spec: SweepSpec, runs: Iterable[tuple[str, str]] = ()) -> Iterator[Issue]:
-    """Find that none of `runs`, (task, train_on) each, logs the metric; without them, no run."""
+    """Find a metric that none of `runs`, (task, train_on) each, logs; by default, no run at all."""
     runs = set(runs) or {(task, "train") for task in names.TASKS}
     legal: set[str] = set()
     for task, train_on in runs:
@@ -146,7 +146,7 @@ def _metric_not_logged(spec: SweepSpec, runs: Iterable[tuple[str, str]] = ()) ->
 
 
 def _option(name: str) -> str:
-    """Return the option that a parameter sets, whatever groups it is in."""
+    """Return the option that a parameter sets, ignoring the groups around it."""
     return option_name(name.rpartition("/")[2])
 
 

@@ -1,4 +1,4 @@
-"""List W&B's distributions by name, and define those over values in a list."""
+"""List W&B's distributions by name, and define those over lists of values."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ from deep_cnn.sweep.spec.values import distinct, invalid, is_number, is_whole
 
 
 class Listed(DistributionBase):
-    """One of `choices`, each as likely."""
+    """One of `choices`, with equal probabilities."""
 
     choices: tuple[Any, ...]
 
@@ -23,7 +23,7 @@ class Listed(DistributionBase):
 
     @property
     def grid(self) -> Sequence[Any] | None:
-        """What a grid search goes through, or None where it cannot."""
+        """The values of a grid search, or None if it is not possible."""
         return self.values
 
     @property
@@ -42,13 +42,13 @@ class Listed(DistributionBase):
 
 
 class Constant(Listed):
-    """One value, which is not searched."""
+    """A constant value, which is not searched."""
 
     distribution: Literal["constant"]
     choices: Annotated[tuple[Any], PlainValidator(lambda value: (value,)), Field(alias="value")]
 
     def describe(self) -> str:
-        """Return the value as Python writes it."""
+        """Return the repr of the value."""
         return repr(self.choices[0])
 
 
@@ -75,7 +75,7 @@ def _check_probabilities(value: Any) -> tuple[float, ...]:
 
 
 class WeightedCategorical(Listed):
-    """One of the `values` of the file, with a probability each."""
+    """One of the `values` of the file, with the given probabilities."""
 
     distribution: Literal["categorical_w_probabilities"]
     choices: Values
@@ -96,7 +96,7 @@ class WeightedCategorical(Listed):
         return list(zip(self.choices, self.probabilities, strict=True))
 
     def ppf(self, u: float) -> Any:
-        """Return the value whose part of the cumulated probabilities holds `u`."""
+        """Return the value whose part of the cumulative probabilities contains `u`."""
         totals = accumulate(self.probabilities)
         values = (v for v, total in zip(self.choices, totals, strict=True) if u < total)
         # The sum of all may be just below 1.
@@ -104,7 +104,7 @@ class WeightedCategorical(Listed):
 
     @property
     def grid(self) -> None:
-        """None: a grid has no probabilities."""
+        """None, because a grid has no probabilities."""
 
     @cached_property
     def values(self) -> Sequence[Any]:
@@ -131,7 +131,7 @@ PARAMETER_KEYS = {"parameters"} | {
 
 
 def infer_distribution(description: Mapping[Any, Any]) -> str | None:
-    """Return the distribution of a parameter that names none, by W&B's rules, or None."""
+    """Return the distribution that W&B infers for a parameter without `distribution`, or None."""
     if "values" in description:
         return "categorical_w_probabilities" if "probabilities" in description else "categorical"
     if "value" in description:

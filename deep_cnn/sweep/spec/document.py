@@ -18,13 +18,13 @@ YamlPath = tuple[str | int, ...]
 
 
 def parameter_path(name: str) -> YamlPath:
-    """Return where a sweep file describes a parameter; the name of a nested one is group/name."""
+    """Return the path of a parameter in a sweep file; the name of a nested one is group/name."""
     return tuple(key for part in name.split("/") for key in ("parameters", part))
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Finding:
-    """An error, or a note on what is legal but may surprise; `line` counts from 1."""
+    """An error, or a note on something legal but surprising; `line` starts at 1."""
 
     line: int
     text: str
@@ -36,7 +36,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Issue:
-    """A finding whose line is still to be looked up: it is about the value at `path`."""
+    """A finding about the value at `path`, whose line has not been looked up yet."""
 
     path: YamlPath
     text: str
@@ -58,7 +58,7 @@ class Document:
     """
 
     def __init__(self, text: str) -> None:
-        """Read `text`; UnreadableError where it is not a mapping."""
+        """Read `text`; raise UnreadableError if it is not a mapping."""
         self.lines: dict[YamlPath, int] = {}
         self.duplicates: list[Finding] = []
         self.numbers_as_text: set[YamlPath] = set()
@@ -79,7 +79,7 @@ class Document:
         self.content: dict[Any, Any] = content
 
     def locate(self, issue: Issue) -> Finding:
-        """Return an issue with the line of its key, or of the nearest one around it."""
+        """Return an issue with the line of its key, or of the nearest enclosing key."""
         path = issue.path
         while path not in self.lines and path:
             path = path[:-1]
@@ -135,12 +135,12 @@ class Document:
 
 
 class _Loader(yaml.SafeLoader):  # type: ignore[misc]
-    """The safe loader, whose every error has a line."""
+    """The safe loader, with a line in every error."""
 
     depth = 0
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        """Compose a node; yaml.MarkedYAMLError where it is nested too deep."""
+        """Compose a node; raise yaml.MarkedYAMLError if it is nested too deeply."""
         self.depth += 1
         if self.depth > _DEEPEST:
             raise _problem(self.peek_event(), f"it is nested more than {_DEEPEST} levels deep")
@@ -149,7 +149,7 @@ class _Loader(yaml.SafeLoader):  # type: ignore[misc]
         return node
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
-        """Construct the value of a node; yaml.MarkedYAMLError for scalars that have none."""
+        """Construct the value of a node; raise yaml.MarkedYAMLError for invalid scalars."""
         if not isinstance(node, yaml.ScalarNode):
             return super().construct_object(node, deep)
         try:

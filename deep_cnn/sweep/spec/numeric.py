@@ -1,4 +1,4 @@
-"""Define the distributions of numbers: inverse CDF, CDF, grid, and how many values there are.
+"""Define the distributions of numbers: inverse CDF, CDF, grid, and number of values.
 
 The definitions are those of wandb/sweeps, `params.py` and `grid_search.py`; u is uniform in [0, 1].
 """
@@ -24,7 +24,7 @@ _ENDS = (1e-12, 1 - 1e-12)
 
 
 class DistributionBase(BaseModel):
-    """What all distributions have in common."""
+    """The base class of all distributions."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -32,14 +32,14 @@ class DistributionBase(BaseModel):
 
 
 class Numeric(DistributionBase):
-    """A distribution of numbers, whose inverse CDF rises."""
+    """A distribution of numbers, with an increasing inverse CDF."""
 
     def ppf(self, u: float) -> int | float:
         """Return the value at `u`: the inverse of the cumulative distribution function."""
         raise NotImplementedError
 
     def cdf(self, value: float) -> float:
-        """Return the middle of the u that give `value`, by bisection."""
+        """Return the middle of the interval of u that gives `value`, by bisection."""
         edges = [
             bisect(range(_PARTS), value, 1, _PARTS, key=lambda k: self.ppf(k / _PARTS))
             for bisect in (bisect_left, bisect_right)
@@ -66,7 +66,7 @@ class Bounded(Numeric):
 
 
 class IntUniform(Bounded):
-    """A whole number from `min` to `max`, both included, each as likely."""
+    """A whole number from `min` to `max`, both included, with equal probabilities."""
 
     distribution: Literal["int_uniform"]
 
@@ -76,7 +76,7 @@ class IntUniform(Bounded):
 
     @property
     def grid(self) -> Sequence[int] | None:
-        """All of them, or None where a range could not count so many."""
+        """All values, or None if there are too many for a range."""
         return self.values if self.size <= sys.maxsize else None
 
     @property
@@ -86,7 +86,7 @@ class IntUniform(Bounded):
 
     @property
     def values(self) -> Sequence[int]:
-        """All of them."""
+        """All values."""
         return range(int(self.min), int(self.max) + 1)
 
     def describe(self) -> str:
@@ -103,10 +103,10 @@ def _check_q(value: Any, info: ValidationInfo) -> Any:
 
 
 class Continuous(Numeric):
-    """A distribution of floats or, as its namesake `q_...`, of multiples of `q`.
+    """A distribution of floats or, with the prefix `q_`, of multiples of `q`.
 
-    Those are round(x / q) * q, half to even: whole numbers only where `q` was written as one. They
-    may lie outside of [min, max].
+    A multiple is round(x / q) * q, half to even. It is a whole number only if `q` was written as
+    one. It may lie outside of [min, max].
     """
 
     q: Annotated[int | float | None, PlainValidator(_check_q)] = None
@@ -121,7 +121,7 @@ class Continuous(Numeric):
 
     @property
     def step(self) -> int | float | None:
-        """`q`, whose default is a float, or None where every float is a value."""
+        """The step `q`, whose default is a float, or None if every float is a value."""
         if not self.distribution.startswith("q_"):
             return None
         # W&B's default is a float: 7.0 and not 7.
@@ -137,12 +137,12 @@ class Continuous(Numeric):
 
     @property
     def grid(self) -> Sequence[int | float] | None:
-        """None, but for q_uniform."""
+        """None, except for q_uniform."""
         return None
 
     @property
     def size(self) -> int | None:
-        """The number of multiples; None where it has no bounds."""
+        """The number of multiples, or None if there are no bounds."""
         return None if self.step is None else self._counts.stop - self._counts.start
 
     @property
@@ -163,7 +163,7 @@ class Continuous(Numeric):
         return int(k * step) if isinstance(step, int) else float(k * step)
 
     def describe(self) -> str:
-        """Return the distribution with its numbers."""
+        """Return the name of the distribution with its parameters."""
         numbers = self.model_dump(exclude={"distribution", "q"})
         numbers |= {} if self.step is None else {"q": self.step}
         parts = (f"{name}={value:g}" for name, value in numbers.items())
@@ -186,10 +186,10 @@ _QUANTILES: Mapping[str, Callable[[float, float, float], float]] = {
 
 
 class Range(Continuous, Bounded):
-    """A number between `min` and `max`, or e to its power; the logarithm may be uniform.
+    """A number between `min` and `max`, uniform or with a uniform logarithm.
 
-    `log_uniform` and `inv_log_uniform` take exponents of e, the namesakes `..._values` the values
-    themselves. Of `inv_...` it is the logarithm of 1/X that is uniform.
+    The bounds of `log_uniform` and `inv_log_uniform` are exponents of e. Those of `..._values`
+    are the values themselves. For `inv_...`, the logarithm of 1/X is uniform.
     """
 
     distribution: Literal[
@@ -211,7 +211,7 @@ class Range(Continuous, Bounded):
 
     @cached_property
     def grid(self) -> Sequence[int | float] | None:
-        """numpy.arange(min, max, q), as W&B's grid has it: `max` itself is left out."""
+        """The values of numpy.arange(min, max, q), as in W&B's grid: without `max` itself."""
         if self.step is None or self.distribution != "q_uniform":
             return None
         count = math.ceil((self.max - self.min) / self.step)
@@ -221,7 +221,7 @@ class Range(Continuous, Bounded):
 
 
 class Gaussian(Continuous):
-    """A normally distributed number, or e to its power."""
+    """A number with a normal or log-normal distribution."""
 
     distribution: Literal["normal", "q_normal", "log_normal", "q_log_normal"]
     mu: Number = 0.0
@@ -229,7 +229,7 @@ class Gaussian(Continuous):
 
     @property
     def size(self) -> None:
-        """None: even multiples of `q` have no bounds."""
+        """None, because there are no bounds, even for multiples of `q`."""
 
     def _quantile(self, u: float) -> float:
         # The ends of [0, 1] are infinitely far out; the nearest floats stand for them.
@@ -239,7 +239,7 @@ class Gaussian(Continuous):
 
 
 class Beta(Continuous):
-    """A number between 0 and 1."""
+    """A number between 0 and 1 with a beta distribution."""
 
     distribution: Literal["beta", "q_beta"]
     a: Annotated[Number, Field(gt=0)] = 1.0

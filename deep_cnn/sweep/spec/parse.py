@@ -26,7 +26,7 @@ _Content = Mapping[Any, Any]
 
 
 def read_sweep(path: Path) -> SweepSpec:
-    """Return the sweep in a file; raise SpecError with a line for each error in it."""
+    """Return the sweep in a file; raise SpecError with one line per error in it."""
     spec, findings = parse_sweep(path)
     errors = [f"{path} {finding}" for finding in findings if finding.is_error]
     if spec is None:
@@ -38,7 +38,7 @@ def read_sweep(path: Path) -> SweepSpec:
 def parse_sweep(path: Path) -> tuple[SweepSpec | None, list[Finding]]:
     """Return the sweep in a file, None if it has errors, and all findings by line.
 
-    SpecError for a file that cannot be read, or is not text.
+    Raises SpecError if the file cannot be read or is not text.
     """
     try:
         text = path.read_bytes().decode("utf-8-sig")
@@ -66,9 +66,9 @@ def parse_text(text: str, stem: str) -> tuple[SweepSpec | None, list[Finding]]:
 
 
 def _read_content(document: Document, stem: str, issues: list[Issue]) -> SweepSpec:
-    """Return what a file says as far as it is legal; add what is wrong with the rest to `issues`.
+    """Return the legal parts of a file; add the errors of the other parts to `issues`.
 
-    Where the method is wrong, the rest is looked at as for the one with the fewest rules.
+    If the method is wrong, the rest is checked as for the method with the fewest rules.
     """
     content = document.content
     top = validate_section(TopLevel, content, (), issues) or TopLevel(method="random")
@@ -100,8 +100,8 @@ def _read_parameters(
 ) -> dict[str, Distribution]:
     """Return the distribution of each parameter, sorted by name; nested names are group/name.
 
-    What is wrong is added to `issues`. A string that was meant as a number is an error where the
-    sweep `runs_deep_cnn`, else a note.
+    Adds errors to `issues`. A string that was meant as a number is an error if the sweep
+    `runs_deep_cnn`, and a note otherwise.
     """
     space = {}
     section = document.content.get("parameters")
@@ -123,7 +123,7 @@ def _read_parameters(
 def _leaves(
     level: _Content, prefix: str, path: YamlPath, issues: list[Issue]
 ) -> Iterator[tuple[str, YamlPath, _Content]]:
-    """Go through the parameters of a level and of those inside; add what is wrong to `issues`."""
+    """Go through the parameters of a level and all nested ones; add errors to `issues`."""
     for key, description in level.items():
         name, here = f"{prefix}{key}", (*path, str(key))
         if not isinstance(key, str) or not _NAME.fullmatch(key):
@@ -157,7 +157,7 @@ def _read_distribution(
 
 
 def _values(description: _Content, path: YamlPath) -> Iterator[tuple[YamlPath, Any]]:
-    """Yield each value that a parameter lists, and where."""
+    """Yield each value that a parameter lists, and its path."""
     yield (*path, "value"), description.get("value")
     values = description.get("values")
     for i, value in enumerate(values if isinstance(values, list) else ()):

@@ -27,9 +27,9 @@ class Proposal:
 
 
 def first_points(spec: SweepSpec, seed: int, count: int) -> list[Point]:
-    """Return the configurations of the first `count` trials, fewer where the space is exhausted.
+    """Return the configurations of the first `count` trials, or fewer if the space is smaller.
 
-    They are those of the search itself, but for bayes once it has learned something.
+    They are those of the search itself, except for bayes after its random trials.
     """
     points: list[Point] = []
     used: set[str] = set()
@@ -40,9 +40,9 @@ def first_points(spec: SweepSpec, seed: int, count: int) -> list[Point]:
 
 
 def next_point(spec: SweepSpec, seed: int, number: int, used: Set[str]) -> Proposal | None:
-    """Return trial `number` of a grid, or drawn at random; None where the space is exhausted.
+    """Return trial `number` of a grid or random search, or None if the space is exhausted.
 
-    A random one depends on `seed`, `number` and the canonical keys of those that are `used`.
+    A random one depends on `seed`, `number` and `used`, the canonical keys of earlier ones.
     """
     if spec.method == "grid":
         return _grid_point(spec.space, number)
@@ -56,7 +56,7 @@ def all_points(space: Mapping[str, Distribution]) -> list[Point]:
 
 
 def _grid_point(space: Mapping[str, Distribution], index: int) -> Proposal | None:
-    """W&B's order: names sorted, the last one fastest."""
+    """Return a point of W&B's grid: names are sorted, and the last one changes fastest."""
     point = {}
     for name in sorted(space, reverse=True):
         values = space[name].grid
@@ -67,7 +67,7 @@ def _grid_point(space: Mapping[str, Distribution], index: int) -> Proposal | Non
 
 
 def _random_point(spec: SweepSpec, seed: int, number: int, used: Set[str]) -> Proposal | None:
-    """Draw by inverse CDF; nothing twice while a finite space has unused configurations."""
+    """Draw by inverse CDF, without repetition while a finite space has unused configurations."""
     # One generator a trial, so that it does not matter which worker draws it, nor when.
     generator = random.Random(f"{seed}/{number}")
     size = spec.points

@@ -1,4 +1,4 @@
-"""Check a sweep file for what W&B would refuse, or what would surprise."""
+"""Check a sweep file for errors that W&B would report, and for surprises."""
 
 import math
 import re
@@ -73,7 +73,7 @@ def _parameters(spec: SweepSpec) -> Iterator[Issue]:
 
 
 def _outside_of_bounds(one: Range) -> str:
-    """Return what is wrong if rounding to multiples of q leaves the bounds, as W&B lets it."""
+    """Return a note if rounding to multiples of q leaves the bounds, which W&B allows."""
     low, high = (
         (math.exp(one.min), math.exp(one.max)) if one.takes_exponents else (one.min, one.max)
     )

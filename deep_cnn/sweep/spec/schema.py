@@ -1,4 +1,4 @@
-"""Say what a sweep is: a method, a space, a metric, and the command that runs a configuration."""
+"""Define a sweep: a method, a space, a metric, and the command that runs a configuration."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -51,7 +51,7 @@ Count = Annotated[int | None, PlainValidator(_check_count)]
 
 
 class TopLevel(BaseModel):
-    """The keys of a sweep file, as W&B has them; those of `Any` are read elsewhere, or by W&B."""
+    """The keys of a W&B sweep file; those of type `Any` are read elsewhere, or only by W&B."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -76,10 +76,10 @@ class TopLevel(BaseModel):
 
 
 class SweepMetric(Metric):
-    """What a sweep optimizes, until a run reaches the `target`.
+    """The metric that a sweep optimizes until a run reaches the `target`.
 
-    `impute` is what bayes takes for trials that failed: the worst or best value of all, or their
-    own latest. `impute_while_running` is for W&B's own search.
+    `impute` is the value that bayes uses for failed trials: the worst or best value of all, or
+    their own latest value. `impute_while_running` only matters for W&B's own search.
     """
 
     name: Annotated[Text, Field(min_length=1)]
@@ -88,12 +88,12 @@ class SweepMetric(Metric):
     impute_while_running: Literal["latest", "best", "worst", "false", False] = "false"
 
     def reached(self, value: float) -> bool:
-        """Return whether a value is as good as the target; never without one."""
+        """Return whether a value reaches the target; False if there is none."""
         return self.target is not None and self.sign * value <= self.sign * self.target
 
 
 class Hyperband(BaseModel):
-    """W&B's early termination."""
+    """The settings of W&B's early termination."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -119,7 +119,7 @@ class Hyperband(BaseModel):
     def bands(self) -> tuple[int, ...]:
         """Return the counts of logged values at which a run is judged, ascending.
 
-        As W&B has them: max_iter/eta^k for k = 1 ... s, or min_iter*eta^k for k = 0, 1, ...
+        They are those of W&B: max_iter/eta^k for k = 1 ... s, or min_iter*eta^k for k = 0, 1, ...
         """
         counts: list[int] = []
         if self.max_iter is not None:
@@ -137,11 +137,11 @@ class Hyperband(BaseModel):
 
 @dataclass(frozen=True)
 class SweepSpec:
-    """A sweep file, understood.
+    """A parsed sweep file.
 
     `space` holds the distribution of each parameter, sorted by name; nested names are joined with
-    slashes. `content` is all that the file holds. `runs_deep_cnn` says whether the command runs
-    deep_cnn, and not another program.
+    slashes. `content` is the whole content of the file. `runs_deep_cnn` is whether the command
+    runs deep_cnn and not another program.
     """
 
     name: str
@@ -156,12 +156,12 @@ class SweepSpec:
 
     @property
     def objective(self) -> SweepMetric:
-        """Return the metric, or what runs are compared by where the file has none."""
+        """Return the metric, or the default one if the file has none."""
         return self.metric or SweepMetric(name=DEFAULT_METRIC.name, goal=DEFAULT_METRIC.goal)
 
     @property
     def points(self) -> int | None:
-        """Return how many distinct configurations there are; None for infinitely many."""
+        """Return the number of distinct configurations, or None if it is infinite."""
         total = 1
         for one in self.space.values():
             size = len(one.grid or ()) if self.method == "grid" else one.size
@@ -171,7 +171,7 @@ class SweepSpec:
         return total
 
     def leaves(self, point: Point) -> dict[str, Any]:
-        """Return a value for each column: by option for deep_cnn, else by dotted name."""
+        """Return the values by column: by option for deep_cnn, else by dotted name."""
 
         def column(name: str) -> str:
             return name.rpartition("/")[2] if self.runs_deep_cnn else name.replace("/", ".")
@@ -179,7 +179,7 @@ class SweepSpec:
         return {column(name): value for name, value in point.items()}
 
     def arguments(self, point: Point) -> dict[str, Any]:
-        """Return what the agent passes on: options for deep_cnn, else nested as in the file."""
+        """Return the arguments that the agent passes: options for deep_cnn, else nested values."""
         if self.runs_deep_cnn:
             return self.leaves(point)
         arguments: dict[str, Any] = {}
@@ -204,5 +204,5 @@ class SweepSpec:
         return expand(command, program, self.arguments(point))[program_end(self.command) :]
 
     def config(self, point: Point) -> TrainConfig:
-        """Return the run that a configuration is; ConfigError for what its options refuse."""
+        """Return the TrainConfig of a configuration; raise ConfigError if it is not legal."""
         return parse_config(self.argv(point), from_agent=True)

@@ -1,4 +1,4 @@
-"""Validate sections of a sweep file with pydantic, and word its errors for people."""
+"""Validate sections of a sweep file with pydantic, and turn its errors into clear messages."""
 
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -31,10 +31,10 @@ _TEXTS = {
 def validate_section(
     model: type[Model], section: Mapping[Any, Any] | None, path: YamlPath, issues: list[Issue]
 ) -> Model | None:
-    """Return the section at `path`, None if it is not there; add each error in it to `issues`.
+    """Return the section at `path`, or None if it is missing; add its errors to `issues`.
 
-    The section is what it would be without the keys that are wrong, so that one error does not hide
-    others; where it needs them it is None.
+    Wrong keys are left out of the section, so that one error does not hide others. If the section
+    requires these keys, the result is None.
     """
     if section is None:
         return None
@@ -51,10 +51,10 @@ def validate(
     *,
     drop_wrong: bool = True,
 ) -> T | None:
-    """Return what pydantic's `parse` makes of the mapping at `path`; add each error to `issues`.
+    """Return the result of pydantic's `parse` for the mapping at `path`; add errors to `issues`.
 
-    After an error it is tried again, without the keys that are wrong or, if not `drop_wrong`,
-    without those that do not belong; None where that fails, too.
+    After an error, it tries again without the wrong keys or, if not `drop_wrong`, without unknown
+    keys. The result is None if that also fails.
     """
     try:
         return parse(section)
@@ -85,12 +85,12 @@ def unknown_keys(section: Mapping[Any, Any], legal: Iterable[str], path: YamlPat
 
 
 def _label(path: YamlPath) -> str:
-    """Return how messages name the mapping at `path`: a section, or a parameter."""
+    """Return the name of the mapping at `path` in messages: a section or a parameter."""
     return "/".join(str(key) for key in path if key != "parameters")
 
 
 def _key(detail: ErrorDetails, section: Mapping[Any, Any]) -> str | None:
-    """Return the key that an error is about, or None where it is about all of a mapping."""
+    """Return the key that an error is about, or None if it is about the whole mapping."""
     last = detail["loc"][-1] if detail["loc"] else None
     if last in section:
         return str(last)

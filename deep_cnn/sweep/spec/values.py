@@ -1,4 +1,4 @@
-"""Check, compare and write the values that a sweep file gives to parameters."""
+"""Check, compare and write the values of parameters in a sweep file."""
 
 import json
 import re
@@ -28,7 +28,7 @@ def is_whole(value: Any) -> bool:
 
 
 def invalid(text: str, key: str = "") -> PydanticCustomError:
-    """Return the error that a validator raises; `key` is where, if the validator sees several."""
+    """Return the error that a validator raises; `key` is the wrong key if there are several."""
     return PydanticCustomError("sweep", "{text}", {"text": text, "key": key})
 
 
@@ -41,7 +41,7 @@ def explain_text(value: str) -> str:
 
 
 def check_number(value: Any, info: ValidationInfo) -> Any:
-    """Return a number as it was written; raise the error of a validator for anything else."""
+    """Return a number unchanged; raise the error of a validator for anything else."""
     if is_number(value):
         return value
     if value is None:
@@ -56,9 +56,9 @@ Number = Annotated[int | float, PlainValidator(check_number)]
 
 
 def canonical_key(value: Any) -> str:
-    """Return a text that two values share where W&B takes them for the same value.
+    """Return a text that is equal for two values if W&B treats them as the same value.
 
-    3000000.0 is 3000000 and nan is nan, but True is not 1.
+    3000000.0 equals 3000000 and nan equals nan, but True does not equal 1.
     """
     return json.dumps(_comparable(value), sort_keys=True)
 
@@ -86,7 +86,7 @@ def distinct(values: Sequence[Any]) -> tuple[Any, ...]:
 
 
 def to_jsonable(value: Any) -> Any:
-    """Return `value` as JSON can hold it: keys, dates and the like become text."""
+    """Return `value` in a form that JSON can hold; keys, dates and the like become text."""
     if isinstance(value, Mapping):
         return {str(key): to_jsonable(item) for key, item in value.items()}
     if isinstance(value, list | tuple | set):

@@ -1,1 +1,1 @@
-"""Run the trials that the server of W&B assigns, in processes that stay warm."""
+"""Run the trials that W&B's server assigns, in processes that stay alive between trials."""

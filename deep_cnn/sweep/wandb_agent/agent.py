@@ -1,7 +1,7 @@
-"""Run a W&B agent whose processes stay warm: the verb agent.
+"""Run a W&B agent whose processes stay alive between runs, for the verb agent.
 
-The agent asks W&B's server what to run and passes it on to a worker that has everything imported.
-A worker that dies costs its run alone and is replaced.
+The agent asks W&B's server for runs and passes them to workers, which have imported everything
+already. If a worker dies, only its run is lost, and the worker is replaced.
 """
 
 import json
@@ -56,7 +56,7 @@ class AgentSummary:
 class _Poll:
     """A request to the server, in a thread.
 
-    It may hang for a minute, in which signals must be handled and other runs watched.
+    The request may hang for a minute, while signals must be handled and other runs watched.
     """
 
     def __init__(self, sweep: WandbSweep, agent: str, run_id: str | None) -> None:
@@ -76,7 +76,7 @@ class _Poll:
 
 @dataclass(slots=True)
 class _Slot:
-    """A worker, its agent on the server, and the run that it has."""
+    """A worker, its agent on the server, and its current run."""
 
     number: int
     agent: str
@@ -92,7 +92,7 @@ class _Slot:
         return self.assignment.run_id if self.assignment else None
 
     def send(self, message: ToWorker) -> None:
-        """Send a message to the worker; if it has died, the next look notices."""
+        """Send a message to the worker; if it has died, the next check notices."""
         assert self.connection is not None
         with suppress(OSError):
             self.connection.send(message)
@@ -111,12 +111,12 @@ def run_agent(
     count: int | None = None,
     stop: StopToken | None = None,
 ) -> AgentSummary:
-    """Run what the sweep's server asks for, until it has no more or `count` runs have begun."""
+    """Run what the server assigns, until it has no more runs or `count` runs have begun."""
     return _Agent(sweep, workers, count, stop or StopToken()).run()
 
 
 class _Agent:
-    """Polls the server for each worker, and passes on what it assigns and stops."""
+    """An agent that polls the server for each worker and passes on its commands."""
 
     def __init__(self, sweep: WandbSweep, workers: int, count: int | None, stop: StopToken) -> None:
         self.sweep, self.count, self.stop = sweep, count, stop
@@ -156,7 +156,7 @@ class _Agent:
         return process
 
     def _watch_workers(self) -> None:
-        """Take the workers' answers, and report the runs of those that died."""
+        """Receive the workers' answers, and report the runs of workers that died."""
         for slot in self.slots:
             self._receive(slot)
         for death in self.pool.replace_dead():
@@ -173,7 +173,7 @@ class _Agent:
                     self._end_run(slot, message)
 
     def _report_death(self, slot: _Slot, death: Death) -> None:
-        """Let the new worker report the run that its predecessor had."""
+        """Let the new worker report the run of its predecessor."""
         if slot.assignment is not None:
             text = f"its process died ({death.reason}); was it out of memory?"
             slot.send(ReportDeath(slot.assignment, text))
@@ -192,7 +192,7 @@ class _Agent:
         slot.next_poll = 0.0
 
     def _poll(self, slot: _Slot) -> None:
-        """Ask the server what a worker is to do, and obey when it has answered."""
+        """Ask the server for a worker's commands, and follow them when they arrive."""
         now = time.monotonic()
         if slot.stop_since is not None and now > slot.stop_since + _GRACE:
             self.pool.kill(slot.number)
@@ -232,7 +232,7 @@ class _Agent:
             slot.stop_run()
 
     def _hand_back(self) -> None:
-        """Let every run save and end as preempted, so that another agent can go on with it."""
+        """Let every run save and end as preempted, so that another agent can continue it."""
         for slot in self.slots:
             if slot.run_id is not None:
                 slot.send(StopRun(slot.run_id, preempt=True))

@@ -45,12 +45,12 @@ class WandbSweep:
 
     @property
     def path(self) -> str:
-        """ENTITY/PROJECT/SWEEP_ID."""
+        """The path ENTITY/PROJECT/SWEEP_ID."""
         parts = (self.access.entity, self.access.project, self.name)
         return "/".join(part for part in parts if part)
 
     def config(self) -> WandbConfig:
-        """Return what a worker needs to know; raise ConfigError if it runs another program."""
+        """Return the settings for a worker; raise ConfigError if the sweep runs another program."""
         command = [str(word) for word in self.content.get("command") or DEFAULT_COMMAND]
         program = str(self.content.get("program") or "")
         # The worker reads no file; it gets the same arguments on its command line.
@@ -74,7 +74,7 @@ class WandbSweep:
             ) from None
 
     def poll(self, agent: str, run_id: str | None) -> list[dict[str, Any]] | None:
-        """Return the server's commands for an agent that has this run; None if the sweep is gone.
+        """Return the server's commands for an agent with this run, or None if the sweep is gone.
 
         A command has a `type`: run, resume, stop or exit.
         """

@@ -1,4 +1,4 @@
-"""Define what the agent and its workers send to each other through their pipes."""
+"""Define the messages that the agent and its workers send to each other through pipes."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
-    """A run that W&B's server has assigned, with its parameters; the agent sends it to run it."""
+    """The agent asks a worker to run an assignment of W&B's server with these parameters."""
 
     run_id: str
     arguments: Mapping[str, Any]
@@ -15,7 +15,7 @@ class Assignment:
 
 @dataclass(frozen=True, slots=True)
 class StopRun:
-    """Asks a worker to stop a run for good, or to save it for another agent if `preempt`."""
+    """The agent asks a worker to stop a run for good or, if `preempt`, to save it for another."""
 
     run_id: str
     preempt: bool = False
@@ -23,7 +23,7 @@ class StopRun:
 
 @dataclass(frozen=True, slots=True)
 class ReportDeath:
-    """Asks a worker to report that the process of a run has died."""
+    """The agent asks a worker to report that the process of a run has died."""
 
     assignment: Assignment
     error: str
@@ -31,12 +31,12 @@ class ReportDeath:
 
 @dataclass(frozen=True, slots=True)
 class EndWorker:
-    """Asks a worker to end after the runs that it has."""
+    """The agent asks a worker to exit after its current runs."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunEnded:
-    """Says how the run of a worker ended."""
+    """A worker reports how its run ended."""
 
     state: str
     text: str
@@ -44,7 +44,7 @@ class RunEnded:
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """Passes on a log record that the agent's user must see."""
+    """A worker passes on a log record that the agent's user must see."""
 
     text: str
 

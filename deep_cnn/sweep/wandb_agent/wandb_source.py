@@ -1,4 +1,4 @@
-"""Take trials from W&B's server, as the agent passes them on through a pipe."""
+"""Take trials from W&B's server, which the agent passes on through a pipe."""
 
 import logging
 import os
@@ -36,7 +36,7 @@ _PREEMPTED = getattr(signal, "SIGUSR1", signal.SIGTERM)
 
 @dataclass(frozen=True, slots=True)
 class WandbConfig:
-    """What a worker needs to know of a sweep on W&B's server.
+    """The settings of a sweep on W&B's server that a worker needs.
 
     Attributes:
         entity: The user or team that owns the sweep.
@@ -54,7 +54,7 @@ class WandbConfig:
 
 
 class WandbSource(TrialSource[Assignment]):
-    """Runs what the agent sends, and ends a run when the agent names it; SIGTERM is ignored."""
+    """A source of the runs that the agent sends and stops; it ignores SIGTERM."""
 
     def __init__(self, config: WandbConfig, connection: Connection) -> None:
         self.config, self.connection = config, connection
@@ -100,7 +100,7 @@ class WandbSource(TrialSource[Assignment]):
         self._end(assignment, RunEnded(str(result.state), f"{result.run_name} {text}"))
 
     def fail(self, assignment: Assignment, error: BaseException) -> None:
-        """Report to the agent that the run failed; the next one may write elsewhere."""
+        """Report to the agent that the run failed; the next run may write to another folder."""
         self._end(assignment, RunEnded("failed", one_line(error)))
 
     def send(self, message: ToAgent) -> None:
@@ -112,7 +112,7 @@ class WandbSource(TrialSource[Assignment]):
         self.send(message)
 
     def _receive(self) -> None:
-        """Receive while a run is on, too; a stop that comes late must not end the next run."""
+        """Receive messages, also during a run; a late stop must not end the next run."""
         while True:
             try:
                 message: ToWorker = self.connection.recv()
@@ -125,7 +125,7 @@ class WandbSource(TrialSource[Assignment]):
                 self.waiting.put(message)
 
     def _ids(self, assignment: Assignment) -> tuple[SweepTrial, RemoteRun]:
-        """Return the trial as results name it, and the run as W&B's client needs it."""
+        """Return the trial for the result file, and the run for W&B's client."""
         config, run_id = self.config, assignment.run_id
         remote = RemoteRun(
             config.sweep_id, run_id, config.entity, config.project, assignment.arguments
@@ -133,7 +133,7 @@ class WandbSource(TrialSource[Assignment]):
         return SweepTrial(config.sweep_id, run_id), remote
 
     def _run_config(self, assignment: Assignment) -> TrainConfig:
-        """Return the configuration of an assignment; one that has none is reported as failed."""
+        """Return the configuration of an assignment, which is reported as failed if it has none."""
         options = assignment.arguments
         try:
             argv = expand(self.config.command, self.config.program, options)
@@ -146,7 +146,7 @@ class WandbSource(TrialSource[Assignment]):
 
 
 class _Notices(logging.Handler):
-    """Passes on the records that are marked for the user."""
+    """A log handler that passes on the records that are marked for the user."""
 
     def __init__(self, source: WandbSource) -> None:
         super().__init__()

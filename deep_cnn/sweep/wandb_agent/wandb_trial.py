@@ -1,4 +1,4 @@
-"""Run a trial that W&B's server has assigned, and report how it failed."""
+"""Run a trial that W&B's server has assigned, and report failures."""
 
 from collections.abc import Mapping
 from contextlib import suppress
@@ -22,7 +22,7 @@ def run_assigned(
 ) -> RunResult:
     """Run the trial `sweep`: W&B's ids of the sweep and of the run.
 
-    If the server assigns a run again, it goes on from its checkpoint. SIGTERM ends it as stopped.
+    If the server assigns a run again, it continues from its checkpoint. SIGTERM ends it as stopped.
 
     Raises:
         DeepCnnError: The run failed; it is marked as failed on the server.
@@ -43,7 +43,7 @@ def run_assigned(
 def report_failure(
     options: Mapping[str, Any], sweep: SweepTrial, error: str, remote: RemoteRun | None = None
 ) -> None:
-    """Mark the trial as failed on the server if its `options` do not make a configuration."""
+    """Mark the trial as failed on the server if its `options` are not legal."""
     output = {name: value for name, value in options.items() if name in _OUTPUT_OPTIONS}
     with suppress(DeepCnnError):  # The error itself is what its user must see.
         config = TrainConfig.parse(
@@ -53,7 +53,7 @@ def report_failure(
 
 
 def report_death(config: TrainConfig, sweep: SweepTrial, error: str, remote: RemoteRun) -> None:
-    """Mark a trial as failed, on the server and here, whose process died while it ran."""
+    """Mark a trial as failed, on the server and on disk, after its process has died."""
     run_name = _read_run_name(_run_name_file(config.out_path, sweep)) or config.short_name()
     files = RunFiles(config.out_path, run_name)
     with suppress(DeepCnnError):
@@ -61,7 +61,7 @@ def report_death(config: TrainConfig, sweep: SweepTrial, error: str, remote: Rem
 
 
 def _run_name_file(out: Path, sweep: SweepTrial) -> Path:
-    """Return the file of a trial's run name, by which the trial finds its checkpoint again."""
+    """Return the file that holds a trial's run name, with which it finds its checkpoint again."""
     return out / "sweeps" / safe_name(sweep.name) / f"{safe_name(str(sweep.trial))}.run"
 
 

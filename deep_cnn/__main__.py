@@ -2,7 +2,7 @@
 
 import signal
 
-# Until the command line listens for it, Ctrl-C just ends us: an import that it breaks off cannot.
+# Let Ctrl-C end the process until the command line handles it; an import could not.
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 

@@ -49,7 +49,7 @@ _VERBS = {
 }
 _POSITIONALS = {"agent": "ENTITY/PROJECT/SWEEP_ID", "report": "[PATH ...]", "fetch": ""}
 _WIDTH, _INDENT = 100, 22
-# What the tutorial explains, in its order.
+# The options that the tutorial explains, in its order.
 _FIRST = (
     "epochs", "batch_size", "model", "pre", "root_dir", "lr", "run_name", "data_dir", "wandb",
 )  # fmt: skip
@@ -115,7 +115,7 @@ def _train(argv: list[str]) -> int:
         return _test(options)
     config = None if "resume" in options else resolve(TrainConfig.parse(options))
     with Signals() as signals:
-        # torch takes seconds, which a wrong option should not cost, and Ctrl-C should not tear.
+        # torch takes seconds to import: check options first, and let Ctrl-C not break the import.
         from deep_cnn.tracking import open_tracker
         from deep_cnn.training.checkpoint import resumed_config
         from deep_cnn.training.fit import fit

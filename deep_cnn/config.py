@@ -156,7 +156,7 @@ class TrainConfig(RunOptions, TrainingOptions, ModelOptions, DataOptions):
             defaults = {name: about.default for name, about in options.items()}
             if task != "auto":
                 defaults |= names.TASKS[task].defaults
-            # Without a task it is not known which of the tasks' own options the run has.
+            # Without a task, the options of the task are not known.
             every = chosen if task == "auto" else {**defaults, **chosen}
             own = {name: value for name, value in every.items() if name not in general}
             fields = {name: value for name, value in every.items() if name in general}
@@ -187,7 +187,7 @@ class TrainConfig(RunOptions, TrainingOptions, ModelOptions, DataOptions):
         """Return the options of a run, those of every task included."""
         return all_options()
 
-    # What was set and what is a default makes no difference, as it would by pydantic's own method.
+    # Set values and defaults are treated alike here, unlike in pydantic's own method.
     def __eq__(self, other: object) -> bool:
         return isinstance(other, TrainConfig) and self.to_dict() == other.to_dict()
 
@@ -257,7 +257,7 @@ class TrainConfig(RunOptions, TrainingOptions, ModelOptions, DataOptions):
         options = all_options(self.task)
         changed = {k: v for k, v in sorted(self.delta().items()) if options[k].affects_result}
         parts = (f"{k}={v:.4g}" if isinstance(v, float) else f"{k}={v}" for k, v in changed.items())
-        # A name of a file must not have a plus sign.
+        # File names must not contain a plus sign.
         return ",".join(parts).replace("e+", "e") or self.model
 
     def fingerprint(self) -> str:

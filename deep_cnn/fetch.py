@@ -17,7 +17,7 @@ from deep_cnn.progress import track_reading
 
 # Places365-Standard, pictures of 256 x 256: http://places2.csail.mit.edu/download.html
 DATA = {"places365": "http://data.csail.mit.edu/places/places365/places365standard_easyformat.tar"}
-# For each read: the whole tar of 25 GB takes hours.
+# The limit in seconds for each read; the whole tar of 25 GB takes hours.
 _TIMEOUT = 60.0
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _LONGEST_NAME = 100
 _UNSAFE = re.compile(r"[^A-Za-z0-9._=,-]")
-# Runs of these names would own files of other runs: first.best.pt is the best of `first`.
+# Runs with these suffixes would share files with other runs, such as first.best.pt.
 _OTHERS_FILES = re.compile(r"\.(best|test|confusion|args|steps_train|steps_val)$", re.IGNORECASE)
 
 
@@ -170,6 +170,6 @@ def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]])
 
 def to_csv(table: "DataFrame") -> str:
     """Return a table as CSV without its index; None is an empty cell, floats are as repr."""
-    # pandas would write nan as it writes None.
+    # pandas would write nan in the same way as None.
     text = table.map(lambda value: "" if value is None else str(value))
     return str(text.to_csv(index=False, lineterminator="\n"))

@@ -53,7 +53,7 @@ def precision(scores: Array, classes: Array, k: int) -> float:
     `scores` is (N, C), `classes` (N,).
     """
     truth = scores[np.arange(len(scores)), classes.astype(np.int64)][:, None]
-    # Of equal scores the first is the better one, as for argmax; nan beats all numbers.
+    # As in argmax, the first of equal scores counts as higher, and nan as the highest.
     first = (scores == truth) & (np.arange(scores.shape[1]) < classes[:, None])
     rank = (~(scores <= truth) | first).sum(axis=1)
     return float((rank < k).mean())

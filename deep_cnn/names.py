@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from deep_cnn.options import OptionModel, option
 
-# The studies of Place Pulse 2.0: what people call them, the released name first.
+# The studies of Place Pulse 2.0 with their common names, the released name first.
 STUDIES: Mapping[str, tuple[str, ...]] = {
     "50a68a51fdc9f05596000002": ("safer", "safe", "safety"),
     "50f62c41a84ea7c5fdd2e454": ("livelier", "lively"),
@@ -17,7 +17,7 @@ STUDIES: Mapping[str, tuple[str, ...]] = {
 }
 REGRESSION_METRICS = ("mae", "rmse", "r2", "pearson", "spearman", "kendall")
 CLASSIFICATION_METRICS = ("precision@1", "precision@5")
-# Of these metrics higher values are better; of all others, lower ones.
+# Higher values of these metrics are better; for all others, lower values are better.
 MORE_IS_BETTER = ("r2", "pearson", "spearman", "kendall", *CLASSIFICATION_METRICS, "pairwise")
 
 
@@ -106,7 +106,7 @@ TASKS: Mapping[str, type[TaskOptions]] = {
     "digits": DigitsOptions,
 }
 
-# Every network, and how many stages --freeze can count in it.
+# Every network, with its number of stages for --freeze.
 MODELS: Mapping[str, int] = {
     "alexnet": 7, "convnext_base": 8, "convnext_large": 8, "convnext_small": 8, "convnext_tiny": 8,
     "densenet121": 8, "densenet161": 8, "densenet169": 8, "densenet201": 8, "efficientnet_b0": 9,
@@ -127,9 +127,9 @@ MODELS: Mapping[str, int] = {
     "vgg16_bn": 15, "vgg19": 18, "vgg19_bn": 18, "vit_b_16": 13, "vit_b_32": 13, "vit_h_14": 33,
     "vit_l_16": 25, "vit_l_32": 25, "wide_resnet101_2": 5, "wide_resnet50_2": 5,
 }  # fmt: skip
-# LeNet is made for digits; there are no weights of ImageNet for it.
+# LeNet is for digits and has no ImageNet weights.
 NOT_PRETRAINED = ("lenet",)
-# Networks that take pictures of this size alone, where it is not the 224 of --pre=resnet.
+# Networks that accept only one picture size, other than the 224 of --pre=resnet.
 FIXED_SIZE = {"vit_h_14": 518}
 PREPROCESSING = ("default", "resnet", "squash", "augment", "trivial", "randaug", "colour")
 OPTIMIZERS = ("adam", "adamw", "sgd")

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict
 from deep_cnn.names import MORE_IS_BETTER
 
 RESULT_VERSION = 1
-# A run that was asked to make room comes back; the others were asked to end.
+# A preempted run is continued later; the other signals ask the run to end.
 _EXIT_STATUS = {"SIGINT": 130, "SIGTERM": 143, "SIGUSR1": 75}
 
 
@@ -48,7 +48,7 @@ class Metric(BaseModel):
         return min(finite, key=lambda value: self.sign * value, default=None)
 
 
-# What a sweep whose file has no `metric`, and a task without one of its own, compare runs by.
+# The metric by which runs are compared if the sweep file or the task names none.
 DEFAULT_METRIC = Metric(name="loss_val")
 
 

@@ -24,7 +24,7 @@ from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 _LOGGER = logging.getLogger("deep_cnn")
-# A cache must not be what fills the disk.
+# The cache must not fill the disk.
 _LARGEST_PART_OF_FREE_SPACE = 0.8
 _LOCK_TIMEOUT = 0.2
 _SECONDS_BEFORE_MESSAGE = 2.0
@@ -117,7 +117,7 @@ def _discard_interrupted(target: Path) -> None:
 def _build(entry: ArrayEntry) -> tuple[NDArray[Any], Notes]:
     target, dtype = entry.path, np.dtype(entry.dtype)
     _discard_interrupted(target)
-    # A unique name: if the folder is removed the lock goes with it, and then two may build.
+    # Use a unique name: if the folder and its lock are removed, two processes may build.
     beside = target.with_name(f".{target.name}.{uuid4().hex}.part")
     shutil.rmtree(target, ignore_errors=True)  # Damaged, or it would have been read.
     needed = int(np.prod(entry.shape)) * dtype.itemsize
@@ -128,7 +128,7 @@ def _build(entry: ArrayEntry) -> tuple[NDArray[Any], Notes]:
         beside.mkdir()
         path = beside / "values.npy"
         values = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=entry.shape)
-        # A mapped page for which the disk has no room kills the process: allocate all of it now.
+        # If the disk has no room for a mapped page, the process is killed: allocate all of it now.
         with path.open("r+b") as file:
             if hasattr(os, "posix_fallocate"):
                 os.posix_fallocate(file.fileno(), 0, path.stat().st_size)

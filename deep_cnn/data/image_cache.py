@@ -22,9 +22,9 @@ from deep_cnn.errors import DataError
 from deep_cnn.progress import track
 
 _LOGGER = logging.getLogger("deep_cnn")
-# To be raised when the values of an entry change their meaning.
+# Increase this number when the values of an entry change their meaning.
 CACHE_VERSION = 1
-# Errors that are not the fault of the picture: it may be read another time.
+# Errors that are not caused by the picture, which may be readable later.
 _TRANSIENT = (errno.EMFILE, errno.ENFILE, errno.EIO, errno.ESTALE, errno.ENOMEM)
 _CHUNK = 256
 _LARGEST_PART_UNREADABLE = 0.05

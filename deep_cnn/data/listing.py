@@ -14,7 +14,7 @@ from deep_cnn.errors import DataError, OutputError
 from deep_cnn.files import write_text
 
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
-# A file system may tell times in steps of up to two seconds.
+# A file system may store times in steps of up to two seconds.
 _COARSE = 2 * 10**9
 
 
@@ -79,7 +79,7 @@ def _list(folder: Path, before: Listing | None) -> tuple[tuple[int, int], Listin
 def _sorted(entries: Iterable[os.DirEntry[str]]) -> tuple[str, str]:
     folders, pictures = [], []
     for entry in entries:
-        # Of a link only its name is looked at: following millions of them takes minutes.
+        # Only the name of a link is read, because following millions of links takes minutes.
         if entry.name.lower().endswith(SUFFIXES) and (entry.is_symlink() or not entry.is_dir()):
             pictures.append(entry.name)
         elif not entry.name.startswith("."):

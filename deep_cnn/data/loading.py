@@ -84,7 +84,7 @@ def load_batches(
     seed: int = 0,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield pictures (B, C, H, W) uint8 with their indices (B,) int64, in the given order."""
-    # Only a fork shares what is mapped into memory; other processes would get a copy each.
+    # Only forked processes share mapped memory; others would each get a copy.
     alone = pictures.shaped is not None and multiprocessing.get_start_method() != "fork"
     loader = DataLoader(
         pictures,

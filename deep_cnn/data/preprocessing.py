@@ -143,13 +143,13 @@ def _augment(
 
 Shape = Callable[[Image.Image, InputSpec], Image.Image]
 Augment = Callable[[Image.Image, InputSpec, np.random.Generator], Image.Image]
-# What each --pre does to every picture, and what to pictures that are trained on.
+# The function of each --pre for all pictures, and the one for training pictures.
 SHAPES: dict[str, Shape] = {**dict.fromkeys(PREPROCESSING, centre), "squash": squash}
 AUGMENTS: dict[str, Augment] = {
     "augment": random_crop,
     **{name: partial(_augment, name) for name in _TRANSFORMS},
 }
-# These take the whole picture, which is decoded each time; the others a shaped one.
+# These receive the whole picture, which is decoded each time; the others a shaped one.
 FROM_WHOLE_PICTURE = ("augment",)
 
 

@@ -15,7 +15,7 @@ from deep_cnn.models.weights import download_weights, hash_in, load_weights, wei
 from deep_cnn.names import IMAGENET, InputSpec
 from deep_cnn.vision import torchvision
 
-# Parts of a trunk that are a sequence of stages, whatever the family calls it.
+# The names, in each family of networks, of the sequences of stages in a trunk.
 _SEQUENCES = {"features", "layers", "blocks", "encoder", "trunk_output", "classifier"}
 
 
@@ -72,7 +72,7 @@ class Network(nn.Module):
             for part in self._resting:
                 part.eval()
             return self
-        # A trunk has hundreds of modules, and a frozen one an epoch of milliseconds.
+        # A trunk has hundreds of modules, and with a frozen trunk an epoch takes milliseconds.
         self.training = mode
         self.head.train(mode)
         if self.trunk.training:
@@ -152,7 +152,7 @@ def build_backbone(name: str, weights: str = "none") -> Backbone:
 
 
 def _lite0_backbone(weights: str) -> Backbone:
-    # Random numbers that are replaced at once take longer to draw than the rest to build.
+    # Drawing random weights that are replaced at once takes longer than all the rest.
     with torch.device("meta" if weights == "imagenet" else "cpu"):
         network = efficientnet_lite.EfficientNetLite0()
     if weights == "imagenet":

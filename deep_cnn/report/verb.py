@@ -19,7 +19,7 @@ from deep_cnn.results import Metric, RunResult, replace_nonfinite
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-# What fits on a screen.
+# The number of rows that fit on a screen.
 _MOST_ROWS = 20
 _MOST_FLAGS = 6
 _MOST_TEST_METRICS = 2
@@ -112,7 +112,7 @@ def _runs(text: str) -> list[Run]:
         try:
             runs.append(_read(path))
         except DataError as error:
-            # Elsewhere, a JSON file that is no result is no surprise.
+            # In other folders, JSON files that are not results are normal.
             if path.parent.name == "results":
                 print(f"left out: {error}", file=sys.stderr)
     return runs
@@ -149,7 +149,7 @@ def sort_leaderboard(table: "DataFrame", column: str) -> "DataFrame":
             return (2, 0.0, "") if value is None else (1, 0.0, str(value))
         return (0, sign * value, "") if math.isfinite(value) else (2, 0.0, "")
 
-    # Tuples and not a column for each of their parts: a whole number may be too large for a column.
+    # Sort by tuples instead of columns, because a whole number may be too large for a column.
     return table.sort_values(column, key=lambda cells: cells.map(key), kind="stable")
 
 
@@ -170,7 +170,7 @@ def _print_leaderboard(runs: Sequence[Run], options: ReportOptions) -> None:
         raise ConfigError(f"--sort={options.sort} is no column; {choose_from(name, table.columns)}")
     table = sort_leaderboard(table, column)
     ranked = [runs[i] for i in table.index]
-    # Files for other programs have all runs, the screen has a few.
+    # CSV and JSON contain all runs, the screen only some.
     whole = options.csv or options.as_json
     top = ranked[: options.top or (len(runs) if whole else _MOST_ROWS)]
     if options.as_json:

@@ -11,6 +11,6 @@ import deep_cnn.training.fit  # noqa: F401 - what the forks need.
 # A scheduler signals the whole group. The server must outlive its workers, or no process could wait
 # for them; it ends when the pipe to its parent closes.
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
-# A collection writes into what it looks at, and each worker would have a copy of its own.
+# A garbage collection writes to the objects, so each worker would get its own copy of them.
 gc.collect()
 gc.freeze()

@@ -16,7 +16,7 @@ from deep_cnn.sweep.run.table import best_trials
 from deep_cnn.sweep.spec.schema import SweepSpec
 from deep_cnn.sweep.spec.values import Point, to_jsonable
 
-# How many of the best trials are listed after a sweep.
+# The number of best trials that are listed after a sweep.
 _LISTED = 5
 
 

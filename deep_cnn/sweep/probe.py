@@ -16,7 +16,7 @@ from deep_cnn.resolve import resolve
 from deep_cnn.sweep.spec.points import first_points
 from deep_cnn.sweep.spec.schema import SweepSpec
 
-# How many configurations are looked at to find the largest.
+# The number of configurations among which the largest is searched.
 _LOOKED_AT = 200
 # The mean of a few steps, because a single one varies.
 _STEPS = 3
@@ -50,7 +50,7 @@ class Probe:
 def probe(spec: SweepSpec) -> list[str]:
     """Return lines with the time and memory of the largest trial and the time of the sweep."""
     configs = [resolve(spec.config(point)) for point in first_points(spec, 0, _LOOKED_AT)]
-    # By parameters that learn times pictures in a step: what memory grows with.
+    # Memory grows with the trainable parameters times the pictures per step.
     largest = max(configs, key=lambda c: (_parameters(c.model, c.freeze) * c.batch_size, c.epochs))
     cost = _measure_apart(largest.replace(wandb=False))
     trials = spec.run_cap if spec.points is None else min(spec.points, spec.run_cap or spec.points)

@@ -14,7 +14,7 @@ from deep_cnn.sweep.spec.schema import SweepSpec
 from deep_cnn.sweep.spec.values import Point, canonical_key
 
 _RESAMPLES = 10_000
-# A seed that no sweep file sets, to try what its command does with one.
+# A seed that no sweep file sets, to test whether its command accepts a seed.
 _TRIED_SEED = 4_000_000_000
 
 
@@ -60,7 +60,7 @@ def bootstrap(differences: Sequence[float]) -> Interval:
     values = np.asarray(differences, dtype=np.float64)
     if len(values) < 2:
         return Interval(float(values.mean()), -math.inf, math.inf)
-    # Seeded, so that a report on the same runs says the same.
+    # Seeded, so that a report on the same runs is reproducible.
     rng = np.random.default_rng(0)
     interval = resample(
         (values,), np.mean, n_resamples=_RESAMPLES, method="percentile", rng=rng

@@ -91,7 +91,7 @@ class Task(ABC):
         if "train" in wanted and len(train) and not train.weights.any():
             raise DataError(f"{config.data_path}: every weight in train is 0; nothing is learned")
         for name, least in (("train", 2), ("val", 1), ("test", 1)):
-            # Who keeps groups together learns before the training that none is left for the test.
+            # Users of --group learn before training that no group is left for the test.
             needed = name in wanted or (name == "test" and grouped and config.test_split > 0)
             if needed and len(splits[name]) < least:
                 count = sum(len(examples) for examples in splits.values())
@@ -208,7 +208,7 @@ class Classification(Task):
 
     def baseline(self, train: NDArray[Any], count: int, labels: Labels) -> Tensor:
         """Return the log frequency of each training class, counting one extra picture for each."""
-        # Without the extra picture a class of validation alone would have an infinite loss.
+        # Without the extra picture, a class that is only in validation would have an infinite loss.
         counts = np.bincount(train, minlength=self.outputs(labels)) + 1.0
         return torch.from_numpy(np.log(counts / counts.sum())).float().repeat(count, 1)
 

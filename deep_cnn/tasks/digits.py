@@ -45,7 +45,7 @@ def _all_digits() -> Examples:
     from sklearn.datasets import load_digits  # Half a second, for this task alone.
 
     digits = load_digits()
-    # They have 8x8 pixels with 17 levels of grey.
+    # The digits have 8x8 pixels with 17 levels of grey.
     small = (digits.images * (255 / 16)).round().astype(np.uint8)
     pictures = [np.asarray(Image.fromarray(p).resize((28, 28))) for p in small]
     names = tuple(f"digit-{i:04d}" for i in range(len(pictures)))

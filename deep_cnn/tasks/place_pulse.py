@@ -30,7 +30,7 @@ _ID = re.compile(r"(?<![0-9a-f])([0-9a-f]{24})(?![0-9a-f])_*(.*)", re.IGNORECASE
 _VOTE_COLUMNS = ("choice", "left", "right")
 _CHOICES = {"left": 1, "right": -1, "equal": 0}
 # Streets of 400 x 300 pixels have 20 kB and more, Google's grey tile with a line of text has a
-# few. Where the pictures are smaller copies it is half of what is usual.
+# few. If the pictures are smaller copies, the limit is half of the median.
 _STREET, _TILE, _TILE_PART = 18 * 1024, 12 * 1024, 0.5
 
 

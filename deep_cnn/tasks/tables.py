@@ -82,7 +82,7 @@ def read_table(
             lines.append(line)
             for append, i in chosen:
                 append(row[i])
-    # Any other type than `object` would take the pictures "NA" and "007" for something else.
+    # With any other type than `object`, pictures such as "NA" and "007" would be converted.
     return pd.DataFrame(cells, np.asarray(lines), dtype=object)
 
 

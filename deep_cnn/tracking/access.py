@@ -17,7 +17,7 @@ _LOGGER = logging.getLogger("deep_cnn")
 # Our name of each variable, and the name that W&B itself has for it.
 _VARIABLES = {"WB_KEY": "WANDB_API_KEY", "WB_PROJECT": "WANDB_PROJECT", "WB_USER": "WANDB_ENTITY"}
 _DEFAULT_PROJECT = "deep_cnn"
-# What `wandb login` writes where no server of one's own is named.
+# The server of `wandb login` if the user has set no other one.
 _DEFAULT_HOSTS = {"api.wandb.ai", "api.forge.coreweave.com"}
 _SHORTEST_KEY = 40
 _HOW = "set WB_KEY, WB_PROJECT and WB_USER"

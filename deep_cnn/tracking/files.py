@@ -69,10 +69,10 @@ class FileTracker(Tracker):
     unsynced: tuple[str, ...] = ()
 
     def __init__(self) -> None:
-        # What is logged before the run has its files waits for them.
+        # Records that are logged before the run has its files wait for them.
         self.early = MemoryHandler(10_000, flushLevel=logging.CRITICAL + 1)
         _LOGGER.addHandler(self.early)
-        # Without a level of its own the logger would drop what is below a warning.
+        # Without its own level, the logger would drop records below a warning.
         if _LOGGER.level == logging.NOTSET:
             _LOGGER.setLevel(logging.INFO)
         self.table: _Table | None = None

@@ -23,11 +23,11 @@ from deep_cnn.tracking.access import Access, redacted
 from deep_cnn.tracking.base import FOR_USER, RemoteRun, Start
 
 _LOGGER = logging.getLogger("deep_cnn")
-# The client would wait 90 seconds for its server at the start of a run, and for ever at its end.
-# An agent kills 30 seconds after it has asked to stop. W&B's own variables change them.
+# By default, the client waits 90 seconds for its server at the start, and forever at the end.
+# An agent kills a run 30 seconds after asking it to stop. W&B's variables change the limits.
 _INIT_TIMEOUT = 20.0
 _FINISH_TIMEOUT = 25.0
-# A checkpoint may take longer, as long as the server answers: this many bytes a second are slow.
+# A checkpoint may take longer while the server answers; this is the lowest rate, in bytes/s.
 _SLOWEST = 2.0**19
 _PATIENCE = 5.0
 # A sweep of short trials must not wait for a server that is down again and again.
@@ -70,7 +70,7 @@ class WandbClient:
             return self._init(start, job, offline=True)
         reason = "it was out of reach a moment ago"
         try:
-            # An agent's run comes from the server: it is there.
+            # An agent's run comes from the server, so the server is reachable.
             if self.remote or time.monotonic() > _down_until:
                 probe()
                 return self._init(start, job)
@@ -138,7 +138,7 @@ class WandbClient:
 def probe() -> None:
     """Raise OSError if no server answers, immediately on a node without internet."""
     try:
-        # Its own opener, because the shared one keeps the proxies of the first who asked.
+        # Use a new opener, because the shared one keeps the proxies of its first use.
         with build_opener().open(str(wandb.setup().settings.base_url), timeout=10):
             return
     except HTTPError:
@@ -158,7 +158,7 @@ def upload_checkpoint(run: Any, file: Path, result: RunResult) -> bool:
     assert best is not None
     metadata = {"run_name": result.run_name, **asdict(best), "config": dict(result.config)}
     artifact = wandb.Artifact(f"model-{run.id}", "model", metadata=metadata)
-    # Uploaded at once it need not be copied; offline it must be as it is now.
+    # If it is uploaded now, no copy is needed; offline, a copy must keep its current content.
     online = run.settings.mode == "online"
     artifact.add_file(str(file), policy="immutable" if online else "mutable", skip_cache=online)
     if online:
@@ -179,7 +179,7 @@ def _wait(logged: Any, size: int) -> bool:
         except Exception as error:  # The client's are many kinds.
             failed.append(error)
 
-    # A wait of the client that times out cancels the upload; so there is one, in a thread.
+    # If the client's wait times out, the upload is cancelled. So wait only once, in a thread.
     thread = threading.Thread(target=wait, daemon=True)
     thread.start()
     end = time.monotonic() + bound

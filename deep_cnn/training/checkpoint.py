@@ -23,9 +23,9 @@ from deep_cnn.tasks import Labels
 from deep_cnn.tracking import TrackingState
 
 VERSION = 1
-# A checkpoint costs some 30 ms; epochs that are as short share one.
+# A checkpoint takes about 30 ms, so several very short epochs share one.
 _SECONDS_BETWEEN = 1.0
-# What may differ between a checkpoint and the run that resumes it; classes are compared.
+# Options that may differ between a checkpoint and the run that resumes it.
 _FREE_ON_RESUME = ("epochs", "patience", "data_dir", "keep", "strict_data")
 Weights = dict[str, Tensor]
 # The state of an optimizer or a random generator: only the library that made it reads it.
@@ -107,7 +107,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        # Damaged bytes make the reader fail in a dozen ways.
+        # Damaged bytes make the reader raise many kinds of errors.
         raise CheckpointError(f"{path} {_UNREADABLE.get(type(error), _DAMAGED)}") from error
     content = content if isinstance(content, dict) else {}
     version = content.get("version")

@@ -20,7 +20,7 @@ from deep_cnn.errors import ConfigError
 
 _LOGGER = logging.getLogger("deep_cnn")
 _PACKAGES = ("torch", "torchvision", "numpy", "Pillow", "optuna", "wandb")
-# A repository on a network file system that does not respond must not hold up a run.
+# A repository on a network file system that does not respond must not delay a run.
 _SECONDS_FOR_GIT = 5
 
 
@@ -50,7 +50,7 @@ def choose_dtype(amp: str, device: torch.device) -> torch.dtype:
 def _gains_from_bfloat16(device: torch.device) -> bool:
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    # Without these instructions bfloat16 is emulated, and several times slower than float32.
+    # Without these instructions, bfloat16 is emulated and several times slower than float32.
     tests = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
     return any(getattr(torch.cpu, test, lambda: False)() for test in tests)
 
@@ -76,7 +76,7 @@ def to_device(tensor: Tensor, device: torch.device) -> Tensor:
     """Return `tensor` on the device, without waiting for the device's current work."""
     if device.type != "cuda" or tensor.device == device:
         return tensor.to(device)
-    # From memory that is not pinned even a copy that does not block waits for the stream.
+    # If memory is not pinned, even a non-blocking copy waits for the stream.
     return tensor.pin_memory().to(device, non_blocking=True)
 
 

@@ -115,7 +115,7 @@ def _train_to_the_end(run: Run) -> RunResult:
         if not is_agents_stop(error):
             raise
         return _result(run, State.STOPPED, stop_reason=StopReason("request"))
-    # Only now the error is gone, and with it what it held of the memory.
+    # Only now is the error released, and with it the memory that it referred to.
     advice = advise_batch_size(run.session, run.config.batch_size, no_memory)
     return _result(run, State.FAILED, error=advice)
 

@@ -145,7 +145,7 @@ def _compute_features(session: Session, split: Split, title: str) -> Tensor:
             session.stop.raise_if_set()
             features.append(session.network.features(x.to(session.device), session.dtype))
             progress.step()
-    # Outside of the inference mode, because autograd takes none of its tensors.
+    # Outside of inference mode, because autograd does not accept its tensors.
     return torch.cat(features)
 
 

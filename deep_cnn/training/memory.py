@@ -11,7 +11,7 @@ import torch
 from deep_cnn.training.session import Session
 
 _SECONDS_OF_A_HANGING_STEP = 300
-# What CUDA, Python, the system, cuBLAS and oneDNN say.
+# The messages of CUDA, Python, the system, cuBLAS and oneDNN.
 _NO_MEMORY = ("out of memory", "not enough memory", "can't allocate memory", "ALLOC_FAILED",
               "could not create a primitive")  # fmt: skip
 
@@ -55,7 +55,7 @@ def _fits_in_memory(session: Session, size: int) -> bool:
 
 def _attempt(session: Session, size: int) -> bool:
     spec, train = session.network.input_spec, session.splits["train"]
-    # What a failed step left: autograd's queue holds its tensors until the next backward pass.
+    # After a failed step, autograd's queue holds its tensors until the next backward pass.
     torch.zeros(1, requires_grad=True).sum().backward()  # type: ignore[no-untyped-call]
     session.stepper.reset_grad_scaler()
     gc.collect()

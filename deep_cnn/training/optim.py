@@ -32,7 +32,7 @@ def _eager(kind: type[optim.Optimizer]) -> Callable[..., optim.Optimizer]:
 
 
 _ADAM, _ADAMW, _SGD = _eager(optim.Adam), _eager(optim.AdamW), _eager(optim.SGD)
-# Fused: one call a step over all parameters.
+# Fused optimizers update all parameters in one call per step.
 OPTIMIZERS: Mapping[str, Callable[[Parameters, TrainConfig], optim.Optimizer]] = {
     "adam": lambda p, c: _ADAM(p, c.lr, weight_decay=c.weight_decay, fused=True),
     "adamw": lambda p, c: _ADAMW(p, c.lr, weight_decay=c.weight_decay, fused=True),
@@ -60,7 +60,7 @@ def _one_cycle(part: float) -> float:
     return between(1 / 25, 1, part / 0.3) if part < 0.3 else between(1, 4e-6, (part - 0.3) / 0.7)
 
 
-# The factor of --lr in each epoch, the first one being number 0, after epochs with these losses.
+# The factor of --lr in an epoch (the first is 0), given the losses of the epochs before.
 SCHEDULES: Mapping[str, Callable[[int, TrainConfig, Losses], float]] = {
     "constant": lambda epoch, c, losses: 1.0,
     "hyperbolic": lambda epoch, c, losses: 1 / (1 + c.decay * epoch),
@@ -87,7 +87,7 @@ class Stepper:
         )
         self._average = get_ema_multi_avg_fn(config.ema)  # type: ignore[no-untyped-call]
         self.optimizer = OPTIMIZERS[config.optimizer](self._groups(), config)
-        # The gradient of a small loss is 0 in float16.
+        # In float16, the gradient of a small loss would be 0.
         self._new_scaler = partial(
             torch.amp.GradScaler, device.type, enabled=dtype == torch.float16
         )

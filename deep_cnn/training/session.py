@@ -22,7 +22,7 @@ from deep_cnn.training.checkpoint import Checkpoint
 from deep_cnn.training.optim import Stepper
 from deep_cnn.training.stop import StopToken
 
-# Without gradients memory is no limit; a CPU is quickest with what its caches hold (measured).
+# Without gradients, memory is no limit. A CPU is fastest if a batch fits its caches (measured).
 _EVALUATION_BATCHES = {"cpu": 32}
 _EVALUATION_BATCH = 128
 

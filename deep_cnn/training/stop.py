@@ -92,6 +92,6 @@ class Signals(StopToken):
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self._before.items():
-            # The run is over: a request to end that comes late must not turn it into a failure.
+            # The run is over, so a late request to end must not turn it into a failure.
             late = handler == signal.SIG_DFL and number != signal.SIGINT
             signal.signal(number, signal.SIG_IGN if late else handler)

@@ -24,7 +24,7 @@ from deep_cnn.sweep.spec.points import Proposal
 from deep_cnn.sweep.spec.schema import SweepMetric, SweepSpec
 from deep_cnn.sweep.spec.values import Point, canonical_key
 
-# How many configurations are weighed in one go.
+# The number of configurations that are evaluated at once.
 _CHUNK = 4096
 
 
@@ -116,7 +116,7 @@ def _axis(searched: Distribution) -> BaseDistribution:
 
 
 def _edge(searched: Distribution) -> float:
-    # The tails have no end; a thousandth on either side is left to random search.
+    # The tails are infinite, so a thousandth on either side is left to random search.
     return 1e-3 if isinstance(searched, Gaussian) else 0.0
 
 

@@ -24,7 +24,7 @@ def should_stop(
     if not reached:
         return None
     band = reached[-1]
-    # At the band, whatever `strict` says, as W&B has it; and its very arithmetic, 1/eta first.
+    # As in W&B, values at the band count even without `strict`, and 1/eta is computed first.
     at_band = sorted(c[band - 1] for run in all_runs if len(c := _costs(run, metric)) >= band)
     if not at_band:
         return None

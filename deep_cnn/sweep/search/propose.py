@@ -7,9 +7,9 @@ from deep_cnn.sweep.spec.points import Proposal, all_points, next_point
 from deep_cnn.sweep.spec.schema import SweepSpec
 from deep_cnn.sweep.spec.values import Point, canonical_key
 
-# The Gaussian process takes over from random draws after so many trials.
+# After this many trials, the Gaussian process replaces random draws.
 STARTUP = 10
-# As many configurations a Gaussian process weighs in a blink.
+# A Gaussian process evaluates this many configurations in a moment.
 _LARGEST_WEIGHED = 20_000
 
 

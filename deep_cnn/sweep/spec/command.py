@@ -9,7 +9,7 @@ from typing import Any
 from deep_cnn.sweep.spec.values import to_jsonable
 
 DEFAULT_COMMAND = ("${env}", "${interpreter}", "${program}", "${args}")
-# What a file says to run deep_cnn.
+# The command of a sweep file that runs deep_cnn.
 DEEP_CNN_COMMAND = 'command: ["${env}", python, -m, deep_cnn, "${args}"]'
 # How each macro writes the name and the value of a parameter, as one argument.
 _FORMATS = {
@@ -19,7 +19,7 @@ _FORMATS = {
     "args_append_hydra": "+{}={}",
     "args_override_hydra": "++{}={}",
 }
-# W&B's own ${args_dict} has the names without the values, a bug that nothing can rely on.
+# W&B's own ${args_dict} has names without values, a bug that no one can rely on.
 _JSON = ("args_json", "args_dict")
 MACROS = {"env", "interpreter", "program", *_FORMATS, "args_no_equals", *_JSON, "args_json_file"}
 
@@ -51,10 +51,10 @@ def expand(command: Sequence[str], program: str, arguments: Mapping[str, object]
     argv: list[str] = []
     fixed = {"env": "/usr/bin/env", "interpreter": "python", "program": program}
     for part in command:
-        # Only where it is a whole argument; an unknown one vanishes.
+        # Macros are expanded only as whole arguments; unknown macros are removed.
         macro = re.fullmatch(r"\$\{(\w+)\}", part)
         if macro is None:
-            # W&B leaves the bare name of a variable that is not set.
+            # W&B writes the bare name of a variable that is not set.
             argv.append(
                 re.sub(r"\$\{envvar:([A-Z0-9_]*)\}", lambda m: os.environ.get(m[1], m[1]), part)
             )

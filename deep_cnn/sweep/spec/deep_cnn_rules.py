@@ -22,10 +22,10 @@ _NOT_SEARCHED = {
     "dry_run": "is not for a sweep, which trains; remove it",
     "test_net": "is not for a sweep, which never opens the test split; remove it",
 }
-# Options that name files and folders, and values of theirs that do not.
+# Options that name files and folders, with their values that are not paths.
 _PATHS = ("data_dir", "weights", "keep")
 _NOT_PATHS = {SAMPLE_DATA, "imagenet", "none", "auto"}
-# How many configurations are tried as a whole.
+# The number of whole configurations that are tried.
 _TRIED = 50
 
 
@@ -90,7 +90,7 @@ def _some_values(distribution: Distribution) -> Sequence[Any]:
         return distribution.choices
     if isinstance(distribution, Listed):
         return distribution.values
-    # The tails of a normal distribution have no end, and no trial draws the very ends of others.
+    # The tails of a normal distribution are infinite, and no trial draws the ends of others.
     is_normal = distribution.distribution in ("normal", "log_normal")
     us = (0.01, 0.5, 0.99) if is_normal else (1e-12, 0.25, 0.5, 0.75, 1 - 1e-12)
     return [*map(distribution.ppf, us), *(distribution.grid or ())[:3]]

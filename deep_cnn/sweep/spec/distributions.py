@@ -99,7 +99,7 @@ class WeightedCategorical(Listed):
         """Return the value whose part of the cumulative probabilities contains `u`."""
         totals = accumulate(self.probabilities)
         values = (v for v, total in zip(self.choices, totals, strict=True) if u < total)
-        # The sum of all may be just below 1.
+        # The sum of all probabilities may be just below 1.
         return next(values, [value for value, p in self._weighted if p > 0][-1])
 
     @property
@@ -124,7 +124,7 @@ DISTRIBUTIONS: Mapping[str, type[Distribution]] = {
     for model in _MODELS
     for name in get_args(model.model_fields["distribution"].annotation)
 }
-# What a parameter may say, whichever its distribution.
+# Keys that every parameter may have.
 PARAMETER_KEYS = {"parameters"} | {
     field.alias or key for model in _MODELS for key, field in model.model_fields.items()
 }

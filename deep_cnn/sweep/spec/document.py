@@ -7,9 +7,9 @@ import yaml
 
 from deep_cnn.sweep.spec.values import NUMBER_AS_TEXT
 
-# A sweep file has some dozens of nodes; aliases of aliases can multiply to billions.
+# A sweep file has dozens of nodes, but nested aliases can multiply to billions.
 _MOST_NODES = 100_000
-# Deeper ones would exhaust the stack of this interpreter.
+# Deeper nesting would exhaust the stack of the interpreter.
 _DEEPEST = 200
 # Python refuses to print longer integers.
 _LARGEST_INTEGER = 10**4000

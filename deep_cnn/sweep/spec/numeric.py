@@ -17,9 +17,9 @@ from pydantic_core import PydanticKnownError
 from deep_cnn.sweep.spec.values import Number, check_number, invalid, is_whole
 
 _LARGEST_GRID = 1_000_000
-# Bisection divides [0, 1] into so many parts, nearly as fine as floats below 1 are.
+# Bisection divides [0, 1] into this many parts, nearly as fine as the floats below 1.
 _PARTS = 2**50
-# Half a step outside of the bounds has no probability, so the very ends are no values.
+# A multiple half a step outside of the bounds has no probability, so it is not a value.
 _ENDS = (1e-12, 1 - 1e-12)
 
 
@@ -232,7 +232,7 @@ class Gaussian(Continuous):
         """None, because there are no bounds, even for multiples of `q`."""
 
     def _quantile(self, u: float) -> float:
-        # The ends of [0, 1] are infinitely far out; the nearest floats stand for them.
+        # The quantiles of 0 and 1 are infinite, so the nearest floats are used instead.
         inside = min(max(u, 1e-300), 1 - 2**-53)
         value = self.mu + self.sigma * NormalDist().inv_cdf(inside)
         return math.exp(value) if "log" in self.distribution else value

@@ -21,7 +21,7 @@ _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
 _DISTRIBUTION: TypeAdapter[Distribution] = TypeAdapter(
     Annotated[Distribution, Field(discriminator="distribution")]
 )
-# What a mapping of a YAML file holds: any key, any value.
+# A mapping in a YAML file, with any keys and values.
 _Content = Mapping[Any, Any]
 
 
@@ -152,7 +152,7 @@ def _read_distribution(
         issues.append(Issue(path, text))
         return None
     complete = {**description, "distribution": distribution}
-    # A number that is wrong must not be taken for its default: later rules would speak of that.
+    # Do not replace a wrong number by its default, or later rules would report the default.
     return validate(_DISTRIBUTION.validate_python, complete, path, issues, drop_wrong=False)
 
 

@@ -9,7 +9,7 @@ from deep_cnn.sweep.spec.distributions import Distribution
 from deep_cnn.sweep.spec.schema import SweepSpec
 from deep_cnn.sweep.spec.values import Point, canonical_key
 
-# So many draws find one of the unused points, unless few are left.
+# This many draws find one of the unused points, unless few are left.
 _TRIES = 200
 # The points of a larger space are too many to list; a repetition is unlikely there.
 _LARGEST_LISTED = 200_000
@@ -68,7 +68,7 @@ def _grid_point(space: Mapping[str, Distribution], index: int) -> Proposal | Non
 
 def _random_point(spec: SweepSpec, seed: int, number: int, used: Set[str]) -> Proposal | None:
     """Draw by inverse CDF, without repetition while a finite space has unused configurations."""
-    # One generator a trial, so that it does not matter which worker draws it, nor when.
+    # One generator per trial, so that it does not matter which worker draws it, or when.
     generator = random.Random(f"{seed}/{number}")
     size = spec.points
     proposal = None

@@ -11,7 +11,7 @@ from deep_cnn.sweep.spec.document import Issue, parameter_path
 from deep_cnn.sweep.spec.numeric import Range
 from deep_cnn.sweep.spec.schema import SweepSpec
 
-# Keys that W&B reads and a local sweep has no use for.
+# Keys that W&B reads and that a local sweep does not use.
 _UNUSED = ("project", "entity", "controller", "job", "image_uri", "apiVersion", "kind", "scheduler")
 
 
@@ -55,7 +55,7 @@ def _parameters(spec: SweepSpec) -> Iterator[Issue]:
                 f"{name}: {one.distribution} takes exponents of e, here from {one.ppf(0.0):.3g}"
                 f" to {one.ppf(1.0):.3g}; {one.distribution}_values takes values"
             )
-            # Exponents of learning rates are negative: above 0, values were meant.
+            # Exponents of learning rates are negative, so a bound above 0 was meant as a value.
             is_wrong = one.min > 0 and one.distribution != "inv_log_uniform"
             yield Issue(path, text, is_error=spec.runs_deep_cnn and is_wrong)
         if spec.method == "grid" and isinstance(one, WeightedCategorical):

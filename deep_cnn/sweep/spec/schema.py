@@ -14,7 +14,7 @@ from deep_cnn.sweep.spec.command import expand, program_end
 from deep_cnn.sweep.spec.distributions import Distribution
 from deep_cnn.sweep.spec.values import Number, Point, invalid, is_whole
 
-# No run logs as many values: later bands would never be reached.
+# No run logs more values than this, so later bands would never be reached.
 _MOST_VALUES = 1e9
 _MOST_RUNS = 1e15
 Method = Literal["grid", "random", "bayes", "custom"]

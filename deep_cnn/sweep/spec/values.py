@@ -10,9 +10,9 @@ from pydantic_core import PydanticCustomError
 
 # The value of each parameter by its name; nested names are joined with slashes.
 Point = Mapping[str, Any]
-# Beyond it the width of a range is no float any more.
+# Beyond this limit, the width of a range is not a finite float.
 _LARGEST = 1e300
-# YAML 1.1 wants a dot in the mantissa and a sign in the exponent: it reads these as strings.
+# YAML 1.1 requires a dot in the mantissa and a sign in the exponent, and reads these as strings.
 NUMBER_AS_TEXT = re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$")
 
 

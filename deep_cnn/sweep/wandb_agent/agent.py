@@ -39,7 +39,7 @@ from deep_cnn.training.stop import StopToken
 _POLL_IDLE = 0.5
 _POLL_BUSY = 2.0
 _TICK = 0.02
-# What W&B's own agent gives a run to end.
+# The time that W&B's own agent gives a run to end.
 _GRACE = 30.0
 
 

@@ -59,7 +59,7 @@ class WandbSource(TrialSource[Assignment]):
     def __init__(self, config: WandbConfig, connection: Connection) -> None:
         self.config, self.connection = config, connection
         self.waiting: queue.SimpleQueue[ToWorker] = queue.SimpleQueue()
-        # What is to end, and how; it may be asked before the run is begun, or when it is over.
+        # Requests to stop a run, which may arrive before it begins or after it is over.
         self.stops: dict[str, StopRequest] = {}
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         # The agent's own connection to W&B would keep a run that its worker can no longer end.

@@ -256,9 +256,7 @@ class TrainConfig(RunOptions, TrainingOptions, ModelOptions, DataOptions):
         """Return the options that differ, as `lr=0.00102,pre=squash`, or the model if none does."""
         options = all_options(self.task)
         changed = {k: v for k, v in sorted(self.delta().items()) if options[k].affects_result}
-        parts = (f"{k}={v:.4g}" if isinstance(v, float) else f"{k}={v}" for k, v in changed.items())
-        # File names must not contain a plus sign.
-        return ",".join(parts).replace("e+", "e") or self.model
+        return format_options(changed) or self.model
 
     def fingerprint(self) -> str:
         """Return a hash of every option that can change a number; equal runs have equal hashes.
@@ -270,6 +268,13 @@ class TrainConfig(RunOptions, TrainingOptions, ModelOptions, DataOptions):
         options = all_options(self.task)
         content = {k: v for k, v in self.to_dict().items() if options[k].affects_result}
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def format_options(options: Mapping[str, Any]) -> str:
+    """Return options as the name of a run, as `lr=0.00102,pre=squash`."""
+    parts = (f"{k}={v:.4g}" if isinstance(v, float) else f"{k}={v}" for k, v in options.items())
+    # A name of a file must not have a plus sign.
+    return ",".join(parts).replace("e+", "e")
 
 
 @cache

@@ -2,10 +2,12 @@
 
 import csv
 import hashlib
+import itertools
 import os
 import re
-import threading
-from collections.abc import Callable, Iterable, Sequence
+import secrets
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from datetime import datetime
 from io import StringIO
@@ -14,18 +16,29 @@ from typing import TYPE_CHECKING, Any
 
 from deep_cnn.config import TrainConfig
 from deep_cnn.errors import OutputError
+from deep_cnn.hosts import host, start_time
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
 _LONGEST_NAME = 100
+_DAY = 24 * 60 * 60
+# Of a temporary file: a hash of the writer's host, and its process number.
+_WRITER = re.compile(r"\.([0-9a-f]{8})-(\d+)-[0-9a-f]{16}\.part$")
+# A file that somebody has put there, or a link to one, is not written to.
+_NEW = os.O_CREAT | os.O_EXCL | os.O_WRONLY | getattr(os, "O_NOFOLLOW", 0)
 _UNSAFE = re.compile(r"[^A-Za-z0-9._=,-]")
 # Runs with these suffixes would share files with other runs, such as first.best.pt.
-_OTHERS_FILES = re.compile(r"\.(best|test|confusion|args|steps_train|steps_val)$", re.IGNORECASE)
+_OTHERS_FILES = re.compile(
+    r"\.(best|test(-\d+)?|confusion|args|steps_(train|val)|epoch\d+|upload|splits)$", re.IGNORECASE
+)
 
 
 class RunFiles:
     """Every file of the run `name` under the folder `out`.
+
+    While a trial of a sweep runs, all of its files are in the folder `work` instead, without
+    sub-folders.
 
     Attributes:
         log: The log; it begins with every argument.
@@ -37,10 +50,11 @@ class RunFiles:
         last, best: The last and the best checkpoint.
     """
 
-    def __init__(self, out: Path, name: str) -> None:
-        results, models = out / "results", out / "models"
-        self.out, self.name = out, name
-        self.log = out / "logger" / f"{name}.log"
+    def __init__(self, out: Path, name: str, *, work: Path | None = None) -> None:
+        folders = ("logger", "results", "models")
+        logger, results, models = (work or out / folder for folder in folders)
+        self.out, self.name, self.work = out, name, work
+        self.log = logger / f"{name}.log"
         self.table = results / f"{name}.csv"
         self.arguments = results / f"{name}.args.json"
         self.result = results / f"{name}.json"
@@ -48,9 +62,14 @@ class RunFiles:
         self.confusion = results / f"{name}.confusion.csv"
         self.last, self.best = models / f"{name}.pt", models / f"{name}.best.pt"
 
+    @property
+    def may_make_folders(self) -> bool:
+        """Whether a missing folder is made; a removed work folder means that the trial was lost."""
+        return self.work is None
+
     def steps(self, split: str) -> Path:
         """Return the table with the loss of each step of `split` (train or val)."""
-        return self.out / "results" / f"{self.name}.steps_{split}.csv"
+        return self.table.with_name(f"{self.name}.steps_{split}.csv")
 
     def exist(self) -> bool:
         """Return whether a run of this name has any file."""
@@ -72,6 +91,13 @@ def safe_name(name: str) -> str:
     return f"{safe[: _LONGEST_NAME - 9]}-{digest}"
 
 
+def numbered_names(name: str) -> Iterator[str]:
+    """Yield a safe name, and then with -2, -3 and so on."""
+    for number in itertools.count(1):
+        suffix = "" if number == 1 else f"-{number}"
+        yield name[: _LONGEST_NAME - len(suffix)] + suffix
+
+
 def claim_run(config: TrainConfig) -> RunFiles:
     """Reserve a name that no run under `config.out_path` has, by creating its log.
 
@@ -79,21 +105,18 @@ def claim_run(config: TrainConfig) -> RunFiles:
     `-3` and so on are appended. Raises OutputError if the folder cannot be written.
     """
     wanted = config.run_name or f"{config.model}-{datetime.now():%Y%m%d-%H%M%S}"
-    safe = safe_name(wanted)
-    number = 1
-    while True:
-        suffix = "" if number == 1 else f"-{number}"
-        files = RunFiles(config.out_path, safe[: _LONGEST_NAME - len(suffix)] + suffix)
+    for name in numbered_names(safe_name(wanted)):
+        files = RunFiles(config.out_path, name)
         try:
             files.log.parent.mkdir(parents=True, exist_ok=True)
             if not files.exist():
                 files.log.touch(exist_ok=False)
-                return files
+                break
         except OSError as error:
             # If the log does not exist, a file is in the way of its folder.
             if not (isinstance(error, FileExistsError) and files.log.exists()):
                 raise unwritable(files.log, error) from error
-        number += 1
+    return files
 
 
 def make_exclusively(path: Path, text: str) -> bool:
@@ -101,7 +124,7 @@ def make_exclusively(path: Path, text: str) -> bool:
 
     The file is written under a temporary name and then linked, so it is never incomplete.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.part")
+    temporary = temporary_path(path)
     try:
         _write(temporary, text)
         try:
@@ -121,6 +144,32 @@ def make_exclusively(path: Path, text: str) -> bool:
     return True
 
 
+def temporary_path(path: Path) -> Path:
+    """Return a name beside `path` for a file that is not complete yet; no two calls share one."""
+    return path.with_name(f".{path.name}.{_host_id()}-{os.getpid()}-{secrets.token_hex(8)}.part")
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove temporary files in `folder` whose writers were killed.
+
+    A writer on this host is asked for by its process number. Files of other hosts, which share
+    the folder, count as left over after a day.
+    """
+    with suppress(OSError):
+        for path in folder.glob(".*.part"):
+            writer = _WRITER.search(path.name)
+            if writer is not None and writer[1] == _host_id():
+                is_left = start_time(int(writer[2])) is None
+            else:
+                is_left = time.time() - path.stat().st_mtime > _DAY
+            if is_left and path.is_file():
+                path.unlink(missing_ok=True)
+
+
+def _host_id() -> str:
+    return hashlib.sha256(host().encode()).hexdigest()[:8]
+
+
 def unwritable(path: Path, error: Exception, flag: str = "--out_dir") -> OutputError:
     """Return the error to raise if `path`, which the option `flag` has set, is not writable."""
     cause: BaseException | None = error
@@ -133,14 +182,22 @@ def unwritable(path: Path, error: Exception, flag: str = "--out_dir") -> OutputE
     )
 
 
-def write_whole(path: Path, write: Callable[[Path], object], flag: str = "--out_dir") -> None:
-    """Let `write` create a temporary file, and rename it to `path`, which is always complete.
+def write_whole(
+    path: Path,
+    write: Callable[[Path], object],
+    flag: str = "--out_dir",
+    *,
+    make_folder: bool = True,
+) -> None:
+    """Let `write` fill an empty file beside `path`, then rename it: `path` is always complete.
 
     Raises OutputError if that fails. An existing file at `path` is then unchanged.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    temporary = temporary_path(path)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        if make_folder:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        os.close(os.open(temporary, _NEW, 0o666))
         write(temporary)
         temporary.replace(path)
     except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError.
@@ -150,13 +207,15 @@ def write_whole(path: Path, write: Callable[[Path], object], flag: str = "--out_
             temporary.unlink(missing_ok=True)
 
 
-def write_text(path: Path, text: str) -> None:
+def write_text(path: Path, text: str, *, make_folder: bool = True) -> None:
     """Write `text` as a whole file; raise OutputError."""
-    write_whole(path, lambda temporary: _write(temporary, text))
+    content = text.encode("utf-8", errors="surrogateescape")
+    write_whole(path, lambda temporary: temporary.write_bytes(content), make_folder=make_folder)
 
 
 def _write(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8", errors="surrogateescape", newline="")
+    with os.fdopen(os.open(path, _NEW, 0o666), "wb") as file:
+        file.write(text.encode("utf-8", errors="surrogateescape"))
 
 
 def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:

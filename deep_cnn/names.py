@@ -127,6 +127,30 @@ MODELS: Mapping[str, int] = {
     "vgg16_bn": 15, "vgg19": 18, "vgg19_bn": 18, "vit_b_16": 13, "vit_b_32": 13, "vit_h_14": 33,
     "vit_l_16": 25, "vit_l_32": 25, "wide_resnet101_2": 5, "wide_resnet50_2": 5,
 }  # fmt: skip
+# Millions of numbers in the weights of each trunk, buffers included.
+WEIGHTS: Mapping[str, float] = {
+    "alexnet": 57.0, "convnext_base": 87.6, "convnext_large": 196.2, "convnext_small": 49.5,
+    "convnext_tiny": 27.8, "densenet121": 7.0, "densenet161": 26.7, "densenet169": 12.6,
+    "densenet201": 18.3, "efficientnet_b0": 4.0, "efficientnet_b1": 6.6, "efficientnet_b2": 7.8,
+    "efficientnet_b3": 10.8, "efficientnet_b4": 17.7, "efficientnet_b5": 28.5,
+    "efficientnet_b6": 41.0, "efficientnet_b7": 64.1, "efficientnet_lite0": 3.4,
+    "efficientnet_v2_l": 117.7, "efficientnet_v2_m": 53.2, "efficientnet_v2_s": 20.3,
+    "googlenet": 5.6, "inception_v3": 21.8, "lenet": 0.1, "maxvit_t": 30.5, "mnasnet0_5": 1.0,
+    "mnasnet0_75": 1.9, "mnasnet1_0": 3.1, "mnasnet1_3": 5.1, "mobilenet_v2": 2.3,
+    "mobilenet_v3_large": 4.2, "mobilenet_v3_small": 1.5, "regnet_x_16gf": 52.3,
+    "regnet_x_1_6gf": 8.3, "regnet_x_32gf": 105.5, "regnet_x_3_2gf": 14.4, "regnet_x_400mf": 5.1,
+    "regnet_x_800mf": 6.6, "regnet_x_8gf": 37.7, "regnet_y_128gf": 637.8, "regnet_y_16gf": 80.7,
+    "regnet_y_1_6gf": 10.4, "regnet_y_32gf": 141.5, "regnet_y_3_2gf": 18.0, "regnet_y_400mf": 3.9,
+    "regnet_y_800mf": 5.7, "regnet_y_8gf": 37.5, "resnet101": 42.6, "resnet152": 58.3,
+    "resnet18": 11.2, "resnet34": 21.3, "resnet50": 23.6, "resnext101_32x8d": 86.9,
+    "resnext101_64x4d": 81.6, "resnext50_32x4d": 23.0, "shufflenet_v2_x0_5": 0.3,
+    "shufflenet_v2_x1_0": 1.3, "shufflenet_v2_x1_5": 2.5, "shufflenet_v2_x2_0": 5.4,
+    "squeezenet1_0": 0.7, "squeezenet1_1": 0.7, "swin_b": 86.8, "swin_s": 48.9, "swin_t": 27.5,
+    "swin_v2_b": 87.0, "swin_v2_s": 49.1, "swin_v2_t": 27.6, "vgg11": 128.8, "vgg11_bn": 128.8,
+    "vgg13": 129.0, "vgg13_bn": 129.0, "vgg16": 134.3, "vgg16_bn": 134.3, "vgg19": 139.6,
+    "vgg19_bn": 139.6, "vit_b_16": 85.8, "vit_b_32": 87.5, "vit_h_14": 632.2, "vit_l_16": 303.3,
+    "vit_l_32": 305.5, "wide_resnet101_2": 125.0, "wide_resnet50_2": 66.9,
+}  # fmt: skip
 # LeNet is for digits and has no ImageNet weights.
 NOT_PRETRAINED = ("lenet",)
 # Networks that accept only one picture size, other than the 224 of --pre=resnet.

@@ -177,7 +177,67 @@ def other_network(path: Path) -> None:
     torch.save(content, path)
 
 
+def flipped(path: Path) -> None:
+    """Turn one bit of the largest tensor."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def wrong(name: str, value: object) -> Callable[[Path], None]:
+    def change(path: Path) -> None:
+        content = torch.load(path, weights_only=True)
+        *groups, last = name.split("/")
+        inner = content
+        for group in groups:
+            inner = inner[group]
+        inner[last] = value
+        torch.save(content, path)
+
+    return change
+
+
+# Any field with a value of a wrong type, and inside of those that torch reads.
+WRONG = [
+    (name, value)
+    for name in ("run_name", "config", "epoch", "state_dict", "random", "threads", "labels",
+                 "history", "best", "tracking", "optimizer", "seconds", "data", "input")
+    for value in (3.5, "x", [1], {"a": []})
+    if (name, value) not in (
+        ("seconds", 3.5), ("run_name", "x"), ("data", "x"), ("input", {"a": []}),
+    )
+]  # fmt: skip
+INSIDE = [
+    ("random/torch", 3), ("random/python", [1]), ("random/numpy", "x"), ("optimizer/state", 3),
+    ("optimizer/param_groups", [3]), ("config/lr", "x"), ("config/task", 3), ("config/epochs", []),
+    ("state_dict/head.1.weight", torch.zeros(3)), ("labels/classes", 3), ("labels/classes", [3]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "value"), WRONG + INSIDE)
+def test_wrong_values_in_checkpoints(
+    name: str, value: object, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from deep_cnn.cli import main
+
+    path = tmp_path / "models" / "d.pt"
+    path.parent.mkdir()
+    path.write_bytes((trained / LAST).read_bytes())
+    wrong(name, value)(path)
+    for verb in ("resume", "test_net"):
+        status = main(
+            [f"--{verb}={path}", "--epochs=2"] if verb == "resume" else [f"--{verb}={path}"]
+        )
+        _, err = capsys.readouterr()
+        # What a run does not read does no harm.
+        assert status in (0, 2), err
+        assert err.splitlines()[-1].startswith("deep_cnn: ") or status == 0
+        assert "Traceback" not in err
+        assert "internal error" not in err
+
+
 CHECKPOINTS = {
+    "one bit": (flipped, "is damaged or no checkpoint"),
     "truncated": (truncated, "is damaged or no checkpoint"),
     "random bytes": (noise, "is damaged or no checkpoint"),
     "empty": (lambda path: path.write_bytes(b""), "is damaged or no checkpoint"),

@@ -78,10 +78,10 @@ def changed(path: Path) -> int | None:
 def test_killed_at_random_and_resumed_equals_uninterrupted(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
-    words = [*DIGITS, "--epochs=60"]
+    words = [*DIGITS, "--epochs=30"]
     straight = start(tmp_path / "a", *words)
     moments, log = random.Random(4), tmp_path / "b/out/results/d.steps_val.csv"
-    for _ in range(4):
+    for _ in range(3):
         process, before = start(tmp_path / "b", *words), changed(log)
         # Also where it has ended before that: then there is nothing left to kill.
         until(lambda p=process, b=before: changed(log) != b or p.poll() is not None)

@@ -30,6 +30,8 @@ def test_a_safe_name_stays(name: str) -> None:
         "x\n",
         "first.best",
         "first.confusion",
+        "first.epoch3",
+        "first.test-2",
         "q\0",
     ],
 )

@@ -106,7 +106,12 @@ def _runs(text: str) -> list[Run]:
         raise DataError(f"{text} is no folder, no result and no run in outputs; name one")
     results = folder / "results"
     runs = []
-    for path in sorted(results.glob("*.json") if results.is_dir() else folder.rglob("*.json")):
+    if results.is_dir():
+        # A trial that is interrupted has its files in the sweep's folder.
+        paths = [*results.glob("*.json"), *folder.glob("sweeps/*/work/*/*.json")]
+    else:
+        paths = list(folder.rglob("*.json"))
+    for path in sorted(paths):
         if path.name.endswith(".args.json"):
             continue
         try:

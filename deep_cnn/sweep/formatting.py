@@ -9,15 +9,21 @@ from pathlib import Path
 from typing import Any
 
 from deep_cnn.files import RunFiles, safe_name
+from deep_cnn.names import WEIGHTS
 from deep_cnn.results import RunResult
 from deep_cnn.sweep.run.engine import SweepSummary
+from deep_cnn.sweep.run.folder_io import FolderIO
 from deep_cnn.sweep.run.records import Trial
 from deep_cnn.sweep.run.table import best_trials
+from deep_cnn.sweep.run.work import WorkFolders
+from deep_cnn.sweep.spec.points import first_points
 from deep_cnn.sweep.spec.schema import SweepSpec
 from deep_cnn.sweep.spec.values import Point, to_jsonable
 
 # The number of best trials that are listed after a sweep.
 _LISTED = 5
+# Weights are stored as float32.
+_BYTES_EACH = 4
 
 
 def describe(spec: SweepSpec) -> list[str]:
@@ -37,9 +43,28 @@ def describe(spec: SweepSpec) -> list[str]:
         more = ", ..." if len(spec.early_terminate.bands) > 8 else ""
         kind = "strict" if spec.early_terminate.strict else "not strict"
         lines.append(f"hyperband ({kind}): a run may stop at its value number {bands}{more}")
-    if not spec.runs_deep_cnn:
+    if spec.runs_deep_cnn:
+        lines += _disk_estimate(spec)
+    else:
         lines.append("the command runs another program: its flags and metrics are not checked")
     return lines
+
+
+def _disk_estimate(spec: SweepSpec) -> list[str]:
+    """Return how much space the checkpoints of a sweep take, if the number of trials is known."""
+    trials = min((n for n in (spec.points, spec.run_cap) if n is not None), default=None)
+    if trials is None or spec.method == "custom":
+        return []
+    models = [name for name in spec.space if name.rpartition("/")[2] == "model"]
+    values = spec.space[models[0]].grid if models else None
+    names = [str(name) for name in values or (spec.config(first_points(spec, 0, 1)[0]).model,)]
+    each = max(_BYTES_EACH * WEIGHTS.get(name, 0.0) * 1e6 for name in names)
+    text = f"checkpoints take up to {_size(trials * each)} on disk, {_size(each)} for each trial"
+    return [f"{text}; sweep --keep=best:10 keeps those of the best ten"]
+
+
+def _size(count: float) -> str:
+    return f"{count / 1e9:.3g} GB" if count >= 1e9 else f"{max(count / 1e6, 0.1):.3g} MB"
 
 
 def _as_csv(spec: SweepSpec, points: Sequence[Point]) -> str:
@@ -86,11 +111,11 @@ def format_summary(spec: SweepSpec, summary: SweepSummary) -> list[str]:
     return lines
 
 
-def sync_commands(out: Path, trials: Sequence[Trial]) -> list[str]:
-    """Return lines with the commands that upload what W&B lacks of these trials."""
+def sync_commands(out: Path, name: str, trials: Sequence[Trial]) -> list[str]:
+    """Return lines with the commands that upload what W&B lacks of a sweep's trials."""
     folders: dict[str, list[str]] = {}
     for trial in trials:
-        for folder in _unsynced(out, trial):
+        for folder in _unsynced(out, name, trial):
             if Path(folder).name.startswith("offline-run-"):
                 folders["wandb sync"] = [f"{shlex.quote(str(out / 'wandb'))}/offline-run-*"]
             else:
@@ -101,11 +126,11 @@ def sync_commands(out: Path, trials: Sequence[Trial]) -> list[str]:
     ]
 
 
-def _unsynced(out: Path, trial: Trial) -> tuple[str, ...]:
+def _unsynced(out: Path, name: str, trial: Trial) -> tuple[str, ...]:
     if trial.run_name is None:
         return ()
-    try:
-        text = RunFiles(out, trial.run_name).result.read_text(encoding="utf-8", errors="replace")
-        return RunResult.from_json(text).unsynced
-    except (OSError, ValueError, TypeError, KeyError):
-        return ()  # The run is not over, or its result is lost.
+    work = WorkFolders(FolderIO(), out / "sweeps" / safe_name(name), out)
+    places = (work.files(trial.number, trial.claim, trial.run_name), RunFiles(out, trial.run_name))
+    results = (RunResult.read(files.result) for files in places)
+    # The run may not be over, or its result may be lost.
+    return next((result.unsynced for result in results if result is not None), ())

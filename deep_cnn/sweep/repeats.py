@@ -173,10 +173,7 @@ def write_repeats(path: Path, repeated: Sequence[Repeated]) -> None:
 
 def refit_of(spec: SweepSpec, winner: Trial, epochs: int) -> Point:
     """Return the winner's configuration for training on train + validation for `epochs` epochs."""
-    name = f"refit-{winner.run_name}"
-    point = changed(
-        _point(winner), train_on="train+val", epochs=epochs, run_name=name, patience=None
-    )
+    point = changed(_point(winner), train_on="train+val", epochs=epochs, patience=None)
     config = spec.config(point)
     if (config.train_on, config.epochs) != ("train+val", epochs):
         raise SpecError("the command of the sweep sets --train_on or --epochs itself; remove it")

@@ -5,6 +5,7 @@ import shlex
 import statistics
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -23,7 +24,6 @@ from deep_cnn.sweep.run.table import best_trials
 from deep_cnn.sweep.spec.parse import parse_sweep, read_sweep
 from deep_cnn.sweep.spec.points import first_points
 from deep_cnn.sweep.spec.schema import SweepSpec
-from deep_cnn.sweep.spec.values import canonical_key
 from deep_cnn.tracking.access import Access, access_of
 from deep_cnn.training.stop import Signals
 
@@ -66,6 +66,8 @@ class SweepOptions(OptionModel):
         False, "train the best configuration on the training and validation pictures together"
     )
     out_dir: str | None = option(None, "folder for results; None: as in the sweep file")
+    keep: str = option("all", "checkpoints of finished trials to keep: all, none or best:N")
+    pilot: bool = option(False, "join a sweep that other processes run: only run its trials")
 
 
 class AgentOptions(OptionModel):
@@ -120,17 +122,34 @@ def sweep(argv: list[str]) -> int:
     if options.repeats or options.refit:
         repeats.check_possible(spec, first_points(spec, options.seed, 1)[0])
     command = shlex.join(["python", "-m", "deep_cnn", "sweep", *argv])
+    keep = _checkpoints_to_keep(options.keep)
     with Signals() as signals:
-        how = engine.EngineOptions(options.workers, options.seed, options.retries, signals)
-        summary = engine.run_sweep(spec, out, how, options.count)
+        how = engine.EngineOptions(
+            options.workers, options.seed, options.retries, signals, options.pilot, keep
+        )
+        local, total = engine.open_sweep(spec, out, how, options.count)
+        summary = local.run(total)
         print("\n".join(format_summary(spec, summary)))
         status = _print_problems(summary, command)
-        if summary.signal is None and not summary.error:
-            run = partial(engine.run_points, spec, out=out, options=how)
+        if summary.signal is None and not summary.error and not options.pilot:
+            run = partial(engine.run_points, spec, out=out, options=replace(how, keep=None))
             status = _repeat_and_refit(spec, summary.trials, options, run, out, command) or status
-    for line in sync_commands(out, summary.trials):
+    for line in sync_commands(out, spec.name, summary.trials):
         print(line, file=sys.stderr)
+    local.close(summary)
     return status
+
+
+def _checkpoints_to_keep(text: str) -> int | None:
+    """Return how many of the best trials keep their checkpoint, or None for all."""
+    if text == "all":
+        return None
+    number = "0" if text == "none" else text.removeprefix("best:")
+    if number == text or not number.isdecimal() or (number == "0" and text != "none"):
+        raise ConfigError(
+            f"--keep={text} is not valid; choose from all, none, best:N (as in best:10)"
+        )
+    return int(number)
 
 
 def _repeat_and_refit(
@@ -165,10 +184,10 @@ def _repeat_and_refit(
     summary = run("-refit", [point])
     status = _print_problems(summary, command) or status
     for trial in summary.trials:
-        if trial.over and trial.run_name and canonical_key(trial.point) == canonical_key(point):
+        if trial.over and trial.run_name and engine.key_of(trial.point) == engine.key_of(point):
             checkpoint = shlex.quote(str(out / "models" / trial.run_name))
             print(f"Fitted on train + validation: {trial.run_name}; test it once with:")
-            print(f"python -m deep_cnn --test_net={checkpoint}.pt")
+            print(f"python -m deep_cnn --test_net={checkpoint}.best.pt")
     return status
 
 

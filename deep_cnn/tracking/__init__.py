@@ -21,14 +21,18 @@ _LOGGER = logging.getLogger("deep_cnn")
 
 
 def open_tracker(
-    config: TrainConfig, sweep: SweepTrial | None = None, remote: RemoteRun | None = None
-) -> Tracker:
+    config: TrainConfig,
+    sweep: SweepTrial | None = None,
+    remote: RemoteRun | None = None,
+    title: str | None = None,
+) -> "Fanout":
     """Return the trackers for `config` and the environment; the file logger is always included.
 
     Args:
         config: The configuration of the run.
         sweep: The sweep that the run belongs to.
         remote: The run on W&B's server, if the server created it and our own agent received it.
+        title: What W&B displays instead of the run's name.
 
     Raises:
         ConfigError: --wandb=True was set and W&B cannot be used.
@@ -40,7 +44,7 @@ def open_tracker(
         from deep_cnn.tracking.wandb_tracker import WandbTracker  # Its client is slow to import.
 
         artifacts = config.wandb_artifacts or ("none" if sweep else "best")
-        others.append(WandbTracker(access, artifacts, sweep, remote))
+        others.append(WandbTracker(access, artifacts, sweep, remote, title))
     return Fanout(files, *others)
 
 

@@ -16,6 +16,7 @@ from deep_cnn.tracking.base import Start, Tracker
 
 _LOGGER = logging.getLogger("deep_cnn")
 _STEP_SPLITS = ("train", "val")
+_STEP_COLUMNS = ("step", "epoch", "loss")
 
 
 class _LogFile(logging.FileHandler):
@@ -26,10 +27,11 @@ class _LogFile(logging.FileHandler):
 
 
 @contextmanager
-def log_to(path: Path) -> Iterator[logging.Handler]:
+def log_to(path: Path, *, make_folder: bool = True) -> Iterator[logging.Handler]:
     """Append log records to the file `path` in this context; raise OutputError."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        if make_folder:
+            path.parent.mkdir(parents=True, exist_ok=True)
         handler = _LogFile(path, encoding="utf-8")
     except OSError as error:
         raise unwritable(path, error) from error
@@ -46,8 +48,8 @@ def log_to(path: Path) -> Iterator[logging.Handler]:
 class _Table:
     """A growing CSV file, which is always complete; every row is formatted only once."""
 
-    def __init__(self, path: Path, columns: Sequence[str]) -> None:
-        self.path, self.columns, self.rows = path, columns, 0
+    def __init__(self, path: Path, columns: Sequence[str], *, make_folder: bool) -> None:
+        self.path, self.columns, self.rows, self.make_folder = path, columns, 0, make_folder
         self.text = StringIO()
         self.writer = csv.writer(self.text, lineterminator="\n")
         self.writer.writerow(columns)
@@ -59,7 +61,7 @@ class _Table:
 
     def write(self) -> None:
         """Write the file; raise OutputError."""
-        write_text(self.path, self.text.getvalue())
+        write_text(self.path, self.text.getvalue(), make_folder=self.make_folder)
 
 
 class FileTracker(Tracker):
@@ -85,9 +87,11 @@ class FileTracker(Tracker):
         self.files, files = start.files, start.files
         epochs = {record.epoch for record in start.history}
         for split in _STEP_SPLITS:
-            self.steps[split] = _Table(files.steps(split), ("step", "epoch", "loss"))
+            self.steps[split] = _Table(
+                files.steps(split), _STEP_COLUMNS, make_folder=files.may_make_folders
+            )
             self.steps[split].add(_read_steps(files.steps(split), epochs))
-        handler = self.log_file.enter_context(log_to(files.log))
+        handler = self.log_file.enter_context(log_to(files.log, make_folder=files.may_make_folders))
         self.is_open = True
         # Directly, because the arguments belong in the file and not on the terminal.
         for name, value in start.options.items():
@@ -95,7 +99,8 @@ class FileTracker(Tracker):
         _LOGGER.removeHandler(self.early)
         self.early.setTarget(handler)
         self.early.close()
-        write_text(files.arguments, json.dumps(dict(start.options), indent=2) + "\n")
+        text = json.dumps(dict(start.options), indent=2) + "\n"
+        write_text(files.arguments, text, make_folder=files.may_make_folders)
         # What an interrupted run did not upload is still to be uploaded when it continues.
         self.unsynced = _read_unsynced(files.result)
         files.result.unlink(missing_ok=True)  # It means that the run is over, and it is not.
@@ -117,7 +122,8 @@ class FileTracker(Tracker):
 
     def close(self, result: RunResult) -> None:
         """Write the result, which is the last file."""
-        write_text(self.files.result, result.to_json())
+        files = self.files
+        write_text(files.result, result.to_json(), make_folder=files.may_make_folders)
         self.log_file.close()
         self.is_open = False
 
@@ -140,7 +146,10 @@ class FileTracker(Tracker):
 
     def _tabulate(self, record: EpochRecord) -> _Table:
         row = record.row()
-        self.table = self.table or _Table(self.files.table, list(row))
+        files = self.files
+        self.table = self.table or _Table(
+            files.table, list(row), make_folder=files.may_make_folders
+        )
         self.table.add([[row.get(column) for column in self.table.columns]])
         return self.table
 

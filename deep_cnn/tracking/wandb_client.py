@@ -53,12 +53,14 @@ class WandbClient:
         sweep: The sweep that the run belongs to.
         remote: The run on W&B's server, if the server created it.
         on_stop: Called in another thread if the run is asked to stop on its web page.
+        title: What is displayed instead of the run's name.
     """
 
     access: Access
     sweep: SweepTrial | None
     remote: RemoteRun | None
     on_stop: Callable[[], None]
+    title: str | None = None
 
     def open_run(self, start: Start, job: str) -> Any:
         """Return the run, offline if the server is not reachable, or None if W&B refuses.
@@ -100,7 +102,7 @@ class WandbClient:
         tags = [str(start.options[name]) for name in ("task", "model") if name in start.options]
         tags += [tag for tag in os.environ.get("WANDB_TAGS", "").split(",") if tag]
         return wandb.init(
-            name=start.files.name,
+            name=self.title or start.files.name,
             group=os.environ.get("WANDB_RUN_GROUP") or (self.sweep.name if self.sweep else None),
             job_type="train" if earlier else job,
             tags=[tag[:64] for tag in tags],  # W&B refuses longer ones.

@@ -35,9 +35,10 @@ class WandbTracker(Tracker):
         artifacts: str = "none",
         sweep: SweepTrial | None = None,
         remote: RemoteRun | None = None,
+        title: str | None = None,
     ) -> None:
         self.access, self.artifacts = access, artifacts
-        self.client = WandbClient(access, sweep, remote, self._ask_to_stop)
+        self.client = WandbClient(access, sweep, remote, self._ask_to_stop, title)
         self.run: Any = None
         self.is_complete = True
         self.pictures: dict[str, Any] = {}

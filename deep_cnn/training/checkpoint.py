@@ -6,17 +6,19 @@ import random
 import shutil
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile, ZipFile
 
 import numpy as np
 import torch
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 from torch import Tensor
 
 from deep_cnn.config import TrainConfig, all_options
 from deep_cnn.errors import CheckpointError
-from deep_cnn.files import write_whole
+from deep_cnn.files import RunFiles, write_whole
 from deep_cnn.resolve import resolve
 from deep_cnn.results import Best, EpochRecord
 from deep_cnn.tasks import Labels
@@ -54,11 +56,13 @@ class Checkpoint:
         tracking: The state with which trackers continue the same run.
     """
 
+    __pydantic_config__ = ConfigDict(arbitrary_types_allowed=True)
+
     run_name: str
     config: dict[str, Any]
     epoch: int
     state_dict: Weights
-    optimizer: StateDict
+    optimizer: StateDict | None
     random: StateDict
     threads: int
     labels: Labels
@@ -72,6 +76,8 @@ class Checkpoint:
     learning: Weights | None = None
 
 
+# Only for checks: what torch has saved is used as it is.
+_TYPES = TypeAdapter(Checkpoint)
 _FIELDS = [field.name for field in fields(Checkpoint)]
 _REQUIRED = {"version", *_FIELDS} - {"scaler", "learning"}
 _DAMAGED = (
@@ -84,7 +90,7 @@ _UNREADABLE: Mapping[type[Exception], str] = {
 }
 
 
-def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
+def save_checkpoint(path: Path, checkpoint: Checkpoint, *, make_folder: bool = True) -> None:
     """Write a checkpoint as a whole file; raise OutputError if that fails."""
     content = {name: getattr(checkpoint, name) for name in _FIELDS}
     content["history"] = [asdict(record) for record in checkpoint.history]
@@ -99,12 +105,15 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
             file.flush()
             os.fsync(file.fileno())  # A rename may outlive the bytes when the power fails.
 
-    write_whole(path, save)
+    write_whole(path, save, make_folder=make_folder)
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
     """Return a checkpoint of deep_cnn; raise CheckpointError for anything else."""
     try:
+        with ZipFile(path) as file:  # torch does not compare the checksums.
+            if file.testzip() is not None:
+                raise BadZipFile
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         # Damaged bytes make the reader raise many kinds of errors.
@@ -122,10 +131,31 @@ def load_checkpoint(path: Path) -> Checkpoint:
             f"{path} is no checkpoint of deep_cnn (it has no {missing[0]});"
             " for weights alone use --weights=FILE"
         )
+    try:
+        _TYPES.validate_python(content)
+    except ValidationError as error:
+        field = ".".join(map(str, error.errors()[0]["loc"][:3]))
+        raise CheckpointError(f"{path} ({field} has a wrong value) {_DAMAGED}") from None
     content["history"] = tuple(EpochRecord(**row) for row in content["history"])
     content["best"] = Best(**content["best"]) if content["best"] else None
     content["tracking"] = TrackingState.from_dict(content["tracking"])
     return Checkpoint(**{name: content[name] for name in _FIELDS if name in content})
+
+
+def is_whole(path: Path) -> bool:
+    """Return whether a checkpoint can be read."""
+    try:
+        load_checkpoint(path)
+    except CheckpointError:
+        return False
+    return True
+
+
+def drop_optimizer(path: Path) -> None:
+    """Rewrite a checkpoint without what only resuming needs, if it exists; raise OutputError."""
+    if path.exists():
+        checkpoint = replace(load_checkpoint(path), optimizer=None, learning=None)
+        save_checkpoint(path, checkpoint, make_folder=False)
 
 
 def resumed_config(path: Path, changes: Mapping[str, Any]) -> TrainConfig:
@@ -145,6 +175,11 @@ def load_resumable(path: Path, config: TrainConfig) -> Checkpoint:
     Raises CheckpointError.
     """
     checkpoint, options = load_checkpoint(path), all_options(config.task)
+    if config.resume and checkpoint.optimizer is None:
+        raise CheckpointError(
+            f"{path} is of a trial that is over, and has no optimizer state; begin a new run with"
+            f" --weights={path}"
+        )
     if config.resume and config.epochs < checkpoint.epoch:
         raise CheckpointError(
             f"--epochs={config.epochs}: {checkpoint.epoch} epochs are done already; give more"
@@ -160,7 +195,7 @@ def load_resumable(path: Path, config: TrainConfig) -> Checkpoint:
     return checkpoint
 
 
-def copy_checkpoint(source: Path, target: Path) -> None:
+def copy_checkpoint(source: Path, target: Path, *, make_folder: bool = True) -> None:
     """Copy `source` to `target`; later saves to `source` do not change `target`."""
 
     def duplicate(temporary: Path) -> None:
@@ -170,14 +205,14 @@ def copy_checkpoint(source: Path, target: Path) -> None:
         except OSError:
             shutil.copyfile(source, temporary)
 
-    write_whole(target, duplicate)
+    write_whole(target, duplicate, make_folder=make_folder)
 
 
 class CheckpointWriter:
     """The writer of the last and the best checkpoint; `is_due` limits writes to one per second."""
 
-    def __init__(self, last: Path, best: Path) -> None:
-        self.last, self.best = last, best
+    def __init__(self, files: RunFiles) -> None:
+        self.last, self.best, self.make_folder = files.last, files.best, files.may_make_folders
         self._last: Checkpoint | None = None
         self._best: Checkpoint | None = None
         self._written = -math.inf
@@ -198,10 +233,11 @@ class CheckpointWriter:
         if self._last is None:
             return
         if self._best is not None and self._best is not self._last:
-            save_checkpoint(self.best, self._best)  # First: a kill in between only repeats epochs.
-        save_checkpoint(self.last, self._last)
+            # First: a kill in between only repeats epochs.
+            save_checkpoint(self.best, self._best, make_folder=self.make_folder)
+        save_checkpoint(self.last, self._last, make_folder=self.make_folder)
         if self._best is self._last:
-            copy_checkpoint(self.last, self.best)
+            copy_checkpoint(self.last, self.best, make_folder=self.make_folder)
         self._last = self._best = None
         self._written = time.monotonic()
 

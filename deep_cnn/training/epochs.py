@@ -58,7 +58,7 @@ class Run:
         self.tracker, self.sweep = tracker, sweep
         self.should_stop, self.stop = should_stop, stop
         self.environment = environment(device)
-        self.writer = CheckpointWriter(self.files.last, self.files.best)
+        self.writer = CheckpointWriter(self.files)
         self.checkpoint = checkpoint
         self.epoch = checkpoint.epoch if checkpoint else config.initial_epoch
         self.history = list(checkpoint.history) if checkpoint else []

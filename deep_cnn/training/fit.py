@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from deep_cnn.config import SAMPLE_DATA, TrainConfig
-from deep_cnn.errors import ConfigError
+from deep_cnn.errors import CheckpointError, ConfigError
 from deep_cnn.files import RunFiles
 from deep_cnn.resolve import resolve
 from deep_cnn.results import RunResult, State, StopReason, SweepTrial
@@ -139,7 +139,13 @@ def _resume(checkpoint: Checkpoint, session: Session, files: RunFiles) -> None:
     """Restore a run from its checkpoint, including the best checkpoint."""
     source = Path(str(session.config.resume))
     session.restore(checkpoint, source)
-    restore_random_states(checkpoint.random)
+    try:
+        restore_random_states(checkpoint.random)
+    except (RuntimeError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise CheckpointError(
+            f"{source} has no states of random generators that fit ({error}); it is damaged or was"
+            " changed, take another checkpoint"
+        ) from error
     threads = torch.get_num_threads()
     if checkpoint.threads != threads:
         _LOGGER.warning(
@@ -151,9 +157,9 @@ def _resume(checkpoint: Checkpoint, session: Session, files: RunFiles) -> None:
         _LOGGER.warning("The pictures or scores have changed since the checkpoint")
     best = source.with_name(source.name.removesuffix(".pt") + ".best.pt")
     if checkpoint.best and checkpoint.best.epoch == checkpoint.epoch - 1:
-        copy_checkpoint(source, files.best)
+        copy_checkpoint(source, files.best, make_folder=files.may_make_folders)
     elif best.exists() and not files.best.exists():
-        copy_checkpoint(best, files.best)
+        copy_checkpoint(best, files.best, make_folder=files.may_make_folders)
     _LOGGER.info("Going on at epoch %d of %d", checkpoint.epoch, session.config.epochs)
 
 

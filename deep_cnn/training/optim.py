@@ -140,7 +140,8 @@ class Stepper:
         """Restore a checkpoint; raise torch's error if it does not fit."""
         self.ema_model.load_state_dict(checkpoint.state_dict)
         self.network.load_state_dict(checkpoint.learning or checkpoint.state_dict)
-        self.optimizer.load_state_dict(checkpoint.optimizer)
+        if checkpoint.optimizer is not None:  # Evaluation needs none.
+            self.optimizer.load_state_dict(checkpoint.optimizer)
         if checkpoint.scaler:
             self.scaler.load_state_dict(checkpoint.scaler)
 

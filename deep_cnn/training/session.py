@@ -14,7 +14,7 @@ from deep_cnn.data.image_cache import ImageCache, drop_unreadable, open_image_ca
 from deep_cnn.data.loading import Augmentation, PictureSet, epoch_order, load_batches
 from deep_cnn.data.preprocessing import Preprocessing
 from deep_cnn.data.splits import Examples, joined, subset
-from deep_cnn.errors import CheckpointError
+from deep_cnn.errors import CheckpointError, DeepCnnError
 from deep_cnn.models import Network
 from deep_cnn.tasks import Labels, Task, get_task
 from deep_cnn.training import devices
@@ -115,12 +115,27 @@ class Session:
         """Load the checkpoint's weights; raise CheckpointError if they do not fit."""
         try:
             self.stepper.restore(checkpoint)
-        except (RuntimeError, ValueError, KeyError, TypeError) as error:
+        except (RuntimeError, ValueError, LookupError, TypeError, AttributeError) as error:
             reason = " ".join(str(error).split())[:150]
             raise CheckpointError(
                 f"{source} does not fit --model={self.config.model} ({reason}); it is damaged or"
                 " was changed, take another checkpoint"
             ) from error
+
+
+def _check_labels(task: Task, checkpoint: Checkpoint, config: TrainConfig) -> None:
+    """Raise CheckpointError if the labels are damaged, or do not fit the data."""
+    labels = checkpoint.labels
+    try:
+        task.check_labels(labels, config)
+        task.display(task.predictions(torch.zeros(1, task.outputs(labels)), labels), labels)
+    except DeepCnnError:
+        raise
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise CheckpointError(
+            f"{config.resume or config.test_net} does not fit --task={config.task} (its labels are"
+            f" {str(labels)[:100]}); it is damaged or was changed, take another checkpoint"
+        ) from error
 
 
 def open_session(
@@ -141,7 +156,7 @@ def open_session(
     task.check_splits(every_split, config, wanted)
     parts = _choose_pictures(config, {name: every_split[name] for name in wanted})
     if checkpoint:
-        task.check_labels(checkpoint.labels, config)
+        _check_labels(task, checkpoint, config)
     labels = checkpoint.labels if checkpoint else task.labels(parts["train"], config)
     network = task.network(config, labels, weights="none" if checkpoint else None)
     preprocessing = Preprocessing(config.pre, network.input_spec, config.crop_bottom)

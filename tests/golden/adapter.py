@@ -1,5 +1,6 @@
 """Call what is inside of deep_cnn: the only place to change when that is rebuilt."""
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -47,9 +48,12 @@ def next_point(file: Path, seed: int, seen: Sequence[tuple[Mapping[str, Any], An
 
 def stored_trials(folder: Path) -> list[tuple[Mapping[str, Any], str, Any]]:
     """Tell (point, state, value or None) of each trial in the folder of a sweep, by number."""
+    store = FolderStore(folder)
+    content = json.loads((folder / "sweep.json").read_text(encoding="utf-8"))
+    store.open(content["content"], content["seed"])  # It moves the files of earlier versions.
     return [
         (trial.point or {}, trial.state, trial.outcome.value if trial.outcome else None)
-        for trial in FolderStore(folder).trials()
+        for trial in store.trials()
     ]
 
 

@@ -161,7 +161,14 @@ def copied(name: str, target: Path) -> Path:
 def trials(folder: Path, sweep: str = "s") -> list[dict[str, str]]:
     """Read the table of a sweep, without times."""
     text = (folder / "outputs" / "sweeps" / sweep / "trials.csv").read_text(encoding="utf-8")
-    return [{k: v for k, v in row.items() if k != "seconds"} for row in table(text)]
+    # Before version 0.2 two columns could be called epochs.
+    names = {"epochs_run": "epochs", "config.run_name": "run_name"}
+    return [
+        {names.get(k, k): v for k, v in row.items() if k not in ("seconds", "epochs")}
+        if "epochs_run" in row
+        else {k: v for k, v in row.items() if k != "seconds"}
+        for row in table(text)
+    ]
 
 
 def tables(folder: Path) -> dict[str, list[dict[str, str]]]:
@@ -172,7 +179,7 @@ def tables(folder: Path) -> dict[str, list[dict[str, str]]]:
 
 def claims(folder: Path) -> int:
     """Count how often a trial was begun."""
-    return len(list(folder.glob("outputs/sweeps/*/*.claim.*")))
+    return len(list(folder.glob("outputs/sweeps/**/*.claim.*")))
 
 
 def reported(folder: Path) -> list[list[str]]:

@@ -86,7 +86,7 @@ def test_the_best_checkpoint_is_of_the_best_epoch(tmp_path: Path) -> None:
         {"freeze": 2},
         {"pre": "trivial"},
         {"ema": 0.9, "clip": 0.5, "warmup": 2, "lr_trunk": 0.1, "label_smoothing": 0.1},
-        {"amp": "fp16", "clip": 0.5},
+        {"amp": "fp16", "clip": 0.5, "epochs": 2, "train_samples": 40},
         {"schedule": "plateau", "lr": 1e-9, "momentum": 0, "freeze": "trunk", "epochs": 6},
     ],
 )

@@ -1,8 +1,8 @@
 """Run a sweep with local workers: start them, watch over them, show how far they are."""
 
-import os
 import sys
 import time
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -10,24 +10,28 @@ from functools import partial
 from pathlib import Path
 
 from deep_cnn.errors import OutputError, SpecError
-from deep_cnn.files import safe_name
+from deep_cnn.files import RunFiles, safe_name
 from deep_cnn.progress import ProgressBar, progress_bar
 from deep_cnn.resolve import resolve
 from deep_cnn.sweep.run.pool import WorkerPool
 from deep_cnn.sweep.run.process import default_workers, threads_each
 from deep_cnn.sweep.run.records import Trial
-from deep_cnn.sweep.run.store import LEASE, FolderStore
+from deep_cnn.sweep.run.store import lease_seconds
 from deep_cnn.sweep.run.store_source import StoreConfig, StoreSource
 from deep_cnn.sweep.run.table import best_trials, write_table
+from deep_cnn.sweep.run.work import WorkFolders
 from deep_cnn.sweep.run.worker import WorkerConfig, start_worker
+from deep_cnn.sweep.run.writer import Writer
 from deep_cnn.sweep.spec.command import DEEP_CNN_COMMAND
 from deep_cnn.sweep.spec.points import Proposal, first_points
 from deep_cnn.sweep.spec.schema import SweepSpec
 from deep_cnn.sweep.spec.values import Point, canonical_key, to_jsonable
 from deep_cnn.training.stop import StopToken
 
-_PAUSE = 0.2
+_PAUSE = 0.5
 _GRACE = 25.0
+# How far trials.csv may be behind, in seconds.
+_TABLE_PAUSE = 4.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,34 +57,95 @@ class EngineOptions:
         seed: The seed of the search.
         retries: How often a failed trial is tried again.
         stop: Ends the sweep when it is set.
+        is_pilot: Join a sweep that others run, too: leave its failed trials and its export alone.
+        keep: How many of the best trials keep their checkpoint, or None for all.
     """
 
     workers: int | None = None
     seed: int = 0
     retries: int = 1
     stop: StopToken = field(default_factory=StopToken)
+    is_pilot: bool = False
+    keep: int | None = None
 
 
-def run_sweep(
+class LocalSweep:
+    """A sweep in its folder, to be run here.
+
+    Args:
+        spec: The sweep.
+        out: The folder for results.
+        options: How trials are run.
+        limit: The number of trials at most.
+
+    Raises:
+        SpecError: The folder has another sweep of this name.
+        ConfigError: DEEP_CNN_LEASE is not a positive number.
+    """
+
+    def __init__(
+        self, spec: SweepSpec, out: Path, options: EngineOptions, limit: int | None
+    ) -> None:
+        self.options = options
+        self.config = StoreConfig(
+            spec=spec,
+            folder=out / "sweeps" / safe_name(spec.name),
+            out=out,
+            seed=options.seed,
+            retries=options.retries,
+            limit=limit,
+            lease=lease_seconds(),
+        )
+        self.store = self.config.open_store()
+        self.store.open(spec.content, options.seed)
+        self.work = WorkFolders(self.store.io, self.config.folder, out)
+        self.work.make_folders()
+        self.work.publish_rest(self.store.trial)
+        self.writer = Writer(self.store.io, self.config.folder, self.store.owners)
+        if not options.is_pilot:
+            self.store.reopen()
+
+    def run(self, total: int | None) -> SweepSummary:
+        """Run every trial that is not over; `total` is how many there will be, if that is known."""
+        return _Engine(self, total).run()
+
+    def close(self, summary: SweepSummary) -> None:
+        """Write the study for Optuna, unless a signal or another process forbids it."""
+        try:
+            if summary.signal is None and not self.options.is_pilot and self.writer.take():
+                self._export(summary.trials)
+        finally:
+            self.writer.release()
+
+    def _export(self, trials: Sequence[Trial]) -> None:
+        """Write the study, a copy for other programs: without it nothing is lost."""
+        from deep_cnn.sweep.run.export import export_study  # Optuna takes a while.
+
+        path = self.config.folder / "optuna.db"
+        try:
+            export_study(self.config.spec, trials, path)
+        except Exception as error:
+            text = " ".join(f"{type(error).__name__}: {error}".split())
+            print(f"{path} could not be written ({text[:200]})", file=sys.stderr)
+
+
+def open_sweep(
     spec: SweepSpec, out: Path, options: EngineOptions, count: int | None = None
-) -> SweepSummary:
-    """Run every trial of a sweep that is not over yet; see also `check_runnable`.
+) -> tuple[LocalSweep, int | None]:
+    """Return a sweep that is to be run here, and how many trials there will be if that is known.
+
+    See also `check_runnable`.
 
     Args:
         spec: The sweep.
         out: The folder for results.
         options: How trials are run.
         count: The number of trials at most, beside the sweep's run_cap.
-
-    Raises:
-        SpecError: The folder has another sweep of this name.
     """
     resolve(spec.config(first_points(spec, options.seed, 1)[0]))  # What is wrong in all of them.
     limit = min((n for n in (spec.run_cap, count) if n is not None), default=None)
-    config = _store_config(spec, out, options, limit)
-    store = _open(config)
     total = min((n for n in (spec.points, limit) if n is not None), default=None)
-    return _Engine(config, store, options, total).run()
+    return LocalSweep(spec, out, options, limit), total
 
 
 def run_points(
@@ -88,14 +153,22 @@ def run_points(
 ) -> SweepSummary:
     """Run these configurations of a sweep to their end, as trials of a sweep `<name><suffix>`."""
     # Nothing is proposed beyond a limit of 0.
-    config = _store_config(_without_search(spec, suffix), out, options, limit=0)
-    store = _open(config)
-    known = {canonical_key(trial.point) for trial in store.trials()}
+    sweep = LocalSweep(_without_search(spec, suffix), out, options, limit=0)
+    trials = sweep.store.trials()
+    known, number = {key_of(trial.point) for trial in trials}, len(trials)
     for point in points:
-        if canonical_key(point) not in known:
-            known.add(canonical_key(point))
-            store.propose(len(store.trials()), Proposal(point))
-    return _Engine(config, store, options, total=len(store.trials())).run()
+        if key_of(point) not in known:
+            known.add(key_of(point))
+            sweep.store.propose(number, Proposal(point))
+            number += 1
+    summary = sweep.run(total=number)
+    sweep.close(summary)
+    return summary
+
+
+def key_of(point: Point | None) -> str:
+    """Return what two configurations share if they are the same but for the name of the run."""
+    return canonical_key({k: v for k, v in (point or {}).items() if k != "run_name"})
 
 
 def _without_search(spec: SweepSpec, suffix: str) -> SweepSpec:
@@ -104,28 +177,6 @@ def _without_search(spec: SweepSpec, suffix: str) -> SweepSpec:
     content = {k: v for k, v in spec.content.items() if k not in ("early_terminate", "run_cap")}
     content = {**to_jsonable(content), "name": name}
     return replace(spec, name=name, content=content, early_terminate=None, run_cap=None)
-
-
-def _store_config(
-    spec: SweepSpec, out: Path, options: EngineOptions, limit: int | None
-) -> StoreConfig:
-    return StoreConfig(
-        spec=spec,
-        folder=out / "sweeps" / safe_name(spec.name),
-        out=out,
-        seed=options.seed,
-        retries=options.retries,
-        limit=limit,
-        lease=float(os.environ.get("DEEP_CNN_LEASE", LEASE)),
-    )
-
-
-def _open(config: StoreConfig) -> FolderStore:
-    """Begin the sweep or go on with it; trials that were given up are tried again."""
-    store = config.open_store()
-    store.open(config.spec.content, config.seed)
-    store.reopen()
-    return store
 
 
 def check_runnable(spec: SweepSpec, file: Path, count: int | None) -> None:
@@ -148,17 +199,20 @@ def check_runnable(spec: SweepSpec, file: Path, count: int | None) -> None:
 class _Engine:
     """Watches over the workers, and keeps trials.csv and the display current."""
 
-    def __init__(
-        self, config: StoreConfig, store: FolderStore, options: EngineOptions, total: int | None
-    ) -> None:
-        self.spec, self.store, self.stop, self.total = config.spec, store, options.stop, total
+    def __init__(self, sweep: LocalSweep, total: int | None) -> None:
+        config, options = sweep.config, sweep.options
+        self.sweep, self.spec, self.store = sweep, config.spec, sweep.store
+        self.stop, self.total = options.stop, total
         workers = options.workers or default_workers(self.spec.method, total)
         worker = WorkerConfig(threads_each(workers), partial(StoreSource, config))
         self.pool = WorkerPool(partial(start_worker, worker), workers, _GRACE, config.out)
-        self.written: list[Trial] = []
-        self.claims = -1
-        self.counted: dict[int, tuple[bool, int]] = {}
-        self.last_status: tuple[int, list[str]] = (-1, [])
+        self.seen: dict[int, Trial] = {}
+        self.states: Counter[str] = Counter()
+        self.best: float | None = None
+        self.pruned: set[int] = set()
+        self.is_table_current = False
+        self.table_due = 0.0
+        self.last_status = ""
 
     def run(self) -> SweepSummary:
         """Run the sweep; its files are complete afterwards, however it ended."""
@@ -168,75 +222,79 @@ class _Engine:
             finally:
                 self.pool.stop()
                 with suppress(OutputError):
-                    trials = self.store.trials()
-                    self._write(trials)
-                    self._export(trials)
+                    self.store.look()
+                    self._count()
+                    self.sweep.work.publish_rest(self.store.trial)
+                    self._write_table()
 
     def _watch(self, bar: ProgressBar) -> SweepSummary:
         self.pool.start()
         while True:
-            trials = self.store.trials()
-            self._write(trials)
-            self._display(bar, trials)
+            self.store.look()
+            self._count()
+            self._display(bar)
+            if time.monotonic() >= self.table_due:
+                self.sweep.work.publish_rest(self.store.trial)
+                self._write_table()
             signum = self.stop.signum
-            if signum is not None:
-                return self._stopped(signal=signum)
-            self._count(trials)
-            if self.pool.error:
-                return self._stopped(error=self.pool.error)
+            if signum is not None or self.pool.error:
+                self.pool.stop()
+                error = None if signum is not None else self.pool.error
+                return SweepSummary(tuple(self.store.trials()), signum, error)
             self.pool.replace_dead()
             if self.pool.done:
                 return SweepSummary(tuple(self.store.trials()))
             time.sleep(_PAUSE)
 
-    def _stopped(self, signal: int | None = None, error: str | None = None) -> SweepSummary:
-        self.pool.stop()
-        return SweepSummary(tuple(self.store.trials()), signal, error)
-
-    def _count(self, trials: Sequence[Trial]) -> None:
-        """Report to the pool what has begun, succeeded and failed since the last look."""
-        claims = sum(trial.claim + 1 for trial in trials)
-        if claims != self.claims:
-            self.claims = claims
-            self.pool.record_begin()
-        for trial in trials:
-            was_over, failures = self.counted.get(trial.number, (False, 0))
-            if trial.over and not was_over:
+    def _count(self) -> None:
+        """Count the trials that have changed, and report what began and ended to the pool."""
+        for trial in self.store.changes():
+            before = self.seen.get(trial.number, Trial(trial.number, None, state=""))
+            self.seen[trial.number] = trial
+            self.is_table_current = False
+            self.states.update({trial.state: 1, before.state: -1})
+            if trial.value is not None:
+                values = [value for value in (self.best, trial.value) if value is not None]
+                self.best = self.spec.objective.best(values)
+            if trial.claim > before.claim:
+                self.pool.record_begin()
+            if trial.over and not before.over:
                 self.pool.record_success()
-            elif trial.failures > failures:
+            elif trial.failures > before.failures and not self.pool.error:
                 self.pool.record_failure(trial.number, trial.error)
-                if self.pool.error:
-                    return
-            self.counted[trial.number] = (trial.over, trial.failures)
 
-    def _display(self, bar: ProgressBar, trials: Sequence[Trial]) -> None:
+    def _display(self, bar: ProgressBar) -> None:
         """Update the progress bar, or print a line where there is no terminal."""
-        states = [trial.state for trial in trials]
-        over = sum(trial.over for trial in trials)
-        best = best_trials(self.spec, trials)
-        parts = [f"{states.count(state)} {state}" for state in ("running", "failed")]
-        if best:
-            parts.append(f"best {best[0].value:.4g}")
+        over = self.states["finished"] + self.states["stopped"]
+        parts = [f"{self.states[state]} {state}" for state in ("running", "failed")]
+        if self.best is not None:
+            parts.append(f"best {self.best:.4g}")
         bar.n = over
         bar.set_postfix_str(", ".join(parts), refresh=True)
-        if bar.disable and (over, parts) != self.last_status:
-            total = "" if bar.total is None else f" of {bar.total}"
-            print(f"{self.spec.name}: {over}{total} over, {', '.join(parts)}", file=sys.stderr)
-        self.last_status = (over, parts)
+        total = "" if bar.total is None else f" of {bar.total}"
+        status = f"{self.spec.name}: {over}{total} over, {', '.join(parts)}"
+        if bar.disable and status != self.last_status:
+            print(status, file=sys.stderr)
+        self.last_status = status
 
-    def _write(self, trials: list[Trial]) -> None:
-        """Keep trials.csv current."""
-        if trials != self.written:
-            self.written = trials
-            write_table(self.store.folder / "trials.csv", self.spec, trials)
+    def _prune(self) -> None:
+        """Remove the checkpoints of trials that are over and not among the best to keep."""
+        keep, over = self.sweep.options.keep, [t for t in self.seen.values() if t.over]
+        if keep is None:
+            return
+        best = {trial.number for trial in best_trials(self.spec, over)[:keep]}
+        for trial in over:
+            if trial.number not in best and trial.number not in self.pruned and trial.run_name:
+                checkpoint = RunFiles(self.sweep.config.out, trial.run_name).best
+                if self.store.io.exists(checkpoint):  # Otherwise it is not published yet.
+                    self.pruned.add(trial.number)
+                    self.store.io.remove(checkpoint)
 
-    def _export(self, trials: Sequence[Trial]) -> None:
-        """Write the study, a copy for other programs: without it nothing is lost."""
-        from deep_cnn.sweep.run.export import export_study  # Optuna takes a while.
-
-        path = self.store.folder / "optuna.db"
-        try:
-            export_study(self.spec, trials, path)
-        except Exception as error:
-            text = " ".join(f"{type(error).__name__}: {error}".split())
-            print(f"{path} could not be written ({text[:200]})", file=sys.stderr)
+    def _write_table(self) -> None:
+        """Write trials.csv if it is not current and no other process does."""
+        self.table_due = time.monotonic() + _TABLE_PAUSE
+        if self.sweep.writer.take() and not self.is_table_current:
+            self._prune()
+            path = self.sweep.config.folder / "trials.csv"
+            write_table(path, self.spec, [self.seen[number] for number in sorted(self.seen)])
+            self.is_table_current = True

@@ -10,6 +10,8 @@ from deep_cnn.errors import OutputError
 
 # The exit status of a worker that could not write.
 CANNOT_WRITE = 2
+# The exit status of a worker whose trial another process has taken over.
+LOST_CLAIM = 70
 _MOST_IN_A_ROW = 5
 
 
@@ -107,7 +109,8 @@ class WorkerPool:
                     " give the same command again: nothing that was finished is lost"
                 )
             if exitcode != 0:
-                self._deaths += 1
+                # A machine that was suspended loses all of its trials at once.
+                self._deaths += exitcode != LOST_CLAIM
                 self._processes[slot] = self._start(slot)
                 deaths.append(Death(slot, exitcode))
         return deaths

@@ -2,11 +2,41 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
-from typing import Any
+from dataclasses import asdict, dataclass
+from functools import cache
+from typing import Annotated, Any, Literal, TypeVar, cast
 
+from pydantic import Field, FiniteFloat, TypeAdapter
+
+from deep_cnn.files import safe_name
 from deep_cnn.results import StopReason
 from deep_cnn.sweep.spec.values import Point
+
+Record = TypeVar("Record")
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """A configuration as its file holds it, and the `u` that its values were drawn with."""
+
+    point: dict[str, Any]
+    u: dict[str, Fraction] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RunName:
+    """The run of a trial whose usual name was taken."""
+
+    run_name: str
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimEnd:
+    """How a claim ended without a result; earlier versions wrote `reopened`, too."""
+
+    state: Literal["failed", "interrupted", "reopened"]
+    error: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,35 +51,39 @@ class TrialOutcome:
         epochs: The number of epochs that were trained.
         stop_reason: Why the run was stopped early.
         seconds: The duration of the run.
+        claim: The claim whose work folder has the files, or None if no folder ever had them.
     """
 
-    state: str
-    value: float | None = None
+    state: Literal["finished", "stopped"]
+    value: FiniteFloat | None = None
     run_name: str | None = None
     values: tuple[float, ...] = ()
     epochs: int | None = None
     stop_reason: StopReason | None = None
     seconds: float | None = None
+    claim: int | None = None
 
     def to_json(self) -> str:
         """Return the text of a `done` file."""
         return json.dumps(asdict(self), sort_keys=True)
 
-    @classmethod
-    def from_content(cls, content: Mapping[str, Any] | None) -> "TrialOutcome | None":
-        """Return the outcome in the content of a `done` file, or None if it is none."""
-        if content is None or not {"state", "value"} <= content.keys():
-            return None
-        known = {field.name for field in fields(cls)} & content.keys()
-        reason = content.get("stop_reason")
-        try:
-            return cls(
-                **{name: content[name] for name in known - {"values", "stop_reason"}},
-                values=tuple(content.get("values") or ()),
-                stop_reason=StopReason(**reason) if reason else None,
-            )
-        except TypeError:
-            return None
+
+@cache
+def _adapter(kind: type[Record]) -> TypeAdapter[Record]:
+    return TypeAdapter(kind)
+
+
+def read_record(kind: type[Record], text: bytes | None) -> Record | None:
+    """Return the record in the text of a state file, or None if it is missing or damaged."""
+    if text is None:
+        return None
+    try:
+        record: Record = _adapter(cast(Any, kind)).validate_python(json.loads(text))
+    except (ValueError, RecursionError):
+        return None
+    name = getattr(record, "run_name", None)
+    # A name from a damaged file must not lead out of the folder for results.
+    return None if name is not None and safe_name(name) != name else record
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,10 +1,11 @@
 """Take trials from the store that the workers of a sweep share."""
 
 import math
+import os
 import signal
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,23 +13,29 @@ from pathlib import Path
 from deep_cnn.errors import OutputError
 from deep_cnn.files import RunFiles
 from deep_cnn.results import EpochRecord, RunResult, State, StopReason, SweepTrial
+from deep_cnn.sweep.run.pool import LOST_CLAIM
 from deep_cnn.sweep.run.records import Trial
-from deep_cnn.sweep.run.store import FolderStore, TrialStore
+from deep_cnn.sweep.run.store import FolderStore
 from deep_cnn.sweep.run.trial import (
     TrialRun,
     logged_values,
     outcome_of,
     run_trial,
     trial_config,
+    trial_title,
     values_of,
 )
+from deep_cnn.sweep.run.work import WorkFolders
 from deep_cnn.sweep.run.worker import TrialSource, one_line
-from deep_cnn.sweep.search.early_stopping import should_stop
+from deep_cnn.sweep.search.early_stopping import costs_of, should_stop
 from deep_cnn.sweep.search.propose import Observation, propose
+from deep_cnn.sweep.spec.points import Proposal, next_point
 from deep_cnn.sweep.spec.schema import SweepSpec
+from deep_cnn.sweep.spec.values import canonical_key
 from deep_cnn.training.stop import StopRequest, StopToken
 
-_PAUSE = 0.1
+# Workers that wait for the trials of others look so often, in seconds.
+_PAUSE = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,18 +78,25 @@ class StoreSource(TrialSource[Claim]):
 
     def __init__(self, config: StoreConfig) -> None:
         self.config, self.spec = config, config.spec
-        self.store: TrialStore = config.open_store()
+        self.store = config.open_store()
+        self.work = WorkFolders(self.store.io, config.folder, config.out)
+        self.search = _Search(config)
         self.stop = StopToken()
         signal.signal(signal.SIGTERM, lambda number, frame: self.stop.set(StopRequest(number)))
 
     def take(self) -> Claim | None:
         """Claim a trial; return None when every one is over, or after SIGTERM."""
         while self.stop.reason is None:
-            trials = self.store.trials()
+            self._look()
+            trials = self.store.unfinished()
             # What has failed before comes last, or it could keep the rest from ever being run.
             claim = self._claim(trial for trial in trials if not trial.tried)
-            if claim is None and self._propose(trials):
-                continue
+            if claim is None:
+                proposed = self._propose()
+                if proposed is not None:
+                    claim = self._claim([proposed])
+                    if claim is None:
+                        continue  # Another worker was quicker.
             claim = claim or self._claim(trials)
             if claim is not None:
                 return claim
@@ -93,31 +107,53 @@ class StoreSource(TrialSource[Claim]):
 
     def run(self, claim: Claim) -> RunResult:
         """Run the trial, and stop it early if W&B's rule says so."""
-        trial, out = claim.trial, self.config.out
+        trial = claim.trial
         assert trial.point is not None
         with self._renewed(claim) as stop:
             run = TrialRun(
-                config=trial_config(self.spec, trial.point, out),
+                config=trial_config(self.spec, trial.point, self.config.out),
                 sweep=SweepTrial(self.spec.name, trial.number),
-                run_name=trial.run_name,
-                set_run_name=lambda name: self.store.set_run(trial.number, name),
+                files=self._open_files(claim),
                 stop=stop,
+                title=trial_title(self.spec, trial.point),
+                before_row=lambda: self._check_claim(claim),
             )
             return run_trial(run, lambda history: self._stop_reason(trial.number, history))
 
     def finish(self, claim: Claim, result: RunResult) -> None:
         """Commit the result, or give the trial back if it has none."""
-        number = claim.trial.number
-        if result.state in (State.FINISHED, State.STOPPED):
-            self.store.finish(number, claim.number, outcome_of(result, self.spec))
+        if result.state not in (State.FINISHED, State.STOPPED):
+            self._give_back(claim, str(result.state), result.error)
+            return
+        from deep_cnn.training.checkpoint import drop_optimizer
+
+        number, run_name = claim.trial.number, result.run_name
+        drop_optimizer(self.work.files(number, claim.number, run_name).best)
+        if self.store.finish(number, claim.number, outcome_of(result, self.spec, claim.number)):
+            self.work.publish(number, claim.number, run_name)
         else:
-            self.store.give_back(number, claim.number, str(result.state), result.error)
+            self.work.discard(number, claim.number)
 
     def fail(self, claim: Claim, error: BaseException) -> None:
         """Give the trial back as failed; an OutputError ends the worker instead."""
+        self._check_claim(claim)  # What was taken over cannot be written, but by its new owner.
         if isinstance(error, OutputError):
             raise error  # The next trial would not be able to write, either.
-        self.store.give_back(claim.trial.number, claim.number, "failed", one_line(error))
+        self._give_back(claim, "failed", one_line(error))
+
+    def _give_back(self, claim: Claim, state: str, error: str | None) -> None:
+        number = claim.trial.number
+        self.store.give_back(number, claim.number, state, error)
+        self._look()
+        trial = self.store.trial(number)
+        if trial is not None and trial.state == "failed" and trial.run_name is not None:
+            # For the claim after the sweep was started again, which finds the files there.
+            self.store.set_run(number, trial.run_name)
+            self.work.publish(number, claim.number, trial.run_name, keep_last=True)
+
+    def _look(self) -> None:
+        self.store.look()
+        self.search.learn(self.store.changes())
 
     def _claim(self, trials: Iterable[Trial]) -> Claim | None:
         """Claim the first of these trials that can be claimed."""
@@ -127,29 +163,48 @@ class StoreSource(TrialSource[Claim]):
                 return Claim(trial, number)
         return None
 
-    def _propose(self, trials: Sequence[Trial]) -> bool:
-        """Make the next trial, or a damaged one again; return False if there is none to make."""
-        whole = {t.number: self._observation(t) for t in trials if t.point is not None}
-        number = next(n for n in range(len(whole) + 1) if n not in whole)
-        limit = self.config.limit
-        if (limit is not None and number >= limit) or self._target_reached(trials):
-            return False
-        proposal = propose(self.spec, self.config.seed, [whole[n] for n in range(number)])
+    def _propose(self) -> Trial | None:
+        """Make the next trial, or a damaged one again; return None if there is none to make."""
+        number = self.search.next_number
+        proposal = self.search.propose(self._observations)
         if proposal is None:
-            return False
+            return None
         self.store.propose(number, proposal)
-        return True
+        # Another worker may have been quicker, and bayes may have proposed something else to it.
+        self._look()
+        return self.store.trial(number)
 
-    def _target_reached(self, trials: Sequence[Trial]) -> bool:
-        """Return whether a trial is as good as the metric's target, so that no new one is made."""
-        values = [trial.value for trial in trials if trial.value is not None]
-        return self.spec.metric is not None and any(map(self.spec.metric.reached, values))
+    def _open_files(self, claim: Claim) -> RunFiles:
+        """Return the files of a claim, after its run has got a name that no other run has."""
+        from deep_cnn.training.checkpoint import is_whole
+
+        number, name = claim.trial.number, claim.trial.run_name
+        if name is None or not self.store.has_run(number):
+            usual = self.store.usual_run_name(number)
+            name = self.work.reserve(number, usual)
+            if name != usual:
+                self.store.set_run(number, name)
+        return self.work.open(number, claim.number, name, is_whole)
+
+    def _check_claim(self, claim: Claim) -> None:
+        """Renew the claim; end this process at once if another one has taken the trial over.
+
+        It must not touch anything any more, W&B's run of the trial in particular, which a regular
+        end would mark as finished.
+        """
+        if not self.store.renew(claim.trial.number, claim.number):
+            os._exit(LOST_CLAIM)
+
+    def _observations(self) -> list[Observation]:
+        return [
+            self._observation(trial) for trial in self.store.trials() if trial.point is not None
+        ]
 
     def _observation(self, trial: Trial) -> Observation:
         failed = trial.state == "failed" or (trial.over and trial.value is None)
         metric, latest = self.spec.metric, None
         if failed and metric and metric.impute == "latest" and trial.run_name:
-            logged = logged_values(RunFiles(self.config.out, trial.run_name).table, metric)
+            logged = logged_values(self.work.table(trial), metric)
             latest = next((v for v in reversed(logged) if math.isfinite(v)), None)
         return Observation(trial.point or {}, trial.value, failed, latest, trial.u)
 
@@ -158,27 +213,64 @@ class StoreSource(TrialSource[Claim]):
         rule, metric = self.spec.early_terminate, self.spec.metric
         if rule is None or metric is None:
             return None
-        mine = values_of(history, metric)
-        others = [t.run_name for t in self.store.trials() if t.number != number and t.run_name]
-        tables = (RunFiles(self.config.out, name).table for name in others)
-        return should_stop(
-            rule, metric, mine, [mine, *(logged_values(table, metric) for table in tables)]
-        )
+        costs = costs_of(values_of(history, metric), metric)
+        if len(costs) < rule.bands[0]:
+            return None
+        self._look()
+        unfinished = (t for t in self.store.unfinished() if t.number != number and t.claim >= 0)
+        tables = [costs_of(logged_values(self.work.table(t), metric), metric) for t in unfinished]
+        return should_stop(rule, metric, costs, [*self.search.costs.values(), *tables])
 
     @contextmanager
     def _renewed(self, claim: Claim) -> Iterator[StopToken]:
-        """Renew the claim in a thread; the token is set by SIGTERM and if the claim is lost."""
-        stop, done = StopToken(lambda: self.stop.reason), threading.Event()
+        """Renew the claim in a thread while the trial runs; the token is set by SIGTERM."""
+        done = threading.Event()
 
         def renew() -> None:
             while not done.wait(self.config.lease / 4):
-                if not self.store.renew(claim.trial.number, claim.number):
-                    stop.set(StopRequest(signal.SIGTERM))
+                self._check_claim(claim)
 
         thread = threading.Thread(target=renew, daemon=True)
         thread.start()
         try:
-            yield stop
+            yield StopToken(lambda: self.stop.reason)
         finally:
             done.set()
             thread.join()
+
+
+class _Search:
+    """What the trials so far mean for the next one, learned from those that change."""
+
+    def __init__(self, config: StoreConfig) -> None:
+        self.config, self.spec = config, config.spec
+        self.next_number = 0
+        self.is_target_reached = False
+        # Of the logged values of the trials that are over.
+        self.costs: dict[int, list[float]] = {}
+        self._keys: dict[int, str] = {}
+        self._used: set[str] = set()
+
+    def learn(self, changed: Iterable[Trial]) -> None:
+        """Take in trials that have changed."""
+        for trial in changed:
+            if trial.point is not None and trial.number not in self._keys:
+                key = self._keys[trial.number] = canonical_key(trial.point)
+                self._used.add(key)
+            if trial.outcome is not None:
+                self.costs[trial.number] = costs_of(trial.outcome.values, self.spec.objective)
+            if self.spec.metric is not None and trial.value is not None:
+                self.is_target_reached |= self.spec.metric.reached(trial.value)
+        while self.next_number in self._keys:
+            self.next_number += 1
+
+    def propose(self, observations: Callable[[], Sequence[Observation]]) -> Proposal | None:
+        """Return the configuration of trial `next_number`, or None if there is none to make."""
+        number, limit = self.next_number, self.config.limit
+        if (limit is not None and number >= limit) or self.is_target_reached:
+            return None
+        if self.spec.method == "bayes":
+            return propose(self.spec, self.config.seed, observations()[:number])
+        whole = len(self._keys) == number  # Otherwise a damaged trial is made again.
+        used = self._used if whole else {self._keys[n] for n in range(number)}
+        return next_point(self.spec, self.config.seed, number, used)

@@ -9,6 +9,9 @@ from deep_cnn.files import to_csv, write_text
 from deep_cnn.sweep.run.records import Trial, TrialOutcome
 from deep_cnn.sweep.spec.schema import SweepSpec
 
+_FIRST = ("trial", "state", "run_name")
+_LAST = ("value", "epochs_run", "stop_reason", "seconds")
+
 
 def write_table(path: Path, spec: SweepSpec, trials: Sequence[Trial]) -> None:
     """Write trials.csv: a row for each trial, a column for each parameter."""
@@ -26,8 +29,9 @@ def write_table(path: Path, spec: SweepSpec, trials: Sequence[Trial]) -> None:
         ]
         for trial, point in zip(trials, points, strict=True)
     ]
-    # A parameter may have the name of a column, so that two have it.
-    columns = ["trial", "state", "run_name", *names, "value", "epochs", "stop_reason", "seconds"]
+    taken = (*_FIRST, *_LAST)
+    named = [f"config.{name}" if name in taken else name for name in names]
+    columns = [*_FIRST, *named, *_LAST]
     write_text(path, to_csv(pd.DataFrame(rows, columns=columns, dtype=object)))
 
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from deep_cnn.config import TrainConfig
+from deep_cnn.config import TrainConfig, format_options
 from deep_cnn.errors import CheckpointError, ConfigError, DeepCnnError, OutputError
-from deep_cnn.files import RunFiles, claim_run
+from deep_cnn.files import RunFiles
 from deep_cnn.resolve import resolve
 from deep_cnn.results import EpochRecord, Metric, RunResult, State, SweepTrial
 from deep_cnn.sweep.run.records import TrialOutcome
@@ -29,26 +29,44 @@ class TrialRun:
     """What a trial of a sweep is run with, whichever source assigned it.
 
     Attributes:
-        config: The configuration; results go to its out_dir.
+        config: The configuration.
         sweep: The sweep and the trial.
-        run_name: The run that the trial was left with, or None for a new one.
-        set_run_name: Called with the name of a new run before it begins.
+        files: The files of its run, the last checkpoint of an interrupted one among them.
         stop: Asked between two steps.
         remote: The run on W&B's server, if the server made it.
+        title: What W&B displays instead of the run's name.
+        before_row: Called before each row is sent to W&B.
     """
 
     config: TrainConfig
     sweep: SweepTrial
-    run_name: str | None
-    set_run_name: Callable[[str], None]
+    files: RunFiles
     stop: StopToken
     remote: RemoteRun | None = None
+    title: str | None = None
+    before_row: Callable[[], None] | None = None
+
+
+class _BeforeRow(Tracker):
+    """Calls a function before the trackers behind it get a row."""
+
+    def __init__(self, call: Callable[[], None]) -> None:
+        self.call = call
+
+    def log(self, record: EpochRecord) -> None:
+        """Call it."""
+        self.call()
 
 
 def trial_config(spec: SweepSpec, point: Point, out: Path) -> TrainConfig:
-    """Return the run of a configuration, named by what is not default; results go to `out`."""
-    config = resolve(spec.config(point)).replace(out_dir=str(out.resolve()))
-    return config.replace(run_name=config.run_name or config.short_name())
+    """Return the run of a configuration; results go to `out`."""
+    return resolve(spec.config(point)).replace(out_dir=str(out.resolve()))
+
+
+def trial_title(spec: SweepSpec, point: Point) -> str | None:
+    """Return the values of a configuration that differ between trials, as `lr=0.00102`, if any."""
+    searched = {k: v for k, v in point.items() if k not in spec.space or spec.space[k].size != 1}
+    return format_options(dict(sorted(spec.leaves(searched).items()))) or None
 
 
 def run_trial(trial: TrialRun, should_stop: "ShouldStop | None" = None) -> RunResult:
@@ -57,18 +75,15 @@ def run_trial(trial: TrialRun, should_stop: "ShouldStop | None" = None) -> RunRe
     Raises:
         DeepCnnError: The run failed; unless it is an OutputError, the result on disk says so.
     """
-    config, sweep, remote = trial.config, trial.sweep, trial.remote
-    if trial.run_name:
-        files = RunFiles(config.out_path, trial.run_name)
-    else:
-        files = claim_run(config)
-        trial.set_run_name(files.name)
-    config = config.replace(run_name=files.name)
+    files, sweep, remote = trial.files, trial.sweep, trial.remote
+    config = trial.config.replace(run_name=files.name)
 
     def run(config: TrainConfig) -> RunResult:
         from deep_cnn.training.fit import fit
 
-        tracker, stop = open_tracker(config, sweep, remote), trial.stop
+        tracker, stop = open_tracker(config, sweep, remote, trial.title), trial.stop
+        if trial.before_row is not None:
+            tracker.others.insert(0, _BeforeRow(trial.before_row))
         return fit(config, tracker, should_stop=should_stop, stop=stop, files=files, sweep=sweep)
 
     try:
@@ -133,15 +148,16 @@ def logged_values(table: Path, metric: Metric) -> list[float]:
         return []
 
 
-def outcome_of(result: RunResult, spec: SweepSpec) -> TrialOutcome:
-    """Return what the store keeps of a finished run."""
+def outcome_of(result: RunResult, spec: SweepSpec, claim: int) -> TrialOutcome:
+    """Return what the store keeps of a run that finished or was stopped under a claim."""
     values = values_of(result.history, spec.objective)
     return TrialOutcome(
-        state=str(result.state),
+        state="finished" if result.state is State.FINISHED else "stopped",
         value=spec.objective.best(values),
         run_name=result.run_name,
         values=tuple(values),
         epochs=len(result.history),
         stop_reason=result.stop_reason,
         seconds=result.seconds,
+        claim=claim,
     )

@@ -12,22 +12,19 @@ from deep_cnn.sweep.spec.schema import Hyperband
 
 
 def should_stop(
-    rule: Hyperband, metric: Metric, mine: Sequence[float], all_runs: Iterable[Sequence[float]]
+    rule: Hyperband, metric: Metric, costs: Sequence[float], others: Iterable[Sequence[float]]
 ) -> StopReason | None:
-    """Return the reason to stop the run that has logged `mine`, or None.
+    """Return the reason to stop the run whose values have these costs (see `costs_of`), or None.
 
-    `all_runs` are the values of every run of the sweep in any state, including this one.
-    Values that are not finite do not count. A band is a number of logged values.
+    `others` are the costs of every other run of the sweep, whatever its state. A band is a number
+    of logged values.
     """
-    costs = _costs(mine, metric)
     reached = [band for band in rule.bands if band <= len(costs)]
     if not reached:
         return None
     band = reached[-1]
     # As in W&B, values at the band count even without `strict`, and 1/eta is computed first.
-    at_band = sorted(c[band - 1] for run in all_runs if len(c := _costs(run, metric)) >= band)
-    if not at_band:
-        return None
+    at_band = sorted(c[band - 1] for c in (costs, *others) if len(c) >= band)
     threshold = at_band[int((1.0 / rule.eta) * len(at_band))]
     cost = costs[band - 1] if rule.strict else min(costs)
     if cost <= threshold:
@@ -35,5 +32,6 @@ def should_stop(
     return StopReason("hyperband", band, metric.sign * cost, metric.sign * threshold)
 
 
-def _costs(values: Sequence[float], metric: Metric) -> list[float]:
+def costs_of(values: Sequence[float], metric: Metric) -> list[float]:
+    """Return the finite values, in order, as costs: less is better."""
     return [metric.sign * value for value in values if math.isfinite(value)]

@@ -28,16 +28,14 @@ def run_assigned(
         DeepCnnError: The run failed; it is marked as failed on the server.
     """
     path = _run_name_file(config.out_path, sweep)
-    return run_trial(
-        TrialRun(
-            config=config.replace(run_name=config.run_name or config.short_name()),
-            sweep=sweep,
-            run_name=_read_run_name(path),
-            set_run_name=lambda name: write_text(path, name + "\n"),
-            stop=stop.final_on_sigterm(),
-            remote=remote,
-        )
-    )
+    name = _read_run_name(path)
+    if name is None:
+        named = config.replace(run_name=config.run_name or config.short_name())
+        files = claim_run(named)
+        write_text(path, files.name + "\n")
+    else:
+        files = RunFiles(config.out_path, name)
+    return run_trial(TrialRun(config, sweep, files, stop.final_on_sigterm(), remote))
 
 
 def report_failure(
@@ -67,6 +65,7 @@ def _run_name_file(out: Path, sweep: SweepTrial) -> Path:
 
 def _read_run_name(path: Path) -> str | None:
     try:
-        return path.read_text(encoding="utf-8").strip() or None
-    except OSError:
+        name = path.read_text(encoding="utf-8").strip()
+    except (OSError, ValueError):
         return None
+    return name if name and safe_name(name) == name else None

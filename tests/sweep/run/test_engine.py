@@ -13,9 +13,6 @@ from pathlib import Path
 
 import pytest
 
-from deep_cnn.sweep.run.records import TrialOutcome
-from deep_cnn.sweep.run.store import FolderStore
-from deep_cnn.sweep.spec.points import Proposal
 from tests.conftest import (
     PATIENCE,
     SHOWS_PROCESSES,
@@ -23,6 +20,7 @@ from tests.conftest import (
     environment,
     family,
     processes,
+    read_checkpoint,
     until,
     workers,
 )
@@ -67,7 +65,7 @@ def ended(process: subprocess.Popen[str]) -> str:
 
 def claims(folder: Path) -> int:
     """How often a trial was begun."""
-    return len(list(folder.glob("outputs/sweeps/s/*.claim.*")))
+    return len(list(folder.glob("outputs/sweeps/s/trials/*/*.claim.*")))
 
 
 def assert_each_point_once(folder: Path, count: int = 6, epochs: int = 3) -> None:
@@ -97,7 +95,9 @@ def test_a_grid_runs_every_point_in_w_and_b_order_and_again_does_nothing(
     shutil.copytree(whole[0], tmp_path, dirs_exist_ok=True)
     rows = trials(tmp_path)
     header = (tmp_path / "outputs/sweeps/s/trials.csv").read_text().splitlines()[0]
-    assert header == ("trial,state,run_name,batch_size,epochs,lr,value,epochs,stop_reason,seconds")
+    assert (
+        header == "trial,state,run_name,batch_size,epochs,lr,value,epochs_run,stop_reason,seconds"
+    )
     points = [(row["batch_size"], row["lr"]) for row in rows]
     assert points == [(b, lr) for b in ("30", "60", "120") for lr in ("0.1", "0.01")]
     assert_each_point_once(tmp_path)
@@ -111,26 +111,27 @@ def test_a_grid_runs_every_point_in_w_and_b_order_and_again_does_nothing(
 
 @pytest.mark.slow
 @SHOWS_PROCESSES
-@pytest.mark.parametrize("count", [1, 2])
-def test_workers_killed_at_random_lose_and_repeat_nothing(tmp_path: Path, count: int) -> None:
-    write(tmp_path, GRID.replace("value: 3", "value: 20"))
-    process = start(tmp_path, f"--workers={count}")
-    moments, begun = random.Random(count), 0
+def test_workers_killed_at_random_lose_and_repeat_nothing(tmp_path: Path) -> None:
+    """Nor does it matter what becomes of the file meanwhile."""
+    path = write(tmp_path, GRID.replace("value: 3", "value: 12"))
+    process = start(tmp_path, "--workers=2")
+    moments, begun = random.Random(2), 0
     for _ in range(4):
         until(lambda begun=begun: claims(tmp_path) > begun, process)
+        path.write_text("broken: [")
         begun = claims(tmp_path)
         time.sleep(0.8 * moments.random())
         until(lambda: workers(process.pid), process)
         os.kill(workers(process.pid)[0], signal.SIGKILL)
     assert "6 of 6 trials are over" in ended(process)
     assert claims(tmp_path) > 6
-    assert_each_point_once(tmp_path, epochs=20)
+    assert_each_point_once(tmp_path, epochs=12)
 
 
 @pytest.mark.slow
 @SHOWS_PROCESSES
 def test_parents_killed_at_random_leave_no_worker_and_lose_nothing(tmp_path: Path) -> None:
-    write(tmp_path, GRID.replace("value: 3", "value: 12"))
+    write(tmp_path, GRID.replace("value: 3", "value: 6"))
     moments = random.Random(3)
     for _ in range(3):
         begun = claims(tmp_path)
@@ -142,7 +143,7 @@ def test_parents_killed_at_random_leave_no_worker_and_lose_nothing(tmp_path: Pat
         process.communicate()
         until(lambda relatives=relatives: not relatives & set(processes()))
     ended(start(tmp_path, "--workers=2"))
-    assert_each_point_once(tmp_path, epochs=12)
+    assert_each_point_once(tmp_path, epochs=6)
 
 
 @pytest.mark.parametrize(("signum", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -151,7 +152,7 @@ def test_an_interrupted_sweep_says_how_to_go_on_and_does(
 ) -> None:
     write(tmp_path, GRID.replace("value: 3", "value: 300"))
     process = start(tmp_path, "--workers=2")
-    until(lambda: list(tmp_path.glob("outputs/results/*.steps_val.csv")), process)
+    until(lambda: list(tmp_path.glob("outputs/sweeps/s/work/*/*.steps_val.csv")), process)
     process.send_signal(signum)
     _, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == status, err
@@ -159,7 +160,10 @@ def test_an_interrupted_sweep_says_how_to_go_on_and_does(
     assert "Traceback" not in err
     rows = trials(tmp_path)
     assert {row["state"] for row in rows} == {"interrupted"}
-    epochs = [len(p.read_text().splitlines()) for p in tmp_path.glob("outputs/results/*=*.csv")]
+    epochs = [
+        len(p.read_text().splitlines())
+        for p in tmp_path.glob("outputs/sweeps/s/work/*/s-?????.csv")
+    ]
     assert max(epochs) > 1
 
 
@@ -167,21 +171,6 @@ def test_two_terminals_share_one_sweep(tmp_path: Path) -> None:
     write(tmp_path, GRID)
     for process in [start(tmp_path), start(tmp_path)]:
         ended(process)
-    assert_each_point_once(tmp_path)
-
-
-@pytest.mark.slow
-@SHOWS_PROCESSES
-def test_two_hosts_share_one_sweep_and_one_dies(tmp_path: Path) -> None:
-    """A claim of another host is taken over when it is not renewed for a lease."""
-    write(tmp_path, GRID)
-    one = start(tmp_path, DEEP_CNN_HOST="a", DEEP_CNN_LEASE="3")
-    until(lambda: claims(tmp_path), one)
-    relatives = family(one.pid)
-    one.kill()
-    one.communicate()
-    until(lambda: not relatives & set(processes()))
-    ended(start(tmp_path, DEEP_CNN_HOST="b", DEEP_CNN_LEASE="3"))
     assert_each_point_once(tmp_path)
 
 
@@ -217,7 +206,7 @@ def test_a_trial_that_fails_is_retried_and_reported(tmp_path: Path, here: Comman
     assert done.returncode == 1, done.stderr
     assert "trial 0 failed: loss is" in done.stderr
     assert [row["state"] for row in trials(tmp_path)] == ["failed", "finished"]
-    ends = sorted(p.name for p in (tmp_path / "outputs/sweeps/s").glob("00000.end.*"))
+    ends = sorted(p.name for p in (tmp_path / "outputs/sweeps/s/trials/00000").glob("00000.end.*"))
     assert ends == ["00000.end.0", "00000.end.1"]
 
 
@@ -226,8 +215,8 @@ def test_five_failures_in_a_row_stop_the_sweep(tmp_path: Path, here: Command) ->
     done = here("sweep", "s.yaml", "--workers=2")
     assert done.returncode == 1
     assert "failures in a row, the last one: loss is" in done.stderr
-    assert 5 <= len(list((tmp_path / "outputs/sweeps/s").glob("*.end.*"))) < 18
-    assert trials(tmp_path)[0]["run_name"].startswith("batch_size=30,epochs=3,lr=1e29")
+    assert 5 <= len(list((tmp_path / "outputs/sweeps/s/trials/00000").glob("*.end.*"))) < 18
+    assert trials(tmp_path)[0]["run_name"] == "s-00000"
 
 
 def test_points_that_fail_do_not_keep_others_from_running(tmp_path: Path, here: Command) -> None:
@@ -252,10 +241,10 @@ def test_damaged_state_files_cost_at_most_their_trial(
 ) -> None:
     shutil.copytree(whole[0], tmp_path, dirs_exist_ok=True)
     folder = tmp_path / "outputs/sweeps/s"
-    for name in ("00001.trial", "00002.done", "00003.claim.0", "00004.run", "sweep.json"):
-        path = folder / name
+    for name in ("00001.trial", "00002.done", "00003.claim.0", "00004.run", "../../sweep.json"):
+        path = folder / "trials" / "00000" / name
         content = {
-            "truncate": path.read_bytes()[:7],
+            "truncate": b'{"point',
             "empty": b"",
             "noise": os.urandom(40),
             "{}": b"{}",
@@ -294,34 +283,43 @@ def test_what_cannot_run_says_so(
     assert "Traceback" not in done.stderr
 
 
-def test_a_claim_is_won_by_one(tmp_path: Path) -> None:
-    store = FolderStore(tmp_path / "s")
-    store.open({"method": "grid"}, 0)
-    assert store.propose(0, Proposal({"lr": 0.1}))
-    assert not store.propose(0, Proposal({"lr": 0.2}))
-    trial = store.trials()[0]
-    assert trial.point == {"lr": 0.1}
-    assert [store.claim(trial), store.claim(trial)] == [0, None]
-    assert store.trials()[0].state == "running"
-    store.give_back(0, 0, "interrupted")
-    again = store.trials()[0]
-    assert (again.state, store.claim(again)) == ("interrupted", 1)
-    assert not store.renew(0, 0)
-    assert not store.finish(0, 0, TrialOutcome("finished"))
-    assert store.finish(0, 1, TrialOutcome("finished", 1.0))
-    assert not store.finish(0, 1, TrialOutcome("stopped"))
-    assert store.trials()[0].state == "finished"
+def test_a_pilot_leaves_failed_trials_and_the_export_alone(tmp_path: Path, here: Command) -> None:
+    text = GRID.replace("[0.1, 0.01]", "[1.0e+29, 0.01]").replace("[30, 60, 120]", "[60]")
+    write(tmp_path, text)
+    folder = tmp_path / "outputs/sweeps/s"
+    done = here("sweep", "s.yaml", "--pilot", "--retries=0", "--repeats=2", "--refit")
+    assert done.returncode == 1, done.stderr
+    assert [row["state"] for row in trials(tmp_path)] == ["failed", "finished"]
+    assert not (folder / "optuna.db").exists()
+    assert [path.name for path in folder.parent.iterdir()] == ["s"]
+    assert here("sweep", "s.yaml", "--pilot", "--retries=0").returncode == 1
+    assert claims(tmp_path) == 2
+    assert here("sweep", "s.yaml", "--retries=0").returncode == 1
+    assert claims(tmp_path) == 3
+    assert [row["run_name"] for row in trials(tmp_path)] == ["s-00000", "s-00001"]
+    logs = sorted(path.name for path in (tmp_path / "outputs/logger").iterdir())
+    assert logs == ["s-00000.log", "s-00001.log"]
+    assert (folder / "optuna.db").exists()
+    assert not list(folder.glob("writer.*"))
 
 
-def test_a_trial_keeps_the_u_that_it_was_drawn_with(tmp_path: Path) -> None:
-    store = FolderStore(tmp_path / "s")
-    store.open({"method": "random"}, 0)
-    store.propose(0, Proposal({"lr": 0.1}, {"lr": 1 / 3}))
-    store.propose(1, Proposal({"lr": 0.2}))
-    assert (tmp_path / "s" / "00001.trial").read_text() == '{"point": {"lr": 0.2}}'
-    assert [trial.u for trial in FolderStore(tmp_path / "s").trials()] == [{"lr": 1 / 3}, None]
-    (tmp_path / "s" / "00000.trial").write_text('{"point": {"lr": 0.1}, "u": [1]}')
-    assert FolderStore(tmp_path / "s").trials()[0].u is None
+def test_only_the_best_checkpoints_are_kept(tmp_path: Path, here: Command) -> None:
+    write(tmp_path, GRID)
+    assert here("sweep", "s.yaml", "--keep=best:2", "--workers=2").returncode == 0
+    rows = sorted(trials(tmp_path), key=lambda row: float(row["value"]))
+    kept = sorted(path.name for path in (tmp_path / "outputs/models").iterdir())
+    assert kept == sorted(f"{row['run_name']}.best.pt" for row in rows[:2])
+    checkpoint = tmp_path / "outputs/models" / kept[0]
+    assert read_checkpoint(checkpoint)["optimizer"] is None
+    assert here(f"--test_net={checkpoint}").returncode == 0
+    resumed = here(f"--resume={checkpoint}", "--epochs=9")
+    assert resumed.returncode == 2
+    assert "has no optimizer state; begin a new run with --weights=" in resumed.stderr
+    assert here("sweep", "s.yaml", "--keep=none").returncode == 0
+    assert not list((tmp_path / "outputs/models").iterdir())
+    refused = here("sweep", "s.yaml", "--keep=10")
+    assert refused.returncode == 2
+    assert "--keep=10 is not valid; choose from all, none, best:N" in refused.stderr
 
 
 def test_a_sweep_without_a_metric_lists_its_validation_loss(tmp_path: Path, here: Command) -> None:
@@ -333,23 +331,6 @@ def test_a_sweep_without_a_metric_lists_its_validation_loss(tmp_path: Path, here
     header, best = done.stdout.splitlines()[1:3]
     assert header.split() == ["trial", "loss_val", "run"]
     assert float(best.split()[1]) == pytest.approx(float(trials(tmp_path)[0]["value"]), rel=1e-5)
-
-
-def test_a_lease_is_by_the_clock_of_the_file_system(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("DEEP_CNN_HOST", "far")
-    far = FolderStore(tmp_path / "s", lease=60)
-    far.open({}, 0)
-    far.propose(0, Proposal({"lr": 0.1}))
-    far.claim(far.trials()[0])
-    monkeypatch.setenv("DEEP_CNN_HOST", "near")
-    near = FolderStore(tmp_path / "s", lease=60)
-    monkeypatch.setattr(time, "time", lambda: 4e9)  # This host's clock is years ahead.
-    assert near.trials()[0].state == "running"
-    claim = tmp_path / "s" / "00000.claim.0"
-    os.utime(claim, (claim.stat().st_mtime - 61,) * 2)
-    assert near.trials()[0].state == "interrupted"
 
 
 @pytest.mark.slow
@@ -368,7 +349,7 @@ def test_a_full_disk_costs_nothing_that_was_finished(tmp_path: Path, deep_cnn: C
         assert done.returncode == 2, done.stderr
         assert done.stderr.splitlines()[-1].startswith("deep_cnn: ")
         assert "Traceback" not in done.stderr
-        finished = len(list(disk.glob("sweeps/s/*.done")))
+        finished = len(list(disk.glob("sweeps/s/trials/*/*.done")))
         assert finished < 6
         subprocess.run(["mount", "-o", "remount,size=50m", str(disk)], check=True)
         again = deep_cnn("sweep", "s.yaml")
@@ -376,17 +357,6 @@ def test_a_full_disk_costs_nothing_that_was_finished(tmp_path: Path, deep_cnn: C
         assert_each_point_once(tmp_path)
     finally:
         subprocess.run(["umount", str(disk)], check=True)
-
-
-@SHOWS_PROCESSES
-def test_a_file_that_is_edited_meanwhile_does_not_matter(tmp_path: Path) -> None:
-    path = write(tmp_path, GRID)
-    process = start(tmp_path)
-    until(lambda: claims(tmp_path), process)
-    path.write_text("broken: [")
-    os.kill(workers(process.pid)[0], signal.SIGKILL)
-    ended(process)
-    assert_each_point_once(tmp_path)
 
 
 def test_a_sweep_without_its_data_is_a_mistake_not_five_failures(

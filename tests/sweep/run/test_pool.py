@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from deep_cnn.errors import OutputError
-from deep_cnn.sweep.run.pool import CANNOT_WRITE, Death, WorkerPool
+from deep_cnn.sweep.run.pool import CANNOT_WRITE, LOST_CLAIM, Death, WorkerPool
 
 
 @dataclass
@@ -70,6 +70,13 @@ def test_workers_that_are_done_are_not_replaced() -> None:
     assert table.end(1, 0) == []
     assert table.pool.done
     assert len(table.started) == 2
+
+
+def test_trials_that_were_taken_over_do_not_count_as_deaths() -> None:
+    table = Table(1)
+    for _ in range(9):
+        assert table.end(0, LOST_CLAIM) == [Death(0, LOST_CLAIM)]
+    assert table.pool.error is None
 
 
 def test_five_deaths_before_a_trial_end_the_pool() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from deep_cnn.results import Metric, StopReason
-from deep_cnn.sweep.search.early_stopping import should_stop
+from deep_cnn.sweep.search.early_stopping import costs_of, should_stop
 from deep_cnn.sweep.spec.schema import Hyperband
 from tests.conftest import Command
 
@@ -23,16 +23,21 @@ def rule(strict: bool = True, eta: float = 2, band: int | None = None) -> Hyperb
 
 
 def stopped(runs: list[list[float]], how: Hyperband, metric: Metric = LOW) -> list[int]:
-    return [i for i, run in enumerate(runs) if should_stop(how, metric, run, runs)]
+    return [i for i in range(len(runs)) if reason(runs, i, how, metric)]
+
+
+def reason(
+    runs: list[list[float]], i: int, how: Hyperband, metric: Metric = LOW
+) -> StopReason | None:
+    costs = [costs_of(run, metric) for run in runs]
+    return should_stop(how, metric, costs[i], costs[:i] + costs[i + 1 :])
 
 
 def test_the_example_of_w_and_bs_own_documentation() -> None:
     """Bands 1 and 2; at band 2 the values are 6, 7, 8, 9, 10 and the threshold is the third."""
     runs = [[float(v) for v in run] for run in FIVE]
     assert stopped(runs, rule(strict=False)) == [0, 1]
-    assert should_stop(rule(strict=False), LOW, runs[1], runs) == StopReason(
-        "hyperband", 2, 10.0, 8.0
-    )
+    assert reason(runs, 1, rule(strict=False)) == StopReason("hyperband", 2, 10.0, 8.0)
 
 
 def test_one_run_is_never_stopped_and_ties_survive() -> None:
@@ -59,9 +64,7 @@ def test_a_run_is_judged_again_when_others_come() -> None:
 def test_maximize_and_values_that_are_not_finite() -> None:
     runs = [[0.1, 0.2], [0.3, 0.4]]
     assert stopped(runs, rule(True, 3, 2), HIGH) == [0]
-    assert should_stop(rule(True, 3, 2), HIGH, runs[0], runs) == StopReason(
-        "hyperband", 2, 0.2, 0.4
-    )
+    assert reason(runs, 0, rule(True, 3, 2), HIGH) == StopReason("hyperband", 2, 0.2, 0.4)
     holes = [[math.nan, 0.1, math.inf, 0.2], [0.3, 0.4]]
     assert stopped(holes, rule(True, 3, 2), HIGH) == [0]
     assert stopped([[math.nan, 0.1], [0.3, 0.4]], rule(True, 3, 2), HIGH) == []
@@ -81,7 +84,7 @@ def test_a_sweep_stops_hopeless_runs_and_says_why(tmp_path: Path, here: Command)
         rows = list(csv.DictReader(file))
     assert [row["state"] for row in rows] == ["finished", "stopped"]
     reason = json.loads(rows[1]["stop_reason"])
-    assert (reason["rule"], reason["band"], rows[1]["epochs"]) == ("hyperband", 3, "3")
+    assert (reason["rule"], reason["band"], rows[1]["epochs_run"]) == ("hyperband", 3, "3")
     assert reason["value"] > reason["threshold"]
     run = rows[1]["run_name"]
     result = json.loads((tmp_path / f"outputs/results/{run}.json").read_text())

@@ -72,7 +72,7 @@ def test_repeats_and_a_refit_whose_one_look_at_test_is_test_net(
     # The refit has all but test, and no number that pretends to be a validation.
     (refit,) = rows(out / "sweeps" / "d-refit" / "trials.csv")
     name = refit["run_name"]
-    assert name.startswith("refit-")
+    assert name == "d-refit-00000"
     assert refit["train_on"] == "train+val"
     table = rows(out / "results" / f"{name}.csv")
     assert not [column for column in table[0] if column.endswith("_val")]
@@ -86,14 +86,13 @@ def test_repeats_and_a_refit_whose_one_look_at_test_is_test_net(
     tested = here(command[3].replace("'", ""))
     assert tested.returncode == 0, tested.stderr
     assert (out / "results" / f"{name}.test.csv").exists()
-    for suffix in (".pt", ".best.pt"):
-        content = torch.load(out / "models" / f"{name}{suffix}", weights_only=True)
-        assert content["epoch"] == int(refit["epochs"])
+    content = torch.load(out / "models" / f"{name}.best.pt", weights_only=True)
+    assert content["epoch"] == int(refit["epochs"])
     # The same command again finds all of it done.
     again = here("sweep", "d.yaml", "--repeats=3", "--top=2", "--refit", "--workers=2")
     assert again.returncode == 0
     assert again.stdout == done.stdout
-    assert len(list((out / "models").glob("refit-*.best.pt"))) == 1
+    assert len(list((out / "models").glob("d-refit-*"))) == 1
 
 
 def test_a_sweep_never_opens_a_picture_of_test(tmp_path: Path, scored: Path, here: Command) -> None:
@@ -114,7 +113,7 @@ def test_a_sweep_never_opens_a_picture_of_test(tmp_path: Path, scored: Path, her
     assert done.returncode == 0, done.stderr
     logs = "".join(path.read_text() for path in (tmp_path / "outputs" / "logger").iterdir())
     assert "bad" not in logs
-    checkpoint = next((tmp_path / "outputs" / "models").glob("refit-*.pt"))
+    checkpoint = next((tmp_path / "outputs" / "models").glob("s-refit-*.best.pt"))
     assert here(f"--test_net={checkpoint}").returncode == 2
 
 

@@ -768,8 +768,13 @@ def test_a_local_sweep_offline_is_ready_for_wandb_sync(client: Client, server: W
     synced = client.wandb("sync", *(str(run) for run in runs))
     assert synced.returncode == 0, synced.stderr
     assert {run.group for run in server.runs.values()} == {"mine"}
+    with (client.folder / "outputs" / "sweeps" / "mine" / "trials.csv").open() as file:
+        trials = {f"lr={row['lr']}": row["run_name"] for row in csv.DictReader(file)}
+    assert set(trials.values()) == {"mine-00000", "mine-00001"}
+    # W&B shows what is searched.
+    assert {run.name for run in server.runs.values()} == set(trials)
     for run in server.runs.values():
-        assert rows(run) == client.table(run.name)
+        assert rows(run) == client.table(trials[run.name])
 
 
 def test_a_local_sweep_online_is_a_group(client: Client, server: WandbServer) -> None:

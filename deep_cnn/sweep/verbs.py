@@ -136,7 +136,7 @@ def sweep(argv: list[str]) -> int:
             status = _repeat_and_refit(spec, summary.trials, options, run, out, command) or status
     for line in sync_commands(out, spec.name, summary.trials):
         print(line, file=sys.stderr)
-    local.close(summary)
+    local.close(summary.trials, export=signals.signum is None)
     return status
 
 

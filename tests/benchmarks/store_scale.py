@@ -40,12 +40,12 @@ def cost(count: int) -> tuple[float, float, float]:
             in_files += time.process_time() - started  # What training writes is not the store's.
             for epoch in range(EPOCHS):
                 worker._check_claim(claim)
-                worker._stop_reason(claim.trial.number, history[: epoch + 1])
+                worker.search.stop_reason(claim.trial.number, history[: epoch + 1])
             worker.end(claim, files, epochs=0)
             run += operations[name] - before
             other, other_name = workers[1 - number % 2], "ba"[number % 2]
             before = operations[other_name]
-            other._look()
+            other.search.look()
             seen += operations[other_name] - before
             sweep.store.look()
             sweep.store.changes()

@@ -109,11 +109,11 @@ class LocalSweep:
         """Run every trial that is not over; `total` is how many there will be, if that is known."""
         return _Engine(self, total).run()
 
-    def close(self, summary: SweepSummary) -> None:
-        """Write the study for Optuna, unless a signal or another process forbids it."""
+    def close(self, trials: Sequence[Trial], *, export: bool) -> None:
+        """Write the study for Optuna if `export`, unless another process is to write it."""
         try:
-            if summary.signal is None and not self.options.is_pilot and self.writer.take():
-                self._export(summary.trials)
+            if export and not self.options.is_pilot and self.writer.take():
+                self._export(trials)
         finally:
             self.writer.release()
 
@@ -162,7 +162,7 @@ def run_points(
             sweep.store.propose(number, Proposal(point))
             number += 1
     summary = sweep.run(total=number)
-    sweep.close(summary)
+    sweep.close(summary.trials, export=summary.signal is None)
     return summary
 
 

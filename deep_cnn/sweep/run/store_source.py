@@ -5,7 +5,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,14 +80,14 @@ class StoreSource(TrialSource[Claim]):
         self.config, self.spec = config, config.spec
         self.store = config.open_store()
         self.work = WorkFolders(self.store.io, config.folder, config.out)
-        self.search = _Search(config)
+        self.search = _Search(config, self.store, self.work)
         self.stop = StopToken()
         signal.signal(signal.SIGTERM, lambda number, frame: self.stop.set(StopRequest(number)))
 
     def take(self) -> Claim | None:
         """Claim a trial; return None when every one is over, or after SIGTERM."""
         while self.stop.reason is None:
-            self._look()
+            self.search.look()
             trials = self.store.unfinished()
             # What has failed before comes last, or it could keep the rest from ever being run.
             claim = self._claim(trial for trial in trials if not trial.tried)
@@ -118,7 +118,7 @@ class StoreSource(TrialSource[Claim]):
                 title=trial_title(self.spec, trial.point),
                 before_row=lambda: self._check_claim(claim),
             )
-            return run_trial(run, lambda history: self._stop_reason(trial.number, history))
+            return run_trial(run, lambda history: self.search.stop_reason(trial.number, history))
 
     def finish(self, claim: Claim, result: RunResult) -> None:
         """Commit the result, or give the trial back if it has none."""
@@ -144,16 +144,12 @@ class StoreSource(TrialSource[Claim]):
     def _give_back(self, claim: Claim, state: str, error: str | None) -> None:
         number = claim.trial.number
         self.store.give_back(number, claim.number, state, error)
-        self._look()
+        self.search.look()
         trial = self.store.trial(number)
         if trial is not None and trial.state == "failed" and trial.run_name is not None:
             # For the claim after the sweep was started again, which finds the files there.
             self.store.set_run(number, trial.run_name)
             self.work.publish(number, claim.number, trial.run_name, keep_last=True)
-
-    def _look(self) -> None:
-        self.store.look()
-        self.search.learn(self.store.changes())
 
     def _claim(self, trials: Iterable[Trial]) -> Claim | None:
         """Claim the first of these trials that can be claimed."""
@@ -166,12 +162,12 @@ class StoreSource(TrialSource[Claim]):
     def _propose(self) -> Trial | None:
         """Make the next trial, or a damaged one again; return None if there is none to make."""
         number = self.search.next_number
-        proposal = self.search.propose(self._observations)
+        proposal = self.search.propose()
         if proposal is None:
             return None
         self.store.propose(number, proposal)
         # Another worker may have been quicker, and bayes may have proposed something else to it.
-        self._look()
+        self.search.look()
         return self.store.trial(number)
 
     def _open_files(self, claim: Claim) -> RunFiles:
@@ -195,32 +191,6 @@ class StoreSource(TrialSource[Claim]):
         if not self.store.renew(claim.trial.number, claim.number):
             os._exit(LOST_CLAIM)
 
-    def _observations(self) -> list[Observation]:
-        return [
-            self._observation(trial) for trial in self.store.trials() if trial.point is not None
-        ]
-
-    def _observation(self, trial: Trial) -> Observation:
-        failed = trial.state == "failed" or (trial.over and trial.value is None)
-        metric, latest = self.spec.metric, None
-        if failed and metric and metric.impute == "latest" and trial.run_name:
-            logged = logged_values(self.work.table(trial), metric)
-            latest = next((v for v in reversed(logged) if math.isfinite(v)), None)
-        return Observation(trial.point or {}, trial.value, failed, latest, trial.u)
-
-    def _stop_reason(self, number: int, history: Sequence[EpochRecord]) -> StopReason | None:
-        """Apply W&B's rule to all runs of the sweep as they stand on disk, and to this one."""
-        rule, metric = self.spec.early_terminate, self.spec.metric
-        if rule is None or metric is None:
-            return None
-        costs = costs_of(values_of(history, metric), metric)
-        if len(costs) < rule.bands[0]:
-            return None
-        self._look()
-        unfinished = (t for t in self.store.unfinished() if t.number != number and t.claim >= 0)
-        tables = [costs_of(logged_values(self.work.table(t), metric), metric) for t in unfinished]
-        return should_stop(rule, metric, costs, [*self.search.costs.values(), *tables])
-
     @contextmanager
     def _renewed(self, claim: Claim) -> Iterator[StopToken]:
         """Renew the claim in a thread while the trial runs; the token is set by SIGTERM."""
@@ -240,10 +210,10 @@ class StoreSource(TrialSource[Claim]):
 
 
 class _Search:
-    """What the trials so far mean for the next one, learned from those that change."""
+    """What the trials so far mean for the next ones and for the running one."""
 
-    def __init__(self, config: StoreConfig) -> None:
-        self.config, self.spec = config, config.spec
+    def __init__(self, config: StoreConfig, store: FolderStore, work: WorkFolders) -> None:
+        self.config, self.spec, self.store, self.work = config, config.spec, store, work
         self.next_number = 0
         self.is_target_reached = False
         # Of the logged values of the trials that are over.
@@ -251,9 +221,10 @@ class _Search:
         self._keys: dict[int, str] = {}
         self._used: set[str] = set()
 
-    def learn(self, changed: Iterable[Trial]) -> None:
-        """Take in trials that have changed."""
-        for trial in changed:
+    def look(self) -> None:
+        """Look at the store, and take in the trials that have changed."""
+        self.store.look()
+        for trial in self.store.changes():
             if trial.point is not None and trial.number not in self._keys:
                 key = self._keys[trial.number] = canonical_key(trial.point)
                 self._used.add(key)
@@ -264,13 +235,39 @@ class _Search:
         while self.next_number in self._keys:
             self.next_number += 1
 
-    def propose(self, observations: Callable[[], Sequence[Observation]]) -> Proposal | None:
+    def propose(self) -> Proposal | None:
         """Return the configuration of trial `next_number`, or None if there is none to make."""
         number, limit = self.next_number, self.config.limit
         if (limit is not None and number >= limit) or self.is_target_reached:
             return None
         if self.spec.method == "bayes":
-            return propose(self.spec, self.config.seed, observations()[:number])
+            return propose(self.spec, self.config.seed, self._observations()[:number])
         whole = len(self._keys) == number  # Otherwise a damaged trial is made again.
         used = self._used if whole else {self._keys[n] for n in range(number)}
         return next_point(self.spec, self.config.seed, number, used)
+
+    def _observations(self) -> list[Observation]:
+        return [
+            self._observation(trial) for trial in self.store.trials() if trial.point is not None
+        ]
+
+    def _observation(self, trial: Trial) -> Observation:
+        failed = trial.state == "failed" or (trial.over and trial.value is None)
+        metric, latest = self.spec.metric, None
+        if failed and metric and metric.impute == "latest" and trial.run_name:
+            logged = logged_values(self.work.table(trial), metric)
+            latest = next((v for v in reversed(logged) if math.isfinite(v)), None)
+        return Observation(trial.point or {}, trial.value, failed, latest, trial.u)
+
+    def stop_reason(self, number: int, history: Sequence[EpochRecord]) -> StopReason | None:
+        """Apply W&B's rule to all runs of the sweep as they stand on disk, and to this one."""
+        rule, metric = self.spec.early_terminate, self.spec.metric
+        if rule is None or metric is None:
+            return None
+        costs = costs_of(values_of(history, metric), metric)
+        if len(costs) < rule.bands[0]:
+            return None
+        self.look()
+        unfinished = (t for t in self.store.unfinished() if t.number != number and t.claim >= 0)
+        tables = [costs_of(logged_values(self.work.table(t), metric), metric) for t in unfinished]
+        return should_stop(rule, metric, costs, [*self.costs.values(), *tables])

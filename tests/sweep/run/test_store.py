@@ -82,6 +82,7 @@ class Worker(StoreSource):
         super().__init__(config)
         self.store = FolderStore(config.folder, lease=config.lease, io=io or FolderIO())
         self.work.io = self.store.io
+        self.search.store = self.store
 
     def begin(self, claim: Claim) -> RunFiles:
         files = self._open_files(claim)
@@ -93,7 +94,7 @@ class Worker(StoreSource):
         history = tuple(EpochRecord(i, 0.1, {"loss_val": 1 / (i + 1)}) for i in range(epochs))
         for epoch in range(epochs):
             self._check_claim(claim)
-            self._stop_reason(claim.trial.number, history[: epoch + 1])
+            self.search.stop_reason(claim.trial.number, history[: epoch + 1])
         result = RunResult(files.name, State.FINISHED, {}, history=history)
         files.best.unlink(missing_ok=True)  # It is no checkpoint that could be read.
         files.result.write_text(result.to_json())
@@ -270,7 +271,7 @@ def test_operations_do_not_grow_with_the_number_of_trials(tmp_path: Path, count:
     operations.clear()
     for epochs in range(1, 11):
         worker._check_claim(claim)
-        worker._stop_reason(
+        worker.search.stop_reason(
             claim.trial.number,
             tuple(EpochRecord(i, 0.1, {"loss_val": 1.0}) for i in range(epochs)),
         )

@@ -74,7 +74,7 @@ def cores() -> int:
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:
     """Return `tensor` on the device, without waiting for the device's current work."""
-    if device.type != "cuda" or tensor.device == device:
+    if device.type != "cuda" or tensor.is_cuda:
         return tensor.to(device)
     # If memory is not pinned, even a non-blocking copy waits for the stream.
     return tensor.pin_memory().to(device, non_blocking=True)

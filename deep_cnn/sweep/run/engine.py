@@ -252,7 +252,8 @@ class _Engine:
             before = self.seen.get(trial.number, Trial(trial.number, None, state=""))
             self.seen[trial.number] = trial
             self.is_table_current = False
-            self.states.update({trial.state: 1, before.state: -1})
+            self.states[before.state] -= 1
+            self.states[trial.state] += 1
             if trial.value is not None:
                 values = [value for value in (self.best, trial.value) if value is not None]
                 self.best = self.spec.objective.best(values)

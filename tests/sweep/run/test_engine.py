@@ -205,6 +205,7 @@ def test_a_trial_that_fails_is_retried_and_reported(tmp_path: Path, here: Comman
     done = here("sweep", "s.yaml")
     assert done.returncode == 1, done.stderr
     assert "trial 0 failed: loss is" in done.stderr
+    assert "s: 1 of 2 over, 0 running, 1 failed" in done.stderr
     assert [row["state"] for row in trials(tmp_path)] == ["failed", "finished"]
     ends = sorted(p.name for p in (tmp_path / "outputs/sweeps/s/trials/00000").glob("00000.end.*"))
     assert ends == ["00000.end.0", "00000.end.1"]

@@ -119,10 +119,10 @@ class LocalSweep:
 
     def _export(self, trials: Sequence[Trial]) -> None:
         """Write the study, a copy for other programs: without it nothing is lost."""
-        from deep_cnn.sweep.run.export import export_study  # Optuna takes a while.
-
         path = self.config.folder / "optuna.db"
         try:
+            from deep_cnn.sweep.run.export import export_study  # Optuna takes a while.
+
             export_study(self.config.spec, trials, path)
         except Exception as error:
             text = " ".join(f"{type(error).__name__}: {error}".split())

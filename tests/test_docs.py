@@ -21,6 +21,7 @@ PAGES = (
     "outputs/README.md",
     "deep_cnn/README.md",
     "deep_cnn/tasks/README.md",
+    "deep_cnn/sweep/run/README.md",
     "tests/benchmarks/README.md",
 )
 LONGEST_README = 190

@@ -79,7 +79,7 @@ ERRORS = [
     (sweep(LR, more="metric: {name: loss_val, goal: minimise}\n"), 5, "did you mean minimize?"),
     (sweep(LR, more="metric: {name: val_loss}\n"), 5, "val_loss is never logged"),
     (sweep(LR, more="metric: {name: loss_test}\n"), 5, "is never logged"),
-    (sweep("lr: {value: 0}", more="metric: {name: los}\n"), 5, "los is never logged by digits/fo"),
+    (sweep("lr: {value: 0}", more="metric: {name: los}\n"), 5, "los is never logged by "),
     (sweep("train_on: {value: train+val}", more="metric: {name: loss_val}\n"), 5,
      "never logged by perception on train+val; did you mean loss_train?"),
     (sweep("lr: {values: [x, 0.1, -1]}"), 4, "--lr='x' is not a number"),

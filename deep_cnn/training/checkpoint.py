@@ -175,7 +175,7 @@ def load_resumable(path: Path, config: TrainConfig) -> Checkpoint:
     Raises CheckpointError.
     """
     checkpoint, options = load_checkpoint(path), all_options(config.task)
-    if config.resume and checkpoint.optimizer is None:
+    if config.resume and not config.test_net and checkpoint.optimizer is None:
         raise CheckpointError(
             f"{path} is of a trial that is over, and has no optimizer state; begin a new run with"
             f" --weights={path}"

@@ -54,7 +54,10 @@ class Run:
         _LOGGER.info("Running on %s device", device.type)
         checkpoint = load_resumable(Path(config.resume), config) if config.resume else None
         self.files = files or _choose_files(config, checkpoint)
-        self.config = config.replace(run_name=self.files.name)
+        # The work folder of a trial is gone when others read its configuration.
+        self.resumed = config.resume
+        resume = None if self.files.work else config.resume
+        self.config = config.replace(run_name=self.files.name, resume=resume)
         self.tracker, self.sweep = tracker, sweep
         self.should_stop, self.stop = should_stop, stop
         self.environment = environment(device)

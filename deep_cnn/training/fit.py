@@ -131,13 +131,13 @@ def _prepare(run: Run) -> Session:
         f" pictures for training, {sizes.get('val', 0)} for validation"
     )
     if run.checkpoint:
-        _resume(run.checkpoint, session, run.files)
+        _resume(run, run.checkpoint, session)
     return session
 
 
-def _resume(checkpoint: Checkpoint, session: Session, files: RunFiles) -> None:
+def _resume(run: Run, checkpoint: Checkpoint, session: Session) -> None:
     """Restore a run from its checkpoint, including the best checkpoint."""
-    source = Path(str(session.config.resume))
+    source, files = Path(str(run.resumed)), run.files
     session.restore(checkpoint, source)
     try:
         restore_random_states(checkpoint.random)
@@ -169,7 +169,7 @@ def _start_tracker(run: Run) -> None:
     state, checkpoint = TrackingState(), run.checkpoint
     # A copy of a checkpoint, or a new name, begins another run for the trackers.
     if checkpoint and checkpoint.run_name == run.files.name:
-        own = Path(str(run.config.resume)).resolve() == run.files.last.resolve()
+        own = Path(str(run.resumed)).resolve() == run.files.last.resolve()
         state = checkpoint.tracking if own else state
     run.tracked = True
     run.tracker.start(Start(run.files, run.config.to_dict(), run.history, state, parameters))
@@ -206,7 +206,8 @@ def _close(run: Run, result: RunResult) -> bool:
         _LOGGER.error("Failed: %s", result.error)
     if result.state is State.INTERRUPTED:
         resume = f"python -m deep_cnn --resume={quote(str(run.files.last))}"
-        command = resume if run.files.last.exists() else "the same command"
+        is_own = run.files.work is None and run.files.last.exists()
+        command = resume if is_own else "the same command"
         _LOGGER.warning("Interrupted; go on with: %s", command)
     if result.stop_reason:
         numbers = asdict(result.stop_reason)

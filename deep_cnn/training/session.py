@@ -133,7 +133,7 @@ def _check_labels(task: Task, checkpoint: Checkpoint, config: TrainConfig) -> No
         raise
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise CheckpointError(
-            f"{config.resume or config.test_net} does not fit --task={config.task} (its labels are"
+            f"{config.test_net or config.resume} does not fit --task={config.task} (its labels are"
             f" {str(labels)[:100]}); it is damaged or was changed, take another checkpoint"
         ) from error
 

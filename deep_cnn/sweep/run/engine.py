@@ -101,7 +101,9 @@ class LocalSweep:
         self.work = WorkFolders(self.store.io, self.config.folder, out)
         self.work.make_folders()
         self.work.publish_rest(self.store.trial)
-        self.writer = Writer(self.store.io, self.config.folder, self.store.owners)
+        self.writer = Writer(
+            self.store.io, self.config.folder, self.store.owners, is_pilot=options.is_pilot
+        )
         if not options.is_pilot:
             self.store.reopen()
 
@@ -112,7 +114,11 @@ class LocalSweep:
     def close(self, trials: Sequence[Trial], *, export: bool) -> None:
         """Write the study for Optuna if `export`, unless another process is to write it."""
         try:
-            if export and not self.options.is_pilot and self.writer.take():
+            if (
+                export
+                and not self.options.is_pilot
+                and (self.writer.take() or self.writer.is_held_by_pilot)
+            ):
                 self._export(trials)
         finally:
             self.writer.release()
@@ -243,6 +249,7 @@ class _Engine:
                 return SweepSummary(tuple(self.store.trials()), signum, error)
             self.pool.replace_dead()
             if self.pool.done:
+                self.sweep.writer.take_at_the_end()
                 return SweepSummary(tuple(self.store.trials()))
             time.sleep(_PAUSE)
 

@@ -43,8 +43,10 @@ def export_study(spec: SweepSpec, trials: Sequence[Trial], path: Path) -> None:
     A value that was logged in epoch n is intermediate value n; stopped trials are pruned ones.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    readable = [(trial, spec.leaves(trial.point)) for trial in trials if trial.point is not None]
     names = spec.leaves(dict(zip(spec.space, spec.space, strict=True)))
+    leaves = [(trial, spec.leaves(trial.point)) for trial in trials if trial.point is not None]
+    # A damaged file of a trial may hold something else.
+    readable = [(trial, used) for trial, used in leaves if names.keys() <= used.keys()]
     distributions = {
         name: _distribution(spec.space[key], [used[name] for _, used in readable])
         for name, key in names.items()

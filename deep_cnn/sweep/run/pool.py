@@ -10,6 +10,8 @@ from deep_cnn.errors import OutputError
 
 # The exit status of a worker that could not write.
 CANNOT_WRITE = 2
+# The exit status of a worker that was asked to end by SIGTERM, as the shell has it.
+ASKED_TO_END = 143
 # The exit status of a worker whose trial another process has taken over.
 LOST_CLAIM = 70
 _MOST_IN_A_ROW = 5

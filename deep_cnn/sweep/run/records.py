@@ -81,6 +81,8 @@ def read_record(kind: type[Record], text: bytes | None) -> Record | None:
         record: Record = _adapter(cast(Any, kind)).validate_python(json.loads(text))
     except (ValueError, RecursionError):
         return None
+    if isinstance(record, TrialOutcome) and record.value is not None and not record.values:
+        return None  # It has a best value of nothing.
     name = getattr(record, "run_name", None)
     # A name from a damaged file must not lead out of the folder for results.
     return None if name is not None and safe_name(name) != name else record

@@ -13,7 +13,7 @@ from pathlib import Path
 from deep_cnn.errors import OutputError
 from deep_cnn.files import RunFiles
 from deep_cnn.results import EpochRecord, RunResult, State, StopReason, SweepTrial
-from deep_cnn.sweep.run.pool import LOST_CLAIM
+from deep_cnn.sweep.run.pool import ASKED_TO_END, LOST_CLAIM
 from deep_cnn.sweep.run.records import Trial
 from deep_cnn.sweep.run.store import FolderStore
 from deep_cnn.sweep.run.trial import (
@@ -85,7 +85,7 @@ class StoreSource(TrialSource[Claim]):
         signal.signal(signal.SIGTERM, lambda number, frame: self.stop.set(StopRequest(number)))
 
     def take(self) -> Claim | None:
-        """Claim a trial; return None when every one is over, or after SIGTERM."""
+        """Claim a trial; return None when every one is over, and end this process after SIGTERM."""
         while self.stop.reason is None:
             self.search.look()
             trials = self.store.unfinished()
@@ -103,7 +103,8 @@ class StoreSource(TrialSource[Claim]):
             if not any(trial.state == "running" for trial in trials):
                 return None
             time.sleep(_PAUSE)  # Their owner may die, and then the trial is ours to finish.
-        return None
+        # The pool replaces this worker, unless it was the pool that asked.
+        raise SystemExit(ASKED_TO_END)
 
     def run(self, claim: Claim) -> RunResult:
         """Run the trial, and stop it early if W&B's rule says so."""
@@ -132,7 +133,7 @@ class StoreSource(TrialSource[Claim]):
         if self.store.finish(number, claim.number, outcome_of(result, self.spec, claim.number)):
             self.work.publish(number, claim.number, run_name)
         else:
-            self.work.discard(number, claim.number)
+            self.work.discard(number)
 
     def fail(self, claim: Claim, error: BaseException) -> None:
         """Give the trial back as failed; an OutputError ends the worker instead."""

@@ -28,7 +28,7 @@ from deep_cnn.sweep.run.records import (
 _MOST_VANISHED = 20
 BLOCK = 1000
 # Sync clients and people leave files such as "00000.claim.0 (conflicted copy)": none of ours.
-_STATE_FILE = re.compile(r"(\d{5,})\.(trial|run|done|claim\.\d+|end\.\d+|again\.\d+)")
+_STATE_FILE = re.compile(r"(\d{5,})\.(trial|run|done|claim\.\d{1,6}|end\.\d{1,6}|again\.\d{1,6})")
 
 
 @dataclass(slots=True)

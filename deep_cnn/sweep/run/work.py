@@ -62,7 +62,8 @@ class WorkFolders:
         beside = self.folder / f".{number:05d}.{claim}.{token_hex(4)}"
         self.io.make_folder(beside)
         new = RunFiles(self.out, run_name, work=beside)
-        earlier = [self.files(number, k, run_name) for k in range(claim - 1, -1, -1)]
+        claims = sorted((k for k in self._claims(number) if k < claim), reverse=True)
+        earlier = [self.files(number, k, run_name) for k in claims]
         for old in (*earlier, RunFiles(self.out, run_name)):
             if self.io.share(old.last, new.last):
                 if is_whole(new.last):
@@ -100,12 +101,18 @@ class WorkFolders:
         for name in sorted(names, key=lambda name: (name == files.result.name, name)):
             if name.startswith(f"{run_name}."):
                 self.io.move(folder / name, _folder(target, name) / name)
-        self.discard(number, claim)
+        self.discard(number)
 
-    def discard(self, number: int, last_claim: int) -> None:
-        """Remove the folders of the claims of a trial up to one; they are never made again."""
-        for claim in range(last_claim + 1):
+    def discard(self, number: int) -> None:
+        """Remove the folders of a trial; they are never made again."""
+        for claim in self._claims(number):
             self.io.remove(self.folder / f"{number:05d}.{claim}")
+
+    def _claims(self, number: int) -> list[int]:
+        """Return the claims of a trial that have a folder."""
+        prefix = f"{number:05d}."
+        names = (name for name in self.io.names(self.folder) if name.startswith(prefix))
+        return [int(name[len(prefix) :]) for name in names if name[len(prefix) :].isdecimal()]
 
     def publish_rest(self, trials: Callable[[int], Trial | None]) -> None:
         """Publish what processes that were killed have not, and remove what is left of others."""

@@ -1,11 +1,24 @@
 """Choose the one process that writes what a sweep's engines share: trials.csv and optuna.db."""
 
 import json
-from dataclasses import asdict
+import time
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from deep_cnn.hosts import host
 from deep_cnn.sweep.run.folder_io import FolderIO
 from deep_cnn.sweep.run.owner import Owners, this_process
+from deep_cnn.sweep.run.records import read_record
+
+_PAUSE = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class _Holder:
+    """The process that has the right, as far as it matters to others."""
+
+    host: str
+    pilot: bool = False
 
 
 class Writer:
@@ -15,17 +28,13 @@ class Writer:
     silent for a lease on another host, the next one makes `writer.k+1`.
     """
 
-    def __init__(self, io: FolderIO, folder: Path, owners: Owners) -> None:
-        self.io, self.folder, self.owners = io, folder, owners
+    def __init__(self, io: FolderIO, folder: Path, owners: Owners, *, is_pilot: bool) -> None:
+        self.io, self.folder, self.owners, self.is_pilot = io, folder, owners, is_pilot
         self.path: Path | None = None
 
     def take(self) -> bool:
         """Take or renew the right; return whether this process has it."""
-        numbers = [
-            int(name[7:])
-            for name in self.io.names(self.folder)
-            if name.startswith("writer.") and name[7:].isdecimal()
-        ]
+        numbers = self._numbers()
         last = self.folder / f"writer.{max(numbers, default=0)}"
         if self.path is not None and self.path == last and numbers:
             self.io.touch(last)
@@ -34,14 +43,47 @@ class Writer:
         if numbers and self.owners.is_alive(last):
             return False
         path = self.folder / f"writer.{max(numbers, default=-1) + 1}"
-        if self.io.create(path, json.dumps(asdict(this_process()))):
+        if self.io.create(path, json.dumps({**asdict(this_process()), "pilot": self.is_pilot})):
             self.path = path
             for number in numbers:
                 self.io.remove(self.folder / f"writer.{number}")
         return self.path is not None
+
+    def take_at_the_end(self) -> bool:
+        """Take the right when every trial is over; return False if another process writes the rest.
+
+        A process on another host may have died within the last lease: this one waits for that long.
+        """
+        end = time.monotonic() + self.owners.lease + _PAUSE
+        while not self.take():
+            holder = self._holder()
+            if holder is not None and holder.host == host():
+                return False  # It lives, and sees that every trial is over.
+            if time.monotonic() > end:
+                return False
+            time.sleep(_PAUSE)
+        return True
+
+    @property
+    def is_held_by_pilot(self) -> bool:
+        """Whether the process that has the right is a pilot, which does not export."""
+        holder = self._holder()
+        return holder is not None and holder.pilot
 
     def release(self) -> None:
         """Give up the right."""
         if self.path is not None:
             self.io.remove(self.path)
             self.path = None
+
+    def _holder(self) -> _Holder | None:
+        numbers = self._numbers()
+        path = self.folder / f"writer.{max(numbers, default=0)}"
+        return read_record(_Holder, self.io.read(path)) if numbers else None
+
+    def _numbers(self) -> list[int]:
+        return [
+            int(name[7:])
+            for name in self.io.names(self.folder)
+            if name.startswith("writer.") and name[7:].isdecimal()
+        ]

@@ -8,6 +8,7 @@ that ask at the same time do not get the same candidate.
 import statistics
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import cache
 from typing import Any
 
@@ -127,15 +128,19 @@ def _trials(
         _imputed(metric, one, earlier) if one.failed and one.value is None else one.value
         for one in earlier
     ]
-    return [
-        create_trial(
-            state=TrialState.RUNNING if value is None else TrialState.COMPLETE,
-            params=coordinates.of(one.point, one.u),
-            distributions=coordinates.axes,
-            value=value,
-        )
-        for one, value in zip(earlier, winsorize(values, metric), strict=True)
-    ]
+    trials = []
+    for one, value in zip(earlier, winsorize(values, metric), strict=True):
+        # The file of a trial may be damaged; the search does without that trial.
+        with suppress(LookupError, TypeError, ValueError):
+            trials.append(
+                create_trial(
+                    state=TrialState.RUNNING if value is None else TrialState.COMPLETE,
+                    params=coordinates.of(one.point, one.u),
+                    distributions=coordinates.axes,
+                    value=value,
+                )
+            )
+    return trials
 
 
 def winsorize(values: Sequence[float | None], metric: Metric) -> list[float | None]:

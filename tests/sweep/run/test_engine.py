@@ -304,6 +304,21 @@ def test_a_pilot_leaves_failed_trials_and_the_export_alone(tmp_path: Path, here:
     assert not list(folder.glob("writer.*"))
 
 
+@SHOWS_PROCESSES
+def test_a_worker_that_is_asked_to_end_is_replaced(tmp_path: Path, here: Command) -> None:
+    write(tmp_path, GRID.replace("value: 3", "value: 12"))
+    process = start(tmp_path, "--workers=1")
+    until(lambda: list(tmp_path.glob("outputs/sweeps/s/work/*/*.steps_val.csv")), process)
+    os.kill(workers(process.pid)[0], signal.SIGTERM)
+    assert "6 of 6 trials are over" in ended(process)
+    assert_each_point_once(tmp_path, epochs=12)
+    # A trial that was resumed can be tested.
+    assert (tmp_path / "outputs/sweeps/s/trials/00000/00000.claim.1").exists()
+    assert here("--test_net=outputs/models/s-00000.best.pt").returncode == 0
+    result = json.loads((tmp_path / "outputs/results/s-00000.json").read_text())
+    assert result["config"]["resume"] is None
+
+
 def test_only_the_best_checkpoints_are_kept(tmp_path: Path, here: Command) -> None:
     write(tmp_path, GRID)
     assert here("sweep", "s.yaml", "--keep=best:2", "--workers=2").returncode == 0

@@ -299,7 +299,8 @@ WRONG = {
         '{"state": "finished", "value": NaN}', '{"state": "finished", "value": 1, "claim": "x"}',
         '{"state": "finished", "value": 1, "stop_reason": 3}',
         '{"state": "finished", "value": 1, "run_name": "/etc/passwd"}',
-        '{"state": "finished", "value": 1, "values": [[]]}',
+        '{"state": "finished", "value": 1, "values": [[]]}', '{"state": "finished", "value": 1}',
+        '{"state": "finished", "value": 1, "values": [1], "claim": 3000000000000}',
     ],
 }  # fmt: skip
 
@@ -388,7 +389,7 @@ def test_a_claim_is_won_by_one(tmp_path: Path) -> None:
     assert (again.state, store.claim(again)) == ("interrupted", 1)
     assert not store.renew(0, 0)
     assert not store.finish(0, 0, TrialOutcome("finished"))
-    assert store.finish(0, 1, TrialOutcome("finished", 1.0))
+    assert store.finish(0, 1, TrialOutcome("finished", 1.0, values=(1.0,)))
     assert not store.finish(0, 1, TrialOutcome("stopped"))
     assert store.trials()[0].state == "finished"
 
@@ -432,13 +433,13 @@ def test_one_living_process_writes_the_tables(
     folder, io = tmp_path / "s", FolderIO()
     FolderStore(folder).open({}, 0)
     monkeypatch.setenv("DEEP_CNN_HOST", "a")
-    first = Writer(io, folder, Owners(io, folder, lease=60))
+    first = Writer(io, folder, Owners(io, folder, 60), is_pilot=False)
     assert first.take()
     monkeypatch.setenv("DEEP_CNN_HOST", "b")
-    second = Writer(io, folder, Owners(io, folder, lease=60))
+    second = Writer(io, folder, Owners(io, folder, 60), is_pilot=False)
     assert not second.take()
     os.utime(folder / "writer.0", (0, 0))
-    late = Writer(io, folder, Owners(io, folder, lease=60))
+    late = Writer(io, folder, Owners(io, folder, 60), is_pilot=False)
     assert late.take()
     monkeypatch.setenv("DEEP_CNN_HOST", "a")
     assert not first.take()  # It was taken for dead.
@@ -450,9 +451,14 @@ def test_one_living_process_writes_the_tables(
 def test_a_killed_writer_is_followed_by_another(tmp_path: Path) -> None:
     folder, io = tmp_path / "s", FolderIO()
     FolderStore(folder).open({}, 0)
-    assert in_fork(lambda: Writer(io, folder, Owners(io, folder, 60)).take() or os._exit(5)) == 0
+    assert (
+        in_fork(
+            lambda: Writer(io, folder, Owners(io, folder, 60), is_pilot=False).take() or os._exit(5)
+        )
+        == 0
+    )
     assert (folder / "writer.0").exists()
-    assert Writer(io, folder, Owners(io, folder, 60)).take()
+    assert Writer(io, folder, Owners(io, folder, 60), is_pilot=False).take()
     assert [path.name for path in folder.glob("writer.*")] == ["writer.1"]
 
 
@@ -476,3 +482,18 @@ def test_temporary_names_differ_and_a_link_in_the_way_is_not_followed(
     with pytest.raises(OutputError, match=r"a\.json cannot be written"):
         write_text(tmp_path / "a.json", "new")
     assert victim.read_text() == "mine"
+
+
+def test_the_last_engine_waits_for_a_writer_on_a_host_that_has_died(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, io = tmp_path / "s", FolderIO()
+    FolderStore(folder).open({}, 0)
+    for host, is_pilot in (("a", True), ("b", False)):
+        monkeypatch.setenv("DEEP_CNN_HOST", host)
+        writer = Writer(io, folder, Owners(io, folder, 0.3), is_pilot=is_pilot)
+        assert writer.take_at_the_end()
+        other = Writer(io, folder, Owners(io, folder, 0.3), is_pilot=False)
+        assert not other.take_at_the_end()  # The same host: its owner lives.
+        assert other.is_held_by_pilot is is_pilot
+        (folder / "writer.0").rename(folder / "writer.5") if is_pilot else None

@@ -21,6 +21,7 @@ from deep_cnn.sweep.formatting import FORMATS, describe, format_summary, sync_co
 from deep_cnn.sweep.run import engine
 from deep_cnn.sweep.run.records import Trial
 from deep_cnn.sweep.run.table import best_trials
+from deep_cnn.sweep.spec.command import DEEP_CNN_COMMAND
 from deep_cnn.sweep.spec.parse import parse_sweep, read_sweep
 from deep_cnn.sweep.spec.points import first_points
 from deep_cnn.sweep.spec.schema import SweepSpec
@@ -117,7 +118,7 @@ def sweep(argv: list[str]) -> int:
     """Run a sweep on this machine. The same command again resumes it."""
     file, options = _parse("sweep", SweepOptions, argv)
     spec = read_sweep(Path(file))
-    engine.check_runnable(spec, Path(file), options.count)
+    _check_runnable(spec, Path(file), options.count)
     out = Path(options.out_dir) if options.out_dir else _base_out(spec)
     if options.repeats or options.refit:
         repeats.check_possible(spec, first_points(spec, options.seed, 1)[0])
@@ -138,6 +139,23 @@ def sweep(argv: list[str]) -> int:
         print(line, file=sys.stderr)
     local.close(summary.trials, export=signals.signum is None)
     return status
+
+
+def _check_runnable(spec: SweepSpec, file: Path, count: int | None) -> None:
+    """Raise SpecError if the sweep of a `file` cannot run here, or would never end."""
+    if not spec.runs_deep_cnn:
+        raise SpecError(
+            f"{file}: the command does not run deep_cnn; write {DEEP_CNN_COMMAND} (the search of"
+            " other programs is planned by check and sample, but not run)"
+        )
+    if spec.method == "custom":
+        raise SpecError(
+            f"{file}: method custom runs on W&B's scheduler only; use grid, random or bayes"
+        )
+    if spec.points is None and spec.run_cap is None and count is None:
+        raise SpecError(
+            f"{file}: this search has no end; add run_cap: 20 to the file, or --count=20"
+        )
 
 
 def _checkpoints_to_keep(text: str) -> int | None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
-from deep_cnn.errors import OutputError, SpecError
+from deep_cnn.errors import OutputError
 from deep_cnn.files import RunFiles, safe_name
 from deep_cnn.progress import ProgressBar, progress_bar
 from deep_cnn.resolve import resolve
@@ -22,7 +22,6 @@ from deep_cnn.sweep.run.table import best_trials, write_table
 from deep_cnn.sweep.run.work import WorkFolders
 from deep_cnn.sweep.run.worker import WorkerConfig, start_worker
 from deep_cnn.sweep.run.writer import Writer
-from deep_cnn.sweep.spec.command import DEEP_CNN_COMMAND
 from deep_cnn.sweep.spec.points import Proposal, first_points
 from deep_cnn.sweep.spec.schema import SweepSpec
 from deep_cnn.sweep.spec.values import Point, canonical_key, to_jsonable
@@ -140,8 +139,6 @@ def open_sweep(
 ) -> tuple[LocalSweep, int | None]:
     """Return a sweep that is to be run here, and how many trials there will be if that is known.
 
-    See also `check_runnable`.
-
     Args:
         spec: The sweep.
         out: The folder for results.
@@ -183,23 +180,6 @@ def _without_search(spec: SweepSpec, suffix: str) -> SweepSpec:
     content = {k: v for k, v in spec.content.items() if k not in ("early_terminate", "run_cap")}
     content = {**to_jsonable(content), "name": name}
     return replace(spec, name=name, content=content, early_terminate=None, run_cap=None)
-
-
-def check_runnable(spec: SweepSpec, file: Path, count: int | None) -> None:
-    """Raise SpecError if the sweep of a `file` cannot run here, or would never end."""
-    if not spec.runs_deep_cnn:
-        raise SpecError(
-            f"{file}: the command does not run deep_cnn; write {DEEP_CNN_COMMAND} (the search of"
-            " other programs is planned by check and sample, but not run)"
-        )
-    if spec.method == "custom":
-        raise SpecError(
-            f"{file}: method custom runs on W&B's scheduler only; use grid, random or bayes"
-        )
-    if spec.points is None and spec.run_cap is None and count is None:
-        raise SpecError(
-            f"{file}: this search has no end; add run_cap: 20 to the file, or --count=20"
-        )
 
 
 class _Engine:

@@ -94,14 +94,18 @@ class FolderStore(TrialFiles):
             self.io.replace(path, text)
         self.look()
 
-        for folder in (self.folder, *(block.folder for block in self.blocks)):
-            remove_leftovers(folder)
+        self.remove_leftovers()
 
     def reopen(self) -> None:
         """Let trials that were given up be tried again."""
         for trial in self.trials():
             if trial.state == "failed":
                 self.io.create(self.path(trial.number, f"again.{trial.claim}"), "{}")
+
+    def remove_leftovers(self) -> None:
+        """Remove the temporary files of processes that were killed."""
+        for folder in (self.folder, *(block.folder for block in self.blocks if not block.closed)):
+            remove_leftovers(folder)
 
     def propose(self, number: int, proposal: Proposal) -> bool:
         """Make trial `number`, or make its file again if that is damaged; False if it exists."""

@@ -176,6 +176,8 @@ class StoreSource(TrialSource[Claim]):
         from deep_cnn.training.checkpoint import is_whole
 
         number, name = claim.trial.number, claim.trial.run_name
+        if claim.number > 0:
+            self.store.remove_leftovers()
         if name is None or not self.store.has_run(number):
             usual = self.store.usual_run_name(number)
             name = self.work.reserve(number, usual)

@@ -462,13 +462,25 @@ def test_a_killed_writer_is_followed_by_another(tmp_path: Path) -> None:
     assert [path.name for path in folder.glob("writer.*")] == ["writer.1"]
 
 
-def test_what_killed_writes_have_left_is_removed_when_a_sweep_begins(tmp_path: Path) -> None:
+def test_what_killed_writes_have_left_is_removed_with_a_beginning_and_a_takeover(
+    tmp_path: Path,
+) -> None:
     config = open_sweep(tmp_path).config
     assert in_fork(lambda: temporary_path(config.folder / "sweep.json").write_text("x")) == 0
     mine = temporary_path(config.folder / "sweep.json")
     mine.write_text("x")  # This process lives: it may still be at it.
     open_sweep(tmp_path)
     assert list(config.folder.glob(".*.part")) == [mine]
+    worker = Worker(config)
+    claim = worker.take()
+    assert claim is not None
+    block = config.folder / "trials" / "00000"
+    assert in_fork(lambda: temporary_path(block / "00000.done").write_text("x")) == 0
+    worker.store.give_back(0, claim.number, "interrupted")
+    again = worker.take()
+    assert again is not None
+    worker._open_files(again)
+    assert not list(block.glob(".*.part"))
 
 
 def test_temporary_names_differ_and_a_link_in_the_way_is_not_followed(

@@ -36,6 +36,12 @@ def environment(**extra: str) -> dict[str, str]:
     return {name: value for name, value in given.items() if value}
 
 
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """One process more than there are cores: many tests wait for W&B's client most of the time."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return (cores or 1) + 1
+
+
 @pytest.fixture
 def deep_cnn(tmp_path: Path) -> Command:
     """Run `python -m deep_cnn ARGS` in an empty folder."""

@@ -116,11 +116,11 @@ class FolderStore(TrialFiles):
         text = json.dumps(content, sort_keys=True)
         if number % BLOCK == 0:
             self.io.make_folder(path.parent)
-        if self.io.create(path, text):
-            return True
-        if read_record(Draw, self.io.read(path)) is not None:
-            return False
-        self.io.replace(path, text)
+        if not self.io.create(path, text):
+            if read_record(Draw, self.io.read(path)) is not None:
+                return False
+            self.io.replace(path, text)
+        self.note(number, "trial")
         return True
 
     def claim(self, trial: Trial) -> int | None:

@@ -166,9 +166,11 @@ class StoreSource(TrialSource[Claim]):
         proposal = self.search.propose()
         if proposal is None:
             return None
-        self.store.propose(number, proposal)
-        # Another worker may have been quicker, and bayes may have proposed something else to it.
-        self.search.look()
+        if self.store.propose(number, proposal):
+            self.search.take_in()
+        else:
+            # Another worker was quicker, and bayes may have proposed something else to it.
+            self.search.look()
         return self.store.trial(number)
 
     def _open_files(self, claim: Claim) -> RunFiles:
@@ -227,6 +229,10 @@ class _Search:
     def look(self) -> None:
         """Look at the store, and take in the trials that have changed."""
         self.store.look()
+        self.take_in()
+
+    def take_in(self) -> None:
+        """Take in the trials that have changed as of the last look."""
         for trial in self.store.changes():
             if trial.point is not None and trial.number not in self._keys:
                 key = self._keys[trial.number] = canonical_key(trial.point)

@@ -95,6 +95,15 @@ class TrialFiles:
         """Return the folder of the trials from 1,000 * index on."""
         return self.folder / "trials" / f"{index * BLOCK:05d}"
 
+    def note(self, number: int, kind: str) -> None:
+        """Take in a state file that this process has made, without a look."""
+        for index in range(len(self.blocks), number // BLOCK + 1):
+            self.blocks.append(_Block(self.block_folder(index)))
+        block = self.blocks[number // BLOCK]
+        block.kinds.setdefault(number, set()).add(kind)
+        block.unsettled.add(number)
+        self._take_in(block)
+
     def look(self) -> None:
         """List what may have changed since the last look, and read what has."""
         for index in itertools.count():
@@ -114,6 +123,9 @@ class TrialFiles:
                 block.kinds.setdefault(number, set()).add(name.partition(".")[2])
                 block.unsettled.add(number)
         block.names = names
+        self._take_in(block)
+
+    def _take_in(self, block: _Block) -> None:
         for number in sorted(block.unsettled):
             trial = self._read(number, block.kinds[number])
             if trial != self._trials.get(number):

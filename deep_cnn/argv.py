@@ -38,6 +38,20 @@ def parse_verb(model: type[_Model], argv: Sequence[str]) -> tuple[_Model, list[s
     return model.parse(values), rest
 
 
+def parse_sweep_verb(
+    model: type[_Model], argv: Sequence[str]
+) -> tuple[_Model, list[str], dict[str, str]]:
+    """Return the options of a verb, its positional arguments, and the options of a run as text.
+
+    An option that both have is the verb's. Raises ConfigError.
+    """
+    table = model.table()
+    values, rest = _read(argv, {**all_options(), **table})
+    constants = {name: value for name, value in values.items() if name not in table}
+    own = {name: value for name, value in values.items() if name in table}
+    return model.parse(own), rest, constants
+
+
 def is_arguments(arg: str) -> bool:
     """Return whether an argument is W&B's ${args_json} or ${args_json_file}, with many options."""
     if arg.startswith("-") or _ASSIGNMENT.match(arg):

@@ -16,6 +16,7 @@ from deep_cnn.sweep.run.folder_io import FolderIO
 from deep_cnn.sweep.run.records import Trial
 from deep_cnn.sweep.run.table import best_trials
 from deep_cnn.sweep.run.work import WorkFolders
+from deep_cnn.sweep.spec.equal_runs import EqualRuns
 from deep_cnn.sweep.spec.points import first_points
 from deep_cnn.sweep.spec.schema import SweepSpec
 from deep_cnn.sweep.spec.values import Point, to_jsonable
@@ -31,6 +32,9 @@ def describe(spec: SweepSpec) -> list[str]:
     count = spec.points
     points = "infinitely many" if count is None else f"{count:,}"
     lines = [f"{spec.name}: {spec.method} search, {points} configurations"]
+    runs = None if count is None else EqualRuns(spec).count(count)
+    if runs is not None and runs != count:
+        lines[0] += f", {runs:,} different runs; equal ones are trained once"
     for name, distribution in spec.space.items():
         lines.append(f"  {name.replace('/', '.')}: {distribution.describe()}")
     if spec.run_cap:
@@ -97,6 +101,9 @@ def format_summary(spec: SweepSpec, summary: SweepSummary) -> list[str]:
     """Return lines with the number of trials that are over, and the best trials."""
     over = sum(trial.over for trial in summary.trials)
     lines = [f"{spec.name}: {over} of {len(summary.trials)} trials are over"]
+    same = sum(t.outcome is not None and t.outcome.same_as is not None for t in summary.trials)
+    if same:
+        lines.append(f"{same} of them are the same run as an earlier trial, and have its result")
     valued = best_trials(spec, summary.trials)
     best = valued[:_LISTED]
     if best:

@@ -10,23 +10,24 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from deep_cnn.argv import parse_run, parse_verb
-from deep_cnn.config import all_options
+from deep_cnn.argv import parse_run, parse_sweep_verb
+from deep_cnn.config import TrainConfig
 from deep_cnn.errors import ConfigError, SpecError
 from deep_cnn.files import safe_name
-from deep_cnn.options import OptionModel, option, option_name
+from deep_cnn.options import OptionModel, option
 from deep_cnn.results import exit_status
 from deep_cnn.sweep import repeats
 from deep_cnn.sweep.formatting import FORMATS, describe, format_summary, sync_commands
-from deep_cnn.sweep.run import engine
+from deep_cnn.sweep.run import derived, engine
 from deep_cnn.sweep.run.records import Trial
 from deep_cnn.sweep.run.table import best_trials
 from deep_cnn.sweep.spec.command import DEEP_CNN_COMMAND
+from deep_cnn.sweep.spec.deep_cnn_rules import NOT_SEARCHED
 from deep_cnn.sweep.spec.parse import parse_sweep, read_sweep
 from deep_cnn.sweep.spec.points import first_points
 from deep_cnn.sweep.spec.schema import SweepSpec
 from deep_cnn.tracking.access import Access, access_of
-from deep_cnn.training.stop import Signals
+from deep_cnn.training.stop import Interrupted, Signals
 
 
 class CheckOptions(OptionModel):
@@ -88,8 +89,8 @@ OPTIONS: Mapping[str, type[OptionModel]] = {
 
 def check(argv: list[str]) -> int:
     """Report every error in a sweep file; if there is none, describe the sweep."""
-    file, options = _parse("check", CheckOptions, argv)
-    spec, findings = parse_sweep(Path(file))
+    file, options, constants = _parse("check", CheckOptions, argv)
+    spec, findings = parse_sweep(Path(file), constants)
     for finding in findings:
         print(f"{file} {finding}", file=sys.stderr if finding.is_error else sys.stdout)
     if spec is None:
@@ -106,8 +107,8 @@ def check(argv: list[str]) -> int:
 
 def sample(argv: list[str]) -> int:
     """Print the first configurations of a sweep without training."""
-    file, options = _parse("sample", SampleOptions, argv)
-    spec = read_sweep(Path(file))
+    file, options, constants = _parse("sample", SampleOptions, argv)
+    spec = read_sweep(Path(file), constants)
     if spec.method == "custom":
         raise SpecError(f"{file}: method custom runs on W&B's scheduler; use grid, random or bayes")
     print(FORMATS[options.format](spec, first_points(spec, options.seed, options.n)))
@@ -116,8 +117,8 @@ def sample(argv: list[str]) -> int:
 
 def sweep(argv: list[str]) -> int:
     """Run a sweep on this machine. The same command again resumes it."""
-    file, options = _parse("sweep", SweepOptions, argv)
-    spec = read_sweep(Path(file))
+    file, options, constants = _parse("sweep", SweepOptions, argv)
+    spec = read_sweep(Path(file), constants)
     _check_runnable(spec, Path(file), options.count)
     out = Path(options.out_dir) if options.out_dir else _base_out(spec)
     if options.repeats or options.refit:
@@ -128,12 +129,17 @@ def sweep(argv: list[str]) -> int:
         how = engine.EngineOptions(
             options.workers, options.seed, options.retries, signals, options.pilot, keep
         )
-        local, total = engine.open_sweep(spec, out, how, options.count)
+        try:
+            local, total = engine.open_sweep(spec, out, how, options.count)
+        except Interrupted as error:
+            print(f"Interrupted; go on with: {command}", file=sys.stderr)
+            return exit_status(error.request.signum)
+        spec = local.spec
         summary = local.run(total)
         print("\n".join(format_summary(spec, summary)))
         status = _print_problems(summary, command)
         if summary.signal is None and not summary.error and not options.pilot:
-            run = partial(engine.run_points, spec, out=out, options=replace(how, keep=None))
+            run = partial(derived.run_points, spec, out=out, options=replace(how, keep=None))
             status = _repeat_and_refit(spec, summary.trials, options, run, out, command) or status
     for line in sync_commands(out, spec.name, summary.trials):
         print(line, file=sys.stderr)
@@ -202,7 +208,7 @@ def _repeat_and_refit(
     summary = run("-refit", [point])
     status = _print_problems(summary, command) or status
     for trial in summary.trials:
-        if trial.over and trial.run_name and engine.key_of(trial.point) == engine.key_of(point):
+        if trial.over and trial.run_name and derived.key_of(trial.point) == derived.key_of(point):
             checkpoint = shlex.quote(str(out / "models" / trial.run_name))
             print(f"Fitted on train + validation: {trial.run_name}; test it once with:")
             print(f"python -m deep_cnn --test_net={checkpoint}.best.pt")
@@ -211,7 +217,10 @@ def _repeat_and_refit(
 
 def agent(argv: list[str]) -> int:
     """Run trials that W&B's server assigns. The processes stay alive between trials."""
-    path, options = _parse("agent", AgentOptions, argv)
+    path, options, constants = _parse("agent", AgentOptions, argv)
+    for name in constants:
+        way = f"in the sweep file write {name}: {{value: ...}} under parameters"
+        raise ConfigError(f"--{name} is an option of a run, not of agent; {way}")
     access = _agent_access(path)
     with Signals() as signals:
         # W&B's client takes seconds to import; a signal in the meantime must end the agent, too.
@@ -267,15 +276,15 @@ def _base_out(spec: SweepSpec) -> Path:
 _Options = TypeVar("_Options", bound=OptionModel)
 
 
-def _parse(verb: str, model: type[_Options], argv: list[str]) -> tuple[str, _Options]:
-    """Return the sweep that a verb requires, and its options."""
-    names = [option_name(arg[2:].partition("=")[0]) for arg in argv if arg.startswith("--")]
-    for name in names:
-        if name in all_options().keys() - model.table().keys():
-            way = f"in the sweep file write {name}: {{value: ...}} under parameters"
-            raise ConfigError(f"--{name} is an option of a run, not of {verb}; {way}")
-    options, sweeps = parse_verb(model, argv)
+def _parse(
+    verb: str, model: type[_Options], argv: list[str]
+) -> tuple[str, _Options, Mapping[str, str]]:
+    """Return the sweep that a verb requires, its options, and options for every run."""
+    options, sweeps, constants = parse_sweep_verb(model, argv)
     if len(sweeps) != 1:
         example = "ENTITY/PROJECT/SWEEP_ID" if verb == "agent" else "sweeps/lr.yaml"
         raise ConfigError(f"{verb} takes one sweep, not {len(sweeps)}: {verb} {example}")
-    return sweeps[0], options
+    for name in constants.keys() & NOT_SEARCHED.keys():
+        raise ConfigError(f"--{name} {NOT_SEARCHED[name]}")
+    TrainConfig.parse(constants)  # What is wrong in them is not a fault of the file.
+    return sweeps[0], options, constants

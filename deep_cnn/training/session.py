@@ -214,6 +214,15 @@ def _encode(task: Task, labels: Labels, examples: Examples, images: ImageCache |
     return Split(examples, task.encode(examples.targets, labels), weights, shaped)
 
 
+def data_digest(config: TrainConfig) -> str:
+    """Return a short hash of the pictures and targets of all splits; raise DataError.
+
+    `config` is resolved. The folder does not matter, nor does any option that changes no split.
+    """
+    splits = get_task(config.task).all_splits(config)
+    return _digest(*(splits[name] for name in sorted(splits)))
+
+
 def _digest(*splits: Examples) -> str:
     """Return a short hash of pictures and targets."""
     digest = hashlib.sha256()

@@ -1,6 +1,5 @@
 """Call what is inside of deep_cnn: the only place to change when that is rebuilt."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from deep_cnn.errors import DeepCnnError
 from deep_cnn.report import verb as report
 from deep_cnn.resolve import resolve
 from deep_cnn.sweep import verbs
+from deep_cnn.sweep.run.identity import SweepRecord
 from deep_cnn.sweep.run.store import FolderStore
 from deep_cnn.sweep.search.propose import Observation, propose
 from deep_cnn.sweep.spec import values
@@ -49,8 +49,7 @@ def next_point(file: Path, seed: int, seen: Sequence[tuple[Mapping[str, Any], An
 def stored_trials(folder: Path) -> list[tuple[Mapping[str, Any], str, Any]]:
     """Tell (point, state, value or None) of each trial in the folder of a sweep, by number."""
     store = FolderStore(folder)
-    content = json.loads((folder / "sweep.json").read_text(encoding="utf-8"))
-    store.open(content["content"], content["seed"])  # It moves the files of earlier versions.
+    store.open(lambda known: known or SweepRecord({}, 0))  # It moves files of earlier versions.
     return [
         (trial.point or {}, trial.state, trial.outcome.value if trial.outcome else None)
         for trial in store.trials()

@@ -12,19 +12,19 @@ from pathlib import Path
 from deep_cnn.errors import OutputError
 from deep_cnn.files import RunFiles, safe_name
 from deep_cnn.progress import ProgressBar, progress_bar
-from deep_cnn.resolve import resolve
+from deep_cnn.sweep.run.data_check import check_data
+from deep_cnn.sweep.run.identity import SweepRecord, continue_sweep
 from deep_cnn.sweep.run.pool import WorkerPool
 from deep_cnn.sweep.run.process import default_workers, threads_each
 from deep_cnn.sweep.run.records import Trial
-from deep_cnn.sweep.run.store import lease_seconds
-from deep_cnn.sweep.run.store_source import StoreConfig, StoreSource
+from deep_cnn.sweep.run.store import FolderStore, lease_seconds
+from deep_cnn.sweep.run.store_source import StoreSource
 from deep_cnn.sweep.run.table import best_trials, write_table
+from deep_cnn.sweep.run.trial_search import StoreConfig
 from deep_cnn.sweep.run.work import WorkFolders
 from deep_cnn.sweep.run.worker import WorkerConfig, start_worker
 from deep_cnn.sweep.run.writer import Writer
-from deep_cnn.sweep.spec.points import Proposal, first_points
 from deep_cnn.sweep.spec.schema import SweepSpec
-from deep_cnn.sweep.spec.values import Point, canonical_key, to_jsonable
 from deep_cnn.training.stop import StopToken
 
 _PAUSE = 0.5
@@ -78,31 +78,45 @@ class LocalSweep:
         limit: The number of trials at most.
 
     Raises:
-        SpecError: The folder has another sweep of this name.
+        SpecError: The folder has another sweep of this name, or other data.
         ConfigError: DEEP_CNN_LEASE is not a positive number.
+        Interrupted: The sweep was asked to end while the data were read.
     """
 
     def __init__(
-        self, spec: SweepSpec, out: Path, options: EngineOptions, limit: int | None
+        self,
+        spec: SweepSpec,
+        out: Path,
+        options: EngineOptions,
+        limit: int | None,
+        *,
+        reads_data: bool = False,
     ) -> None:
-        self.options = options
+        folder = out / "sweeps" / safe_name(spec.name)
+        path = folder / "sweep.json"
+        self.options, self.spec = options, spec
+
+        def update(known: SweepRecord | None) -> SweepRecord:
+            self.spec, record = continue_sweep(path, known, spec, options.seed)
+            if not reads_data:
+                return record
+            return replace(record, data=check_data(path, record, self.spec, options.stop))
+
+        self.store = FolderStore(folder, retries=options.retries, lease=lease_seconds())
+        self.store.open(update)
         self.config = StoreConfig(
-            spec=spec,
-            folder=out / "sweeps" / safe_name(spec.name),
+            spec=self.spec,
+            folder=folder,
             out=out,
             seed=options.seed,
             retries=options.retries,
             limit=limit,
-            lease=lease_seconds(),
+            lease=self.store.owners.lease,
         )
-        self.store = self.config.open_store()
-        self.store.open(spec.content, options.seed)
-        self.work = WorkFolders(self.store.io, self.config.folder, out)
+        self.work = WorkFolders(self.store.io, folder, out)
         self.work.make_folders()
         self.work.publish_rest(self.store.trial)
-        self.writer = Writer(
-            self.store.io, self.config.folder, self.store.owners, is_pilot=options.is_pilot
-        )
+        self.writer = Writer(self.store.io, folder, self.store.owners, is_pilot=options.is_pilot)
         if not options.is_pilot:
             self.store.reopen()
 
@@ -139,47 +153,18 @@ def open_sweep(
 ) -> tuple[LocalSweep, int | None]:
     """Return a sweep that is to be run here, and how many trials there will be if that is known.
 
+    Its `spec` has what the sweep on disk adds to the file. The data are read, so that what is
+    wrong in all trials ends the sweep before it begins.
+
     Args:
         spec: The sweep.
         out: The folder for results.
         options: How trials are run.
         count: The number of trials at most, beside the sweep's run_cap.
     """
-    resolve(spec.config(first_points(spec, options.seed, 1)[0]))  # What is wrong in all of them.
     limit = min((n for n in (spec.run_cap, count) if n is not None), default=None)
     total = min((n for n in (spec.points, limit) if n is not None), default=None)
-    return LocalSweep(spec, out, options, limit), total
-
-
-def run_points(
-    spec: SweepSpec, suffix: str, points: Sequence[Point], out: Path, options: EngineOptions
-) -> SweepSummary:
-    """Run these configurations of a sweep to their end, as trials of a sweep `<name><suffix>`."""
-    # Nothing is proposed beyond a limit of 0.
-    sweep = LocalSweep(_without_search(spec, suffix), out, options, limit=0)
-    trials = sweep.store.trials()
-    known, number = {key_of(trial.point) for trial in trials}, len(trials)
-    for point in points:
-        if key_of(point) not in known:
-            known.add(key_of(point))
-            sweep.store.propose(number, Proposal(point))
-            number += 1
-    summary = sweep.run(total=number)
-    sweep.close(summary.trials, export=summary.signal is None)
-    return summary
-
-
-def key_of(point: Point | None) -> str:
-    """Return what two configurations share if they are the same but for the name of the run."""
-    return canonical_key({k: v for k, v in (point or {}).items() if k != "run_name"})
-
-
-def _without_search(spec: SweepSpec, suffix: str) -> SweepSpec:
-    """Return the sweep `<name><suffix>`, in which every trial runs to its end."""
-    name = f"{spec.name}{suffix}"
-    content = {k: v for k, v in spec.content.items() if k not in ("early_terminate", "run_cap")}
-    content = {**to_jsonable(content), "name": name}
-    return replace(spec, name=name, content=content, early_terminate=None, run_cap=None)
+    return LocalSweep(spec, out, options, limit, reads_data=True), total
 
 
 class _Engine:
@@ -270,9 +255,9 @@ class _Engine:
         keep, over = self.sweep.options.keep, [t for t in self.seen.values() if t.over]
         if keep is None:
             return
-        best = {trial.number for trial in best_trials(self.spec, over)[:keep]}
+        best = {trial.run_name for trial in best_trials(self.spec, over)[:keep]}
         for trial in over:
-            if trial.number not in best and trial.number not in self.pruned and trial.run_name:
+            if trial.run_name not in best and trial.number not in self.pruned and trial.run_name:
                 checkpoint = RunFiles(self.sweep.config.out, trial.run_name).best
                 if self.store.io.exists(checkpoint):  # Otherwise it is not published yet.
                     self.pruned.add(trial.number)

@@ -6,14 +6,22 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Callable
 from multiprocessing import connection, parent_process
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
+from typing import TypeVar
 
+from deep_cnn.errors import DeepCnnError
 from deep_cnn.progress import use_thread_lock
+from deep_cnn.training.stop import StopToken
 
 # What fine-tuning a whole network of middle size may need.
 _MEMORY_EACH = 2**32
+# A request to end is noticed after so long, in seconds.
+_PAUSE = 0.2
+A = TypeVar("A")
+R = TypeVar("R")
 
 
 def warm_context() -> ForkServerContext:
@@ -73,6 +81,50 @@ def init_worker(slot: int, threads: int) -> None:
     _take_a_gpu(slot)
     # No more than a run of its own would take: OMP_NUM_THREADS counts here, too.
     torch.set_num_threads(min(threads, torch.get_num_threads()))
+
+
+def call_in_process(function: Callable[[A], R], argument: A, stop: StopToken) -> R:
+    """Return `function(argument)`, computed in a warm process that has imported torch.
+
+    Args:
+        function: A function of a module.
+        argument: What can be pickled.
+        stop: Asked while the other process computes.
+
+    Raises:
+        DeepCnnError: The function raised it, or the process died.
+        Interrupted: `stop` was set.
+    """
+    context = warm_context()
+    ours, theirs = context.Pipe(duplex=False)
+    process = context.Process(target=_answer, args=(theirs, function, argument))
+    process.start()
+    theirs.close()
+    try:
+        while not ours.poll(_PAUSE):
+            stop.raise_if_set()
+        answer = ours.recv()
+    except EOFError:
+        process.join()
+        raise DeepCnnError(
+            f"a process that reads the data died (status {process.exitcode}); is there memory"
+            " enough?"
+        ) from None
+    finally:
+        process.kill()
+        process.join()
+    if isinstance(answer, DeepCnnError):
+        raise answer
+    result: R = answer
+    return result
+
+
+def _answer(answer: connection.Connection, function: Callable[[A], R], argument: A) -> None:
+    init_worker(0, threads_each(1))
+    try:
+        answer.send(function(argument))
+    except DeepCnnError as error:
+        answer.send(error)
 
 
 def _die_with_the_parent() -> None:

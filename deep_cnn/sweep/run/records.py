@@ -52,6 +52,7 @@ class TrialOutcome:
         stop_reason: Why the run was stopped early.
         seconds: The duration of the run.
         claim: The claim whose work folder has the files, or None if no folder ever had them.
+        same_as: The earlier trial with an equal configuration whose result this is.
     """
 
     state: Literal["finished", "stopped"]
@@ -62,6 +63,7 @@ class TrialOutcome:
     stop_reason: StopReason | None = None
     seconds: float | None = None
     claim: int | None = None
+    same_as: int | None = None
 
     def to_json(self) -> str:
         """Return the text of a `done` file."""

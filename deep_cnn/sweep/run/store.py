@@ -1,6 +1,6 @@
 """Keep the trials of a sweep in a folder with a few small files a trial: the source of truth.
 
-    sweep.json                      what the sweep is: the content of its YAML, and the seed
+    sweep.json                      what the sweep is: the content of its YAML, the seed, the data
     trials/00000/00007.trial        the configuration of trial 7, and the u it was drawn with
     trials/00000/00007.claim.0      who runs it: host, process, start time of the process
     trials/00000/00007.run          the name of its run, if the usual one was taken
@@ -20,14 +20,14 @@ is but one.
 
 import json
 import os
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
-from deep_cnn.errors import ConfigError, SpecError
+from deep_cnn.errors import ConfigError
 from deep_cnn.files import remove_leftovers
 from deep_cnn.sweep.run.folder_io import FolderIO
+from deep_cnn.sweep.run.identity import SweepRecord
 from deep_cnn.sweep.run.owner import Owners, this_process
 from deep_cnn.sweep.run.records import Draw, Trial, TrialOutcome, read_record
 from deep_cnn.sweep.run.trial_files import BLOCK, TrialFiles, trial_number
@@ -49,14 +49,6 @@ def lease_seconds(environ: Mapping[str, str] = os.environ) -> float:
     return seconds
 
 
-@dataclass(frozen=True, slots=True)
-class _SweepRecord:
-    """What sweep.json holds."""
-
-    content: dict[str, Any]
-    seed: int
-
-
 class FolderStore(TrialFiles):
     """The trials of one sweep; many processes, on many hosts, may call every method at once."""
 
@@ -66,34 +58,27 @@ class FolderStore(TrialFiles):
         io = io or FolderIO()
         super().__init__(folder, retries, Owners(io, folder, lease), io)
 
-    def open(self, content: Mapping[str, Any], seed: int) -> None:
-        """Begin the sweep or resume it; raise SpecError if the file or seed has changed."""
+    def open(self, update: Callable[[SweepRecord | None], SweepRecord]) -> None:
+        """Begin the sweep or resume it.
+
+        Args:
+            update: Returns the record of the sweep for what sweep.json holds, None at first. It
+                raises SpecError if the folder has another sweep, and then nothing is changed.
+        """
+        path = self.folder / "sweep.json"
+        known = read_record(SweepRecord, self.io.read(path))
+        record = update(known)
         for name in ("trials", "work"):
             self.io.make_folders(self.folder / name)
         self._adopt_flat_files()
-        path = self.folder / "sweep.json"
-        wanted = json.loads(json.dumps({"content": to_jsonable(content), "seed": seed}))
-        text = json.dumps(wanted, indent=2, sort_keys=True)
-        known = read_record(_SweepRecord, self.io.read(path))
         if known is None:
             self.io.remove(path)
-            self.io.create(path, text)
-            known = read_record(_SweepRecord, self.io.read(path)) or _SweepRecord(**wanted)
-        if known.seed != seed:
-            raise SpecError(
-                f"{path}: this sweep has --seed={known.seed}, not {seed}; keep it, or begin a"
-                " new one: another name: in the file"
-            )
-        changed = _changes(known.content, wanted["content"])
-        if changed:
-            raise SpecError(
-                f"{path}: the sweep file has changed since the sweep began ({', '.join(changed)});"
-                " change it back, or begin a new one: another name: in the file"
-            )
-        if known.content != wanted["content"]:
-            self.io.replace(path, text)
+            if not self.io.create(path, _to_json(record)):  # Another process was quicker.
+                known = read_record(SweepRecord, self.io.read(path))
+                record = update(known)
+        if known is not None and record != known:
+            self.io.replace(path, _to_json(record))
         self.look()
-
         self.remove_leftovers()
 
     def reopen(self) -> None:
@@ -180,11 +165,5 @@ class FolderStore(TrialFiles):
                 self.io.move(self.folder / name, target)
 
 
-def _changes(known: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
-    """Return the keys that differ, except the description and a run_cap that has grown."""
-    keys = sorted(known.keys() | wanted.keys() - {"description"})
-    changed = [k for k in keys if known.get(k) != wanted.get(k) and k != "description"]
-    old, new = known.get("run_cap"), wanted.get("run_cap")
-    if "run_cap" in changed and (new is None or (isinstance(old, int) and new > old)):
-        changed.remove("run_cap")
-    return changed
+def _to_json(record: SweepRecord) -> str:
+    return json.dumps(record.to_dict(), indent=2, sort_keys=True)

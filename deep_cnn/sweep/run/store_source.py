@@ -1,68 +1,32 @@
 """Take trials from the store that the workers of a sweep share."""
 
-import math
 import os
 import signal
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 
 from deep_cnn.errors import OutputError
 from deep_cnn.files import RunFiles
-from deep_cnn.results import EpochRecord, RunResult, State, StopReason, SweepTrial
+from deep_cnn.results import RunResult, State, SweepTrial
 from deep_cnn.sweep.run.pool import ASKED_TO_END, LOST_CLAIM
 from deep_cnn.sweep.run.records import Trial
-from deep_cnn.sweep.run.store import FolderStore
 from deep_cnn.sweep.run.trial import (
     TrialRun,
-    logged_values,
     outcome_of,
     run_trial,
     trial_config,
     trial_title,
-    values_of,
 )
+from deep_cnn.sweep.run.trial_search import StoreConfig, TrialSearch
 from deep_cnn.sweep.run.work import WorkFolders
 from deep_cnn.sweep.run.worker import TrialSource, one_line
-from deep_cnn.sweep.search.early_stopping import costs_of, should_stop
-from deep_cnn.sweep.search.propose import Observation, propose
-from deep_cnn.sweep.spec.points import Proposal, next_point
-from deep_cnn.sweep.spec.schema import SweepSpec
-from deep_cnn.sweep.spec.values import canonical_key
 from deep_cnn.training.stop import StopRequest, StopToken
 
 # Workers that wait for the trials of others look so often, in seconds.
 _PAUSE = 0.5
-
-
-@dataclass(frozen=True, slots=True)
-class StoreConfig:
-    """How to open a store, and how to fill it.
-
-    Attributes:
-        spec: The sweep.
-        folder: The folder of the store.
-        out: Where the results of runs go.
-        seed: The seed of the search.
-        retries: How often a failed trial is tried again.
-        limit: The number of trials at which no more are proposed.
-        lease: The seconds after which a silent owner on another host counts as dead.
-    """
-
-    spec: SweepSpec
-    folder: Path
-    out: Path
-    seed: int
-    retries: int
-    limit: int | None
-    lease: float
-
-    def open_store(self) -> FolderStore:
-        """Return the store."""
-        return FolderStore(self.folder, retries=self.retries, lease=self.lease)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +44,7 @@ class StoreSource(TrialSource[Claim]):
         self.config, self.spec = config, config.spec
         self.store = config.open_store()
         self.work = WorkFolders(self.store.io, config.folder, config.out)
-        self.search = _Search(config, self.store, self.work)
+        self.search = TrialSearch(config, self.store, self.work)
         self.stop = StopToken()
         signal.signal(signal.SIGTERM, lambda number, frame: self.stop.set(StopRequest(number)))
 
@@ -155,8 +119,14 @@ class StoreSource(TrialSource[Claim]):
     def _claim(self, trials: Iterable[Trial]) -> Claim | None:
         """Claim the first of these trials that can be claimed."""
         for trial in trials:
+            twin = self.search.earlier_twin(trial)
+            if twin is not None and not twin.over:
+                continue  # Its result will be that of this trial, too.
             number = self.store.claim(trial)
-            if number is not None:
+            if number is not None and twin is not None and twin.outcome is not None:
+                outcome = replace(twin.outcome, claim=None, same_as=twin.number)
+                self.store.finish(trial.number, number, outcome)
+            elif number is not None:
                 return Claim(trial, number)
         return None
 
@@ -212,71 +182,3 @@ class StoreSource(TrialSource[Claim]):
         finally:
             done.set()
             thread.join()
-
-
-class _Search:
-    """What the trials so far mean for the next ones and for the running one."""
-
-    def __init__(self, config: StoreConfig, store: FolderStore, work: WorkFolders) -> None:
-        self.config, self.spec, self.store, self.work = config, config.spec, store, work
-        self.next_number = 0
-        self.is_target_reached = False
-        # Of the logged values of the trials that are over.
-        self.costs: dict[int, list[float]] = {}
-        self._keys: dict[int, str] = {}
-        self._used: set[str] = set()
-
-    def look(self) -> None:
-        """Look at the store, and take in the trials that have changed."""
-        self.store.look()
-        self.take_in()
-
-    def take_in(self) -> None:
-        """Take in the trials that have changed as of the last look."""
-        for trial in self.store.changes():
-            if trial.point is not None and trial.number not in self._keys:
-                key = self._keys[trial.number] = canonical_key(trial.point)
-                self._used.add(key)
-            if trial.outcome is not None:
-                self.costs[trial.number] = costs_of(trial.outcome.values, self.spec.objective)
-            if self.spec.metric is not None and trial.value is not None:
-                self.is_target_reached |= self.spec.metric.reached(trial.value)
-        while self.next_number in self._keys:
-            self.next_number += 1
-
-    def propose(self) -> Proposal | None:
-        """Return the configuration of trial `next_number`, or None if there is none to make."""
-        number, limit = self.next_number, self.config.limit
-        if (limit is not None and number >= limit) or self.is_target_reached:
-            return None
-        if self.spec.method == "bayes":
-            return propose(self.spec, self.config.seed, self._observations()[:number])
-        whole = len(self._keys) == number  # Otherwise a damaged trial is made again.
-        used = self._used if whole else {self._keys[n] for n in range(number)}
-        return next_point(self.spec, self.config.seed, number, used)
-
-    def _observations(self) -> list[Observation]:
-        return [
-            self._observation(trial) for trial in self.store.trials() if trial.point is not None
-        ]
-
-    def _observation(self, trial: Trial) -> Observation:
-        failed = trial.state == "failed" or (trial.over and trial.value is None)
-        metric, latest = self.spec.metric, None
-        if failed and metric and metric.impute == "latest" and trial.run_name:
-            logged = logged_values(self.work.table(trial), metric)
-            latest = next((v for v in reversed(logged) if math.isfinite(v)), None)
-        return Observation(trial.point or {}, trial.value, failed, latest, trial.u)
-
-    def stop_reason(self, number: int, history: Sequence[EpochRecord]) -> StopReason | None:
-        """Apply W&B's rule to all runs of the sweep as they stand on disk, and to this one."""
-        rule, metric = self.spec.early_terminate, self.spec.metric
-        if rule is None or metric is None:
-            return None
-        costs = costs_of(values_of(history, metric), metric)
-        if len(costs) < rule.bands[0]:
-            return None
-        self.look()
-        unfinished = (t for t in self.store.unfinished() if t.number != number and t.claim >= 0)
-        tables = [costs_of(logged_values(self.work.table(t), metric), metric) for t in unfinished]
-        return should_stop(rule, metric, costs, [*self.costs.values(), *tables])

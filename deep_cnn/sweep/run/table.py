@@ -44,6 +44,7 @@ def _end_columns(outcome: TrialOutcome | None) -> tuple[object, ...]:
 
 
 def best_trials(spec: SweepSpec, trials: Sequence[Trial]) -> list[Trial]:
-    """Return the trials that have a value, best first."""
-    costs = [(spec.objective.sign * t.value, t) for t in trials if t.value is not None]
+    """Return the trials that have a value of a run of their own, best first."""
+    valued = [t for t in trials if t.outcome is not None and t.outcome.same_as is None]
+    costs = [(spec.objective.sign * t.value, t) for t in valued if t.value is not None]
     return [trial for _, trial in sorted(costs, key=lambda pair: pair[0])]

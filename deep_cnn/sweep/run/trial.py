@@ -60,7 +60,7 @@ class _BeforeRow(Tracker):
 
 def trial_config(spec: SweepSpec, point: Point, out: Path) -> TrainConfig:
     """Return the run of a configuration; results go to `out`."""
-    return resolve(spec.config(point)).replace(out_dir=str(out.resolve()))
+    return resolve(spec.config(spec.current(point))).replace(out_dir=str(out.resolve()))
 
 
 def trial_title(spec: SweepSpec, point: Point) -> str | None:

@@ -42,6 +42,11 @@ class _Block:
     unfinished: set[int] = field(default_factory=set)
     closed: bool = False
 
+    def add(self, number: int, kind: str) -> None:
+        """Take in a state file that is there."""
+        self.kinds.setdefault(number, set()).add(kind)
+        self.unsettled.add(number)
+
 
 class TrialFiles:
     """The trials of a sweep as their files say, as of the last look.
@@ -99,10 +104,8 @@ class TrialFiles:
         """Take in a state file that this process has made, without a look."""
         for index in range(len(self.blocks), number // BLOCK + 1):
             self.blocks.append(_Block(self.block_folder(index)))
-        block = self.blocks[number // BLOCK]
-        block.kinds.setdefault(number, set()).add(kind)
-        block.unsettled.add(number)
-        self._take_in(block)
+        self.blocks[number // BLOCK].add(number, kind)
+        self._take_in(self.blocks[number // BLOCK])
 
     def look(self) -> None:
         """List what may have changed since the last look, and read what has."""
@@ -120,8 +123,7 @@ class TrialFiles:
         for name in names - block.names:
             number = trial_number(name)
             if number is not None and first <= number < first + BLOCK:
-                block.kinds.setdefault(number, set()).add(name.partition(".")[2])
-                block.unsettled.add(number)
+                block.add(number, name.partition(".")[2])
         block.names = names
         self._take_in(block)
 
@@ -170,7 +172,8 @@ class TrialFiles:
         for claim in claims:
             end = self._record(ClaimEnd, number, f"end.{claim}", kinds)
             if end is None:
-                alive = claim == claims[-1] and self._alive(number, claim)
+                path = self.path(number, f"claim.{claim}")
+                alive = claim == claims[-1] and self.owners.is_alive(path)
                 state = "running" if alive else "interrupted"
                 past = replace(past, state=state, vanished=past.vanished + (not alive))
             elif end.state == "failed":
@@ -181,9 +184,6 @@ class TrialFiles:
             if f"again.{claim}" in kinds or (end and end.state == "reopened"):
                 past = replace(past, state="interrupted", failures=0, vanished=0)
         return past
-
-    def _alive(self, number: int, claim: int) -> bool:
-        return self.owners.is_alive(self.path(number, f"claim.{claim}"))
 
     def _record(
         self, record: type[Record], number: int, kind: str, kinds: set[str]

@@ -2,9 +2,11 @@
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 from deep_cnn import names
+from deep_cnn.argv import parse_run
 from deep_cnn.config import SAMPLE_DATA, TrainConfig, all_options
 from deep_cnn.errors import DataError, DeepCnnError, nearest
 from deep_cnn.options import Option, option_name
@@ -16,7 +18,7 @@ from deep_cnn.sweep.spec.points import first_points
 from deep_cnn.sweep.spec.rules import Rule
 from deep_cnn.sweep.spec.schema import SweepSpec
 
-_NOT_SEARCHED = {
+NOT_SEARCHED = {
     "out_dir": "is one for the whole sweep; remove it, sweep --out_dir=FOLDER sets it",
     "resume": "is not for a sweep, which resumes its own runs; remove it",
     "dry_run": "is not for a sweep, which trains; remove it",
@@ -53,8 +55,8 @@ def _options_and_values(spec: SweepSpec) -> Iterator[Issue]:
         option = _option(name)
         if option not in options:
             texts = [f"parameter {option} is not an option of deep_cnn; {nearest(option, options)}"]
-        elif option in _NOT_SEARCHED:
-            texts = [f"{option} {_NOT_SEARCHED[option]}"]
+        elif option in NOT_SEARCHED:
+            texts = [f"{option} {NOT_SEARCHED[option]}"]
         elif spec.method != "grid" and _has_needless_floats(options[option], distribution):
             text = f"{name}: q is not written as a whole number, so values are floats such as"
             texts = [f"{text} {distribution.ppf(0.25)}; write q: 1 or the like"]
@@ -66,6 +68,18 @@ def _options_and_values(spec: SweepSpec) -> Iterator[Issue]:
         by_option[option] = name
         for text in texts:
             yield Issue(parameter_path(name), text)
+
+
+def _constants(spec: SweepSpec) -> Iterator[Issue]:
+    """Find options of the command line that the file sets, too."""
+    by_option = {_option(name): parameter_path(name) for name in spec.space}
+    in_command = parse_run(replace(spec, constants={}).argv({}), from_agent=True)
+    for option in spec.constants:
+        text = f"--{option} is set here and on the command line; remove one of them"
+        if option in by_option:
+            yield Issue(by_option[option], text)
+        elif option in in_command:
+            yield Issue(("command",), text)
 
 
 def _has_needless_floats(option: Option, distribution: Distribution) -> bool:
@@ -150,4 +164,4 @@ def _option(name: str) -> str:
     return option_name(name.rpartition("/")[2])
 
 
-_RULES: tuple[Rule, ...] = (_no_arguments, _options_and_values)
+_RULES: tuple[Rule, ...] = (_no_arguments, _options_and_values, _constants)

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,9 +26,9 @@ _DISTRIBUTION: TypeAdapter[Distribution] = TypeAdapter(
 _Content = Mapping[Any, Any]
 
 
-def read_sweep(path: Path) -> SweepSpec:
+def read_sweep(path: Path, constants: Mapping[str, str] | None = None) -> SweepSpec:
     """Return the sweep in a file; raise SpecError with one line per error in it."""
-    spec, findings = parse_sweep(path)
+    spec, findings = parse_sweep(path, constants)
     errors = [f"{path} {finding}" for finding in findings if finding.is_error]
     if spec is None:
         head = f"{path} has {len(errors)} errors:"
@@ -35,10 +36,17 @@ def read_sweep(path: Path) -> SweepSpec:
     return spec
 
 
-def parse_sweep(path: Path) -> tuple[SweepSpec | None, list[Finding]]:
+def parse_sweep(
+    path: Path, constants: Mapping[str, str] | None = None
+) -> tuple[SweepSpec | None, list[Finding]]:
     """Return the sweep in a file, None if it has errors, and all findings by line.
 
-    Raises SpecError if the file cannot be read or is not text.
+    Args:
+        path: The file.
+        constants: Options of every run that the file does not set, as text by name.
+
+    Raises:
+        SpecError: The file cannot be read or is not text.
     """
     try:
         text = path.read_bytes().decode("utf-8-sig")
@@ -46,17 +54,19 @@ def parse_sweep(path: Path) -> tuple[SweepSpec | None, list[Finding]]:
         raise SpecError(f"{path} cannot be read ({error.strerror}); name a sweep file") from None
     except UnicodeDecodeError:
         raise SpecError(f"{path} is not UTF-8 text; a sweep file is YAML in UTF-8") from None
-    return parse_text(text, path.stem)
+    return parse_text(text, path.stem, constants)
 
 
-def parse_text(text: str, stem: str) -> tuple[SweepSpec | None, list[Finding]]:
+def parse_text(
+    text: str, stem: str, constants: Mapping[str, str] | None = None
+) -> tuple[SweepSpec | None, list[Finding]]:
     """Return the sweep in a text as `parse_sweep` does; its name is `stem` if it has none."""
     try:
         document = Document(text)
     except UnreadableError as error:
         return None, [error.finding]
     issues: list[Issue] = []
-    spec = _read_content(document, stem, issues)
+    spec = replace(_read_content(document, stem, issues), constants=constants or {})
     for rule in RULES:
         issues += rule(spec)
     if spec.runs_deep_cnn:

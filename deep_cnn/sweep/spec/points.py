@@ -1,6 +1,7 @@
 """Enumerate the configurations of a sweep, or draw them at random."""
 
 import itertools
+import math
 import random
 from collections.abc import Mapping, Set
 from dataclasses import dataclass
@@ -45,7 +46,7 @@ def next_point(spec: SweepSpec, seed: int, number: int, used: Set[str]) -> Propo
     A random one depends on `seed`, `number` and `used`, the canonical keys of earlier ones.
     """
     if spec.method == "grid":
-        return _grid_point(spec.space, number)
+        return _grid_point(spec, number)
     return _random_point(spec, seed, number, used)
 
 
@@ -55,11 +56,19 @@ def all_points(space: Mapping[str, Distribution]) -> list[Point]:
     return [dict(zip(space, values, strict=True)) for values in itertools.product(*lists)]
 
 
-def _grid_point(space: Mapping[str, Distribution], index: int) -> Proposal | None:
-    """Return a point of W&B's grid: names are sorted, and the last one changes fastest."""
+def _grid_point(spec: SweepSpec, index: int) -> Proposal | None:
+    """Return a point of W&B's grid: names are sorted, and the last one changes fastest.
+
+    The points of earlier spaces keep their numbers, and new ones follow.
+    """
+    first, *later = (*spec.earlier, spec.space)
+    size = math.prod(len(one.grid or ()) for one in first.values())
+    if index >= size and later:
+        added = spec.added_points
+        return Proposal(added[index - size]) if index - size < len(added) else None
     point = {}
-    for name in sorted(space, reverse=True):
-        values = space[name].grid
+    for name in sorted(first, reverse=True):
+        values = first[name].grid
         assert values is not None, "the rules refuse a grid over it"
         index, digit = divmod(index, len(values))
         point[name] = values[digit]

@@ -40,6 +40,10 @@ def _command(spec: SweepSpec) -> Iterator[Issue]:
     if "${program}" in spec.command and not spec.content.get("program"):
         text = f"no program to run; for deep_cnn write {DEEP_CNN_COMMAND}"
         yield Issue(("command",), text, is_error=False)
+    if spec.constants and not spec.runs_deep_cnn:
+        options = ", ".join(f"--{name}" for name in spec.constants)
+        text = f"the command does not run deep_cnn, which has {options}; set parameters instead"
+        yield Issue(("command",), text)
     for i, part in enumerate(spec.command):
         macro = re.fullmatch(r"\$\{([^}:]*)\}", part)
         if macro and macro[1] not in MACROS:

@@ -1,18 +1,20 @@
 """Define a sweep: a method, a space, a metric, and the command that runs a configuration."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import product
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationInfo, model_validator
 
 from deep_cnn.argv import parse_config
-from deep_cnn.config import TrainConfig
+from deep_cnn.config import TrainConfig, all_options
+from deep_cnn.options import option_name
 from deep_cnn.results import DEFAULT_METRIC, Metric
 from deep_cnn.sweep.spec.command import expand, program_end
-from deep_cnn.sweep.spec.distributions import Distribution
-from deep_cnn.sweep.spec.values import Number, Point, invalid, is_whole
+from deep_cnn.sweep.spec.distributions import Distribution, Listed
+from deep_cnn.sweep.spec.values import Number, Point, canonical_key, invalid, is_whole
 
 # No run logs more values than this, so later bands would never be reached.
 _MOST_VALUES = 1e9
@@ -141,7 +143,8 @@ class SweepSpec:
 
     `space` holds the distribution of each parameter, sorted by name; nested names are joined with
     slashes. `content` is the whole content of the file. `runs_deep_cnn` is whether the command
-    runs deep_cnn and not another program.
+    runs deep_cnn and not another program. `constants` are options of every run that the file does
+    not set, as text. `earlier` are the spaces that a grid had before values were added to it.
     """
 
     name: str
@@ -153,6 +156,8 @@ class SweepSpec:
     command: tuple[str, ...] = ()
     runs_deep_cnn: bool = False
     content: Mapping[str, Any] = field(default_factory=dict)
+    constants: Mapping[str, str] = field(default_factory=dict)
+    earlier: tuple[Mapping[str, Distribution], ...] = ()
 
     @property
     def objective(self) -> SweepMetric:
@@ -169,6 +174,27 @@ class SweepSpec:
                 return None
             total *= size
         return total
+
+    @cached_property
+    def added_points(self) -> Sequence[Point]:
+        """Return the points of a grid that its first space did not have, in order."""
+        spaces = [
+            {name: one.grid or () for name, one in space.items()}
+            for space in (*self.earlier, self.space)
+        ]
+        keys = [
+            {name: set(map(canonical_key, grid)) for name, grid in space.items()}
+            for space in spaces
+        ]
+        return [
+            point
+            for i, space in enumerate(spaces[1:], 1)
+            for point in (dict(zip(space, v, strict=True)) for v in product(*space.values()))
+            if not any(
+                all(canonical_key(value) in known[name] for name, value in point.items())
+                for known in keys[:i]
+            )
+        ]
 
     def leaves(self, point: Point) -> dict[str, Any]:
         """Return the values by column: by option for deep_cnn, else by dotted name."""
@@ -193,16 +219,49 @@ class SweepSpec:
 
     def command_line(self, point: Point) -> list[str]:
         """Return the whole command line that W&B's agent would run for a configuration."""
-        return expand(self.command, str(self.content.get("program", "")), self.arguments(point))
+        program = str(self.content.get("program", ""))
+        argv = expand(self.command, program, self.arguments(point))
+        return argv + self._constant_arguments(point)
 
     def argv(self, point: Point) -> list[str]:
-        """Return the arguments that W&B's agent passes to deep_cnn for a configuration."""
+        """Return the arguments that deep_cnn gets for a configuration: constants, then W&B's."""
         # The file of ${args_json_file} is written by W&B's agent alone; here its content will do.
         same = {"${args_json_file}": "${args_json}"}
-        command = [same.get(part, part) for part in self.command]
+        command = [same.get(part, part) for part in self.command[program_end(self.command) :]]
         program = str(self.content.get("program", ""))
-        return expand(command, program, self.arguments(point))[program_end(self.command) :]
+        argv = expand(command, program, self.arguments(point))
+        return self._constant_arguments(point) + argv
+
+    def _constant_arguments(self, point: Point) -> list[str]:
+        set_here = {option_name(name) for name in self.leaves(point)}
+        return [f"--{k}={v}" for k, v in self.constants.items() if k not in set_here]
 
     def config(self, point: Point) -> TrainConfig:
         """Return the TrainConfig of a configuration; raise ConfigError if it is not legal."""
         return parse_config(self.argv(point), from_agent=True)
+
+    @cached_property
+    def fixed(self) -> Mapping[str, Any]:
+        """Return the parameters with one value that a sweep may change without becoming another.
+
+        They cannot change a result, or they say where the data are, which count by their content.
+        """
+        if not self.runs_deep_cnn:
+            return {}
+        return {
+            name: one.choices[0]
+            for name, one in self.space.items()
+            if isinstance(one, Listed) and one.size == 1 and not is_identity(name)
+        }
+
+    def current(self, point: Point) -> Point:
+        """Return a configuration of an earlier start of the sweep with what is `fixed` now."""
+        return {**point, **{name: value for name, value in self.fixed.items() if name in point}}
+
+
+def is_identity(name: str) -> bool:
+    """Return whether another value of a parameter or an option of deep_cnn is another sweep."""
+    option = option_name(name.rpartition("/")[2])
+    return option != "data_dir" and (
+        option not in all_options() or all_options()[option].affects_result
+    )

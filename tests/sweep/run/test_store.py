@@ -18,11 +18,13 @@ from deep_cnn.files import RunFiles, temporary_path, write_text
 from deep_cnn.results import EpochRecord, RunResult, State
 from deep_cnn.sweep.run.engine import EngineOptions, LocalSweep
 from deep_cnn.sweep.run.folder_io import FolderIO
+from deep_cnn.sweep.run.identity import SweepRecord
 from deep_cnn.sweep.run.owner import Owners
 from deep_cnn.sweep.run.pool import LOST_CLAIM
 from deep_cnn.sweep.run.records import Trial, TrialOutcome
 from deep_cnn.sweep.run.store import FolderStore, lease_seconds
-from deep_cnn.sweep.run.store_source import Claim, StoreConfig, StoreSource
+from deep_cnn.sweep.run.store_source import Claim, StoreSource
+from deep_cnn.sweep.run.trial_search import StoreConfig
 from deep_cnn.sweep.run.writer import Writer
 from deep_cnn.sweep.spec.parse import parse_text
 from deep_cnn.sweep.spec.points import Proposal
@@ -103,6 +105,10 @@ class Worker(StoreSource):
     def work_off(self) -> None:
         while (claim := self.take()) is not None:
             self.end(claim, self.begin(claim))
+
+
+def begin(known: SweepRecord | None) -> SweepRecord:
+    return known or SweepRecord({}, 0)
 
 
 def open_sweep(folder: Path, text: str = SWEEP) -> LocalSweep:
@@ -364,7 +370,7 @@ def test_a_name_that_is_taken_is_left_alone_and_a_killed_trial_keeps_its_own(
 
 def test_trials_stand_in_folders_of_1000(tmp_path: Path) -> None:
     store = FolderStore(tmp_path / "s")
-    store.open({}, 0)
+    store.open(begin)
     for number in range(2001):
         store.propose(number, Proposal({"lr": number}))
     folders = sorted(path.name for path in (tmp_path / "s" / "trials").iterdir())
@@ -377,7 +383,7 @@ def test_trials_stand_in_folders_of_1000(tmp_path: Path) -> None:
 
 def test_a_claim_is_won_by_one(tmp_path: Path) -> None:
     store = FolderStore(tmp_path / "s")
-    store.open({"method": "grid"}, 0)
+    store.open(begin)
     assert store.propose(0, Proposal({"lr": 0.1}))
     assert not store.propose(0, Proposal({"lr": 0.2}))
     trial = store.trials()[0]
@@ -396,7 +402,7 @@ def test_a_claim_is_won_by_one(tmp_path: Path) -> None:
 
 def test_a_trial_keeps_the_u_that_it_was_drawn_with(tmp_path: Path) -> None:
     store = FolderStore(tmp_path / "s")
-    store.open({"method": "random"}, 0)
+    store.open(begin)
     store.propose(0, Proposal({"lr": 0.1}, {"lr": 1 / 3}))
     store.propose(1, Proposal({"lr": 0.2}))
     assert (
@@ -414,7 +420,7 @@ def test_a_lease_is_by_the_clock_of_the_file_system(
 ) -> None:
     monkeypatch.setenv("DEEP_CNN_HOST", "far")
     far = FolderStore(tmp_path / "s", lease=60)
-    far.open({}, 0)
+    far.open(begin)
     far.propose(0, Proposal({"lr": 0.1}))
     far.claim(far.trials()[0])
     monkeypatch.setenv("DEEP_CNN_HOST", "near")
@@ -431,7 +437,7 @@ def test_one_living_process_writes_the_tables(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, io = tmp_path / "s", FolderIO()
-    FolderStore(folder).open({}, 0)
+    FolderStore(folder).open(begin)
     monkeypatch.setenv("DEEP_CNN_HOST", "a")
     first = Writer(io, folder, Owners(io, folder, 60), is_pilot=False)
     assert first.take()
@@ -450,7 +456,7 @@ def test_one_living_process_writes_the_tables(
 
 def test_a_killed_writer_is_followed_by_another(tmp_path: Path) -> None:
     folder, io = tmp_path / "s", FolderIO()
-    FolderStore(folder).open({}, 0)
+    FolderStore(folder).open(begin)
     assert (
         in_fork(
             lambda: Writer(io, folder, Owners(io, folder, 60), is_pilot=False).take() or os._exit(5)
@@ -500,7 +506,7 @@ def test_the_last_engine_waits_for_a_writer_on_a_host_that_has_died(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, io = tmp_path / "s", FolderIO()
-    FolderStore(folder).open({}, 0)
+    FolderStore(folder).open(begin)
     for host, is_pilot in (("a", True), ("b", False)):
         monkeypatch.setenv("DEEP_CNN_HOST", host)
         writer = Writer(io, folder, Owners(io, folder, 0.3), is_pilot=is_pilot)

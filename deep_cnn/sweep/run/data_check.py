@@ -1,0 +1,47 @@
+"""Check that the data of a sweep are those that it began with."""
+
+from pathlib import Path
+
+from deep_cnn.config import TrainConfig
+from deep_cnn.errors import SpecError
+from deep_cnn.resolve import resolve
+from deep_cnn.sweep.run.identity import NEW_SWEEP, DataRecord, SweepRecord
+from deep_cnn.sweep.run.process import call_in_process
+from deep_cnn.sweep.spec.points import next_point
+from deep_cnn.sweep.spec.schema import SweepSpec
+from deep_cnn.training.stop import StopToken
+
+
+def check_data(path: Path, record: SweepRecord, spec: SweepSpec, stop: StopToken) -> DataRecord:
+    """Read the data of the first trial, and return their record.
+
+    Args:
+        path: The file of the sweep's record, for messages.
+        record: The record; its data are None if they have not been read before.
+        spec: The sweep.
+        stop: Asked while the data are read.
+
+    Raises:
+        SpecError: The data have changed since the sweep began.
+        DeepCnnError: The data cannot be learned from, or no trial can run.
+        Interrupted: `stop` was set.
+    """
+    first = next_point(spec, record.seed, 0, frozenset())
+    assert first is not None, "every space has a point"
+    config = resolve(spec.config(first.point))
+    # The engine does without torch, which takes its memory.
+    data = DataRecord(config.task, call_in_process(_digest, config, stop))
+    if record.data is not None and record.data != data:
+        is_same_task = record.data.task == data.task
+        what = "other pictures, targets or splits" if is_same_task else "another task"
+        raise SpecError(
+            f"{path}: {config.data_path} has {what} than the sweep began with; restore the data,"
+            f" {NEW_SWEEP}"
+        )
+    return data
+
+
+def _digest(config: TrainConfig) -> str:
+    from deep_cnn.training.session import data_digest
+
+    return data_digest(config)

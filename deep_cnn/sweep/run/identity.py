@@ -1,0 +1,155 @@
+"""Decide whether a sweep file continues the sweep that a folder holds."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from deep_cnn.config import all_options
+from deep_cnn.errors import SpecError
+from deep_cnn.options import option_name
+from deep_cnn.sweep.spec.distributions import Distribution
+from deep_cnn.sweep.spec.parse import parse_text
+from deep_cnn.sweep.spec.points import next_point
+from deep_cnn.sweep.spec.schema import SweepSpec, is_identity
+from deep_cnn.sweep.spec.values import canonical_key, to_jsonable
+
+NEW_SWEEP = "or begin a new sweep: another name: in the file"
+
+
+@dataclass(frozen=True, slots=True)
+class DataRecord:
+    """The data of a sweep: the task, and a hash of the pictures and targets of each split."""
+
+    task: str
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class SweepRecord:
+    """What sweep.json holds.
+
+    Attributes:
+        content: The content of the sweep file.
+        seed: The seed of the search.
+        constants: Options of every run that were set on the command line.
+        grids: The `parameters` of a grid before values were added to it, oldest first.
+        data: The data, or None if an earlier version began the sweep.
+    """
+
+    content: dict[str, Any]
+    seed: int
+    constants: dict[str, str] = field(default_factory=dict)
+    grids: list[dict[str, Any]] = field(default_factory=list)
+    data: DataRecord | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        return {**asdict(self), "content": to_jsonable(self.content)}
+
+
+def continue_sweep(
+    path: Path, known: SweepRecord | None, spec: SweepSpec, seed: int
+) -> tuple[SweepSpec, SweepRecord]:
+    """Return the sweep with what its record adds to the file, and its new record.
+
+    Values may be added to a grid, run_cap may grow, and what cannot change a result may change.
+
+    Args:
+        path: The file of the record, for messages.
+        known: The record, or None for a new sweep.
+        spec: The sweep as its file and the command line have it.
+        seed: The seed of the search.
+
+    Raises:
+        SpecError: It is another sweep.
+    """
+    wanted = SweepRecord(to_jsonable(spec.content), seed, dict(spec.constants))
+    if known is None:
+        return spec, wanted
+    if known.seed != seed:
+        raise SpecError(
+            f"{path}: this sweep has --seed={known.seed}, not {seed}; keep it, {NEW_SWEEP}"
+        )
+    spec = _with_constants(path, known, spec, seed)
+    grids = list(known.grids)
+    changed = list(_changes(known.content, wanted.content, spec))
+    if changed == ["parameters"] and _space_of(known.content["parameters"], spec) is not None:
+        grids.append(known.content["parameters"])
+        changed = []
+    if changed:
+        raise SpecError(
+            f"{path}: the sweep file has changed since the sweep began ({', '.join(changed)});"
+            f" change it back, {NEW_SWEEP}"
+        )
+    earlier = tuple(space for grid in grids if (space := _space_of(grid, spec)) is not None)
+    record = replace(wanted, constants=dict(spec.constants), grids=grids, data=known.data)
+    return replace(spec, earlier=earlier), record
+
+
+def _with_constants(path: Path, known: SweepRecord, spec: SweepSpec, seed: int) -> SweepSpec:
+    """Return the sweep with the stored constants; raise SpecError for one that has changed."""
+    stored = {k: v for k, v in known.constants.items() if k in all_options()}
+    before = replace(spec, constants=stored)
+    after = replace(spec, constants={**stored, **spec.constants})
+    first = next_point(before, seed, 0, frozenset())
+    if first is None:
+        return after
+    old, new = (one.config(first.point).to_dict() for one in (before, after))
+    for name in spec.constants:
+        if is_identity(name) and old.get(name) != new.get(name):
+            raise SpecError(
+                f"{path}: this sweep has --{name}={old.get(name)}, not {new.get(name)}; keep it,"
+                f" {NEW_SWEEP}"
+            )
+    return after
+
+
+def _changes(known: Mapping[str, Any], wanted: Mapping[str, Any], spec: SweepSpec) -> Iterator[str]:
+    """Yield the keys whose values make another sweep."""
+    for key in sorted((known.keys() | wanted.keys()) - {"description"}):
+        old, new = known.get(key), wanted.get(key)
+        if key == "parameters" and spec.runs_deep_cnn:
+            old, new = _without_fixed(old), _without_fixed(new)
+        has_grown = key == "run_cap" and (new is None or (isinstance(old, int) and new > old))
+        if old != new and not has_grown:
+            yield key
+
+
+def _without_fixed(parameters: Any) -> Any:
+    """Return the parameters of a file without those of one value that are not its identity."""
+    if not isinstance(parameters, Mapping):
+        return parameters
+    kept = {}
+    for name, description in parameters.items():
+        is_mapping = isinstance(description, Mapping)
+        if is_mapping and "parameters" in description:
+            kept[name] = {**description, "parameters": _without_fixed(description["parameters"])}
+        elif not is_mapping or is_identity(option_name(name)) or not _has_one_value(description):
+            kept[name] = description
+    return kept
+
+
+def _has_one_value(description: Mapping[str, Any]) -> bool:
+    values = description.get("values")
+    return "value" in description or (isinstance(values, list) and len(values) == 1)
+
+
+def _space_of(parameters: Mapping[str, Any], spec: SweepSpec) -> Mapping[str, Distribution] | None:
+    """Return the earlier space of a grid, or None unless `spec` has all of its values."""
+    text = yaml.safe_dump({"method": "grid", "parameters": parameters})
+    earlier, _ = parse_text(text, spec.name)
+    if spec.method != "grid" or earlier is None:
+        return None
+    earlier = replace(earlier, runs_deep_cnn=spec.runs_deep_cnn)
+    if earlier.space.keys() - earlier.fixed.keys() != spec.space.keys() - spec.fixed.keys():
+        return None
+    # What is fixed has the value that it has now.
+    space = {k: one if k in spec.fixed else earlier.space[k] for k, one in spec.space.items()}
+    for name, one in space.items():
+        now = set(map(canonical_key, spec.space[name].grid or ()))
+        if not set(map(canonical_key, one.grid or ())) <= now:
+            return None
+    return space

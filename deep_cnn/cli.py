@@ -1,6 +1,7 @@
 """Run the command line: verbs, help, one-line errors and exit statuses."""
 
 import argparse
+import inspect
 import io
 import logging
 import os
@@ -202,7 +203,7 @@ def _run_help() -> str:
 def _verb_help(verb: str) -> str:
     module = import_module(_VERBS[verb])
     usage = f"{_POSITIONALS.get(verb, 'FILE')} [--option=value ...]".strip()
-    text = f"usage: python -m deep_cnn {verb} {usage}\n\n{getattr(module, verb).__doc__}\n"
+    text = f"usage: python -m deep_cnn {verb} {usage}\n\n{inspect.getdoc(getattr(module, verb))}\n"
     return f"{text}\n{_section('options', module.OPTIONS[verb].table().values())}"
 
 

@@ -39,7 +39,7 @@ SUBSTITUTIONS = (
     (r"--workers=4\b", "--workers=2"),
     (r"--repeats=5\b", "--repeats=2"),
     # Sweeps of these names that train a small network on digits.
-    (r"^sweep +sweeps/(lr|smoke)\.yaml", r"sweep quick/\1.yaml"),
+    (r"^sweep +sweeps/(lr|model|smoke)\.yaml", r"sweep quick/\1.yaml"),
     (r"^check +(\S+) --probe", r"check quick/lr.yaml --probe"),
 )
 # Part of a command, and why it cannot run here.
@@ -193,7 +193,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     share_cache(folder, tmp_path_factory)
     shutil.copytree(ROOT / "sweeps", folder / "sweeps")
     (folder / "quick").mkdir()
-    for name in ("lr", "smoke"):
+    for name in ("lr", "model", "smoke"):
         (folder / "quick" / f"{name}.yaml").write_text(QUICK_SWEEP)
     for words in PREPARATION:
         status, text = call(folder, shlex.split(words))

@@ -88,7 +88,10 @@ OPTIONS: Mapping[str, type[OptionModel]] = {
 
 
 def check(argv: list[str]) -> int:
-    """Report every error in a sweep file; if there is none, describe the sweep."""
+    """Report every error in a sweep file; if there is none, describe the sweep.
+
+    Options of a run, such as --data_dir=FOLDER, apply to every trial.
+    """
     file, options, constants = _parse("check", CheckOptions, argv)
     spec, findings = parse_sweep(Path(file), constants)
     for finding in findings:
@@ -106,7 +109,10 @@ def check(argv: list[str]) -> int:
 
 
 def sample(argv: list[str]) -> int:
-    """Print the first configurations of a sweep without training."""
+    """Print the first configurations of a sweep without training.
+
+    Options of a run, such as --data_dir=FOLDER, apply to every trial.
+    """
     file, options, constants = _parse("sample", SampleOptions, argv)
     spec = read_sweep(Path(file), constants)
     if spec.method == "custom":
@@ -116,7 +122,11 @@ def sample(argv: list[str]) -> int:
 
 
 def sweep(argv: list[str]) -> int:
-    """Run a sweep on this machine. The same command again resumes it."""
+    """Run a sweep on this machine. The same command again resumes it.
+
+    Options of a run, such as --data_dir=FOLDER, apply to every trial. They are stored with the
+    sweep, and so may be left out when it is resumed.
+    """
     file, options, constants = _parse("sweep", SweepOptions, argv)
     spec = read_sweep(Path(file), constants)
     _check_runnable(spec, Path(file), options.count)
@@ -284,7 +294,8 @@ def _parse(
     if len(sweeps) != 1:
         example = "ENTITY/PROJECT/SWEEP_ID" if verb == "agent" else "sweeps/lr.yaml"
         raise ConfigError(f"{verb} takes one sweep, not {len(sweeps)}: {verb} {example}")
-    for name in constants.keys() & NOT_SEARCHED.keys():
-        raise ConfigError(f"--{name} {NOT_SEARCHED[name]}")
+    illegal = {**NOT_SEARCHED, "run_name": "names one run, and a sweep names its own; remove it"}
+    for name in constants.keys() & illegal.keys():
+        raise ConfigError(f"--{name} {illegal[name]}")
     TrainConfig.parse(constants)  # What is wrong in them is not a fault of the file.
     return sweeps[0], options, constants

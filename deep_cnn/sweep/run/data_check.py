@@ -1,5 +1,6 @@
 """Check that the data of a sweep are those that it began with."""
 
+import os
 from pathlib import Path
 
 from deep_cnn.config import TrainConfig
@@ -9,6 +10,7 @@ from deep_cnn.sweep.run.identity import NEW_SWEEP, DataRecord, SweepRecord
 from deep_cnn.sweep.run.process import call_in_process
 from deep_cnn.sweep.spec.points import next_point
 from deep_cnn.sweep.spec.schema import SweepSpec
+from deep_cnn.tracking.access import access_of
 from deep_cnn.training.stop import StopToken
 
 
@@ -23,12 +25,14 @@ def check_data(path: Path, record: SweepRecord, spec: SweepSpec, stop: StopToken
 
     Raises:
         SpecError: The data have changed since the sweep began.
-        DeepCnnError: The data cannot be learned from, or no trial can run.
+        DeepCnnError: The data cannot be learned from, or W&B cannot be reached as asked for.
         Interrupted: `stop` was set.
     """
     first = next_point(spec, record.seed, 0, frozenset())
     assert first is not None, "every space has a point"
     config = resolve(spec.config(first.point))
+    if config.wandb:  # Without credentials, every trial would fail.
+        access_of(config.wandb, os.environ)
     # The engine does without torch, which takes its memory.
     data = DataRecord(config.task, call_in_process(_digest, config, stop))
     if record.data is not None and record.data != data:

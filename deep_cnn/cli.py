@@ -22,6 +22,7 @@ from deep_cnn.names import MODELS, TASKS
 from deep_cnn.options import Option
 from deep_cnn.resolve import resolve
 from deep_cnn.results import RunResult, SweepTrial, assigned_trial
+from deep_cnn.text import LogFormatter, first_line, printable
 from deep_cnn.training.stop import Signals
 
 _LOGGER = logging.getLogger("deep_cnn")
@@ -75,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         if os.environ.get("DEEP_CNN_DEBUG"):
             raise
-        text = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+        text = printable(f"{type(error).__name__}: {first_line(error) if str(error) else ''}")
         way = "internal error, please report it (set DEEP_CNN_DEBUG=1 for the traceback)"
         print(f"deep_cnn: {text} - {way}", file=sys.stderr)
         return 1
@@ -162,7 +163,7 @@ def _describe(config: TrainConfig) -> int:
 
     with _log_on(sys.stdout):
         for line in describe_data(config):
-            print(line)
+            print(printable(line))
     return 0
 
 
@@ -178,6 +179,7 @@ def _end(result: RunResult) -> int:
 @contextmanager
 def _log_on(stream: TextIO) -> Iterator[None]:
     handler = logging.StreamHandler(stream)
+    handler.setFormatter(LogFormatter())
     _LOGGER.addHandler(handler)
     _LOGGER.setLevel(logging.INFO)
     try:

@@ -14,6 +14,7 @@ from deep_cnn.files import write_whole
 from deep_cnn.names import MODELS, NOT_PRETRAINED
 from deep_cnn.options import OptionModel, option
 from deep_cnn.progress import track_reading
+from deep_cnn.text import first_line
 
 # Places365-Standard, pictures of 256 x 256: http://places2.csail.mit.edu/download.html
 DATA = {"places365": "http://data.csail.mit.edu/places/places365/places365standard_easyformat.tar"}
@@ -116,7 +117,7 @@ def fetch_pictures(url: str, folder: Path, keep: set[str] | None) -> str:
     except OutputError:
         raise
     except (OSError, ValueError, HTTPException, tarfile.TarError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = first_line(error)
         raise DataError(
             f"{url} cannot be fetched into {folder} ({reason}); {new + old} pictures are there, the"
             " same command again brings the others"

@@ -19,6 +19,7 @@ from deep_cnn.sweep.run.work import WorkFolders
 from deep_cnn.sweep.spec.points import first_points
 from deep_cnn.sweep.spec.schema import SweepSpec
 from deep_cnn.sweep.spec.values import Point, to_jsonable
+from deep_cnn.text import printable
 
 # The number of best trials that are listed after a sweep.
 _LISTED = 5
@@ -78,8 +79,18 @@ def _as_csv(spec: SweepSpec, points: Sequence[Point]) -> str:
 
 
 def _cell(value: Any) -> Any:
-    """Return text unchanged, and None and nested values as JSON, so that they can be read back."""
-    return json.dumps(to_jsonable(value)) if isinstance(value, list | dict | None) else value
+    """Return None and nested values as JSON, to be read back, and text in one line."""
+    if isinstance(value, list | dict | None):
+        return json.dumps(to_jsonable(value))
+    return printable(value) if isinstance(value, str) else value
+
+
+def _quoted(arg: str) -> str:
+    """Return an argument for bash, without control characters."""
+    if printable(arg) == arg:
+        return shlex.quote(arg)
+    escaped = arg.replace("\\", "\\\\").replace("'", "\\'")
+    return f"$'{printable(escaped)}'"
 
 
 FORMATS: Mapping[str, Callable[[SweepSpec, Sequence[Point]], str]] = {
@@ -88,7 +99,7 @@ FORMATS: Mapping[str, Callable[[SweepSpec, Sequence[Point]], str]] = {
         [to_jsonable(spec.arguments(point)) for point in points], indent=2
     ),
     "commands": lambda spec, points: "\n".join(
-        shlex.join(spec.command_line(point)) for point in points
+        " ".join(map(_quoted, spec.command_line(point))) for point in points
     ),
 }
 

@@ -25,6 +25,7 @@ from deep_cnn.sweep.spec.command import DEEP_CNN_COMMAND
 from deep_cnn.sweep.spec.parse import parse_sweep, read_sweep
 from deep_cnn.sweep.spec.points import first_points
 from deep_cnn.sweep.spec.schema import SweepSpec
+from deep_cnn.text import printable
 from deep_cnn.tracking.access import Access, access_of
 from deep_cnn.training.stop import Signals
 
@@ -91,10 +92,10 @@ def check(argv: list[str]) -> int:
     file, options = _parse("check", CheckOptions, argv)
     spec, findings = parse_sweep(Path(file))
     for finding in findings:
-        print(f"{file} {finding}", file=sys.stderr if finding.is_error else sys.stdout)
+        print(f"{printable(file)} {finding}", file=sys.stderr if finding.is_error else sys.stdout)
     if spec is None:
         return 2
-    print("\n".join(describe(spec)))
+    print("\n".join(map(printable, describe(spec))))
     if options.probe:
         if not spec.runs_deep_cnn or spec.method == "custom":
             raise SpecError(f"{file}: --probe tries sweeps of deep_cnn only; leave it out")
@@ -130,7 +131,7 @@ def sweep(argv: list[str]) -> int:
         )
         local, total = engine.open_sweep(spec, out, how, options.count)
         summary = local.run(total)
-        print("\n".join(format_summary(spec, summary)))
+        print("\n".join(map(printable, format_summary(spec, summary))))
         status = _print_problems(summary, command)
         if summary.signal is None and not summary.error and not options.pilot:
             run = partial(engine.run_points, spec, out=out, options=replace(how, keep=None))
@@ -249,7 +250,7 @@ def _agent_access(path: str) -> Access:
 def _print_problems(summary: engine.SweepSummary, command: str) -> int:
     """Print the problems of a sweep, and return the exit status."""
     for trial in summary.failed:
-        print(f"trial {trial.number} failed: {trial.error}", file=sys.stderr)
+        print(printable(f"trial {trial.number} failed: {trial.error}"), file=sys.stderr)
     if summary.signal is not None:
         print(f"Interrupted; go on with: {command}", file=sys.stderr)
         return exit_status(summary.signal)

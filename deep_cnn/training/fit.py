@@ -15,6 +15,7 @@ from deep_cnn.errors import CheckpointError, ConfigError
 from deep_cnn.files import RunFiles
 from deep_cnn.resolve import resolve
 from deep_cnn.results import RunResult, State, StopReason, SweepTrial
+from deep_cnn.text import first_line
 from deep_cnn.tracking import Start, Tracker, TrackingState, is_agents_stop
 from deep_cnn.training.checkpoint import Checkpoint, copy_checkpoint, restore_random_states
 from deep_cnn.training.epochs import Run, ShouldStop, examples, make_checkpoint, train
@@ -106,7 +107,7 @@ def _train_to_the_end(run: Run) -> RunResult:
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
-        no_memory = str(error).splitlines()[0] or "MemoryError"
+        no_memory = first_line(error)
     except Interrupted as error:
         return _interrupted(run, error)
     except KeyboardInterrupt:

@@ -25,6 +25,7 @@ from deep_cnn.sweep.run.writer import Writer
 from deep_cnn.sweep.spec.points import Proposal, first_points
 from deep_cnn.sweep.spec.schema import SweepSpec
 from deep_cnn.sweep.spec.values import Point, canonical_key, to_jsonable
+from deep_cnn.text import printable
 from deep_cnn.training.stop import StopToken
 
 _PAUSE = 0.5
@@ -202,7 +203,7 @@ class _Engine:
 
     def run(self) -> SweepSummary:
         """Run the sweep; its files are complete afterwards, however it ended."""
-        with progress_bar(self.spec.name, self.total, "trial") as bar:
+        with progress_bar(printable(self.spec.name), self.total, "trial") as bar:
             try:
                 return self._watch(bar)
             finally:
@@ -262,7 +263,7 @@ class _Engine:
         total = "" if bar.total is None else f" of {bar.total}"
         status = f"{self.spec.name}: {over}{total} over, {', '.join(parts)}"
         if bar.disable and status != self.last_status:
-            print(status, file=sys.stderr)
+            print(printable(status), file=sys.stderr)
         self.last_status = status
 
     def _prune(self) -> None:

@@ -146,14 +146,19 @@ def _train_assigned(argv: list[str], sweep: SweepTrial) -> RunResult:
 def _test(options: Mapping[str, str]) -> int:
     """Evaluate a checkpoint on the test split, once."""
     from deep_cnn.training.checkpoint import resumed_config
-    from deep_cnn.training.evaluate import test
+    from deep_cnn.training.evaluate import format_intervals, look_at_test
 
     config = resumed_config(Path(options["test_net"]), options)
     if config.dry_run:
         return _describe(config)
     with _log_on(sys.stderr):
-        metrics = test(config)
-    print("Test " + " ".join(f"{name}={value:.6g}" for name, value in metrics.items()))
+        number, look = look_at_test(config)
+    print("Test " + " ".join(f"{name}={value:.6g}" for name, value in look.metrics.items()))
+    if number == 1:
+        print(f"95 % intervals (bootstrap over {look.pictures} pictures):")
+        print("\n".join(f"  {text}" for text in format_intervals(look)))
+    else:
+        print(f"This is look {number} at the test split by this run: {look.file}")
     return 0
 
 

@@ -141,7 +141,7 @@ def make_exclusively(path: Path, text: str) -> bool:
         except FileExistsError:
             return False
         except OSError:  # A file system without links: exclusive, but not whole at once.
-            with path.open("x", encoding="utf-8") as file:
+            with path.open("x", encoding="utf-8", errors="surrogateescape") as file:
                 file.write(text)
     except FileExistsError:
         return False
@@ -244,11 +244,16 @@ def _write(path: Path, text: str) -> None:
 
 def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     """Write a whole CSV file with floats as repr; raise OutputError."""
+    write_text(path, csv_text(columns, rows))
+
+
+def csv_text(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """Return a table as CSV, with floats as repr."""
     text = StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(columns)
     writer.writerows(rows)
-    write_text(path, text.getvalue())
+    return text.getvalue()
 
 
 def to_csv(table: "DataFrame") -> str:

@@ -52,11 +52,17 @@ def precision(scores: Array, classes: Array, k: int) -> float:
 
     `scores` is (N, C), `classes` (N,).
     """
+    return float(hits(scores, classes, k).mean())
+
+
+def hits(scores: Array, classes: Array, k: int) -> NDArray[np.bool_]:
+    """Return whether the class of each picture has one of its k highest scores, (N,)."""
     truth = scores[np.arange(len(scores)), classes.astype(np.int64)][:, None]
     # As in argmax, the first of equal scores counts as higher, and nan as the highest.
     first = (scores == truth) & (np.arange(scores.shape[1]) < classes[:, None])
     rank = (~(scores <= truth) | first).sum(axis=1)
-    return float((rank < k).mean())
+    is_hit: NDArray[np.bool_] = rank < k
+    return is_hit
 
 
 def confusion(scores: Array, classes: Array) -> NDArray[np.int64]:

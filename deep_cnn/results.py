@@ -118,6 +118,7 @@ class LookAtTest:
         file: The name of the file with the predictions, beside the result.
         metrics: The value of each metric.
         intervals: The 95 % bootstrap interval of each metric, or None if there is none.
+        pictures: The number of pictures.
     """
 
     checkpoint: str
@@ -126,6 +127,12 @@ class LookAtTest:
     file: str
     metrics: Mapping[str, float | None]
     intervals: Mapping[str, tuple[float, float] | None] = field(default_factory=dict)
+    pictures: int = 0
+
+    @property
+    def values(self) -> dict[str, float]:
+        """The metrics, with nan for null."""
+        return {k: math.nan if value is None else value for k, value in self.metrics.items()}
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ LAYERS = [
     ["argv", "resolve"],
     ["files", "results"],
     ["data", "models", "metrics", "tracking", "vision", "progress"],
+    ["bootstrap"],
     ["tasks"],
     ["training"],
     ["sweep"],
@@ -41,8 +42,8 @@ KNOW_WANDB = {"wandb_tracker.py", "wandb_client.py", "api.py"}
 # What takes so long to import that no module has it at its top.
 IMPORTED_WHEN_USED = {"pandas"}
 QUICK_TO_IMPORT = {
-    "synonyms", "text", "errors", "hosts", "options", "names", "config", "argv", "resolve", "files", "results",
-    "cli", "fetch", "report",
+    "synonyms", "text", "errors", "hosts", "options", "names", "config", "argv", "resolve", "files",
+    "results", "cli", "fetch", "report",
 }  # fmt: skip
 # Inside `sweep`, from the bottom to the top; whatever is not named here is above.
 SWEEP_LAYERS = ["spec", "search", "run", "wandb_agent"]

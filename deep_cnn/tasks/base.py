@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from deep_cnn import metrics
+from deep_cnn.bootstrap import Statistic
 from deep_cnn.config import TrainConfig
 from deep_cnn.data.splits import SPLITS, Examples, assign_splits
 from deep_cnn.errors import CheckpointError, DataError
@@ -70,6 +71,12 @@ class Task(ABC):
         self, config: TrainConfig, examples: Examples, predictions: NDArray[np.float64]
     ) -> Mapping[str, float]:
         """Return more metrics of the test split, `{metric_test: value}`; raise DataError."""
+        return {}
+
+    def extra_statistics(
+        self, config: TrainConfig, examples: Examples, predictions: NDArray[np.float64]
+    ) -> Mapping[str, Statistic]:
+        """Return those of `extra_metrics` that have a bootstrap interval, by the same names."""
         return {}
 
     def network(self, config: TrainConfig, labels: Labels, weights: str | None = None) -> Network:

@@ -85,7 +85,7 @@ def _train_to_the_end(run: Run) -> RunResult:
     try:
         session = run.session = _prepare(run)
         # Read before the tracker starts, which removes the result of a run that continues.
-        earlier = RunResult.read(run.files.result) if run.checkpoint else None
+        run.earlier = RunResult.read(run.files.result) if run.checkpoint else None
         _start_tracker(run)
         if not run.checkpoint:
             run.writer.keep(make_checkpoint(run, session), best=False)
@@ -93,11 +93,8 @@ def _train_to_the_end(run: Run) -> RunResult:
         reason = train(run, session)
         if run.validation is not None and run.epoch < run.config.epochs:
             run.tracker.images(run.epoch - 1, lambda: examples(run, session))
-        # A test result stays valid only if no epoch was added.
-        unchanged = run.checkpoint and run.checkpoint.epoch == run.epoch
-        test = earlier.test if earlier and unchanged else None
         state = State.STOPPED if reason else State.FINISHED
-        return _result(run, state, stop_reason=reason, test=test)
+        return _result(run, state, stop_reason=reason)
     except LossNotFinite as error:
         assert run.session is not None
         lr = run.session.stepper.optimizer.param_groups[0]["lr"]
@@ -186,7 +183,7 @@ def _interrupted(run: Run, error: Interrupted) -> RunResult:
 
 
 def _result(run: Run, state: State, **details: Any) -> RunResult:
-    return RunResult(
+    result = RunResult(
         run_name=run.files.name,
         state=state,
         config=run.config.to_dict(),
@@ -198,6 +195,10 @@ def _result(run: Run, state: State, **details: Any) -> RunResult:
         history=tuple(run.history),
         **details,
     )
+    if run.earlier is None or run.checkpoint is None:
+        return result
+    has_new_epochs = run.checkpoint.epoch != run.epoch
+    return result.with_tests_of(run.earlier, has_new_epochs=has_new_epochs)
 
 
 def _close(run: Run, result: RunResult) -> bool:

@@ -164,10 +164,10 @@ def _test(options: Mapping[str, str]) -> int:
 
 def _describe(config: TrainConfig) -> int:
     """Describe the data without training."""
-    from deep_cnn.tasks.describe_data import describe_data
+    from deep_cnn.training.dry_run import dry_run
 
     with _log_on(sys.stdout):
-        for line in describe_data(config):
+        for line in dry_run(config):
             print(printable(line))
     return 0
 

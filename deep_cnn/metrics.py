@@ -9,6 +9,17 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64] | NDArray[np.int64]
 Metric = Callable[[Array, Array], float]
+# The squares of numbers beyond these limits are 0 or infinite.
+TINY, HUGE = 1e-150, 1e150
+
+
+def mean_and_std(values: NDArray[np.float64]) -> tuple[float, float]:
+    """Return mean and standard deviation of (N,) values, also where their squares overflow."""
+    largest = float(np.abs(values).max())
+    if not 0 < largest < TINY and not largest > HUGE:
+        return float(values.mean()), float(values.std())
+    mean, std = mean_and_std(values / largest)
+    return largest * mean, largest * std
 
 
 def mae(predictions: Array, targets: Array) -> float:

@@ -18,7 +18,9 @@ STUDIES: Mapping[str, tuple[str, ...]] = {
 REGRESSION_METRICS = ("mae", "rmse", "r2", "pearson", "spearman", "kendall")
 CLASSIFICATION_METRICS = ("precision@1", "precision@5")
 # Higher values of these metrics are better; for all others, lower values are better.
-MORE_IS_BETTER = ("r2", "pearson", "spearman", "kendall", *CLASSIFICATION_METRICS, "pairwise")
+MORE_IS_BETTER = (
+    "r2", "pearson", "spearman", "kendall", "accuracy", *CLASSIFICATION_METRICS, "pairwise",
+)  # fmt: skip
 
 
 class TaskOptions(OptionModel):

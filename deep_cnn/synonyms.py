@@ -71,6 +71,14 @@ _BY_NAME: Mapping[str, str] = {
     "report": "compare leaderboard results show list ls",
     "fetch": "download get",
     "sweep": "search tune hpo hyperopt optimize optimise gridsearch",
+    # Metrics.
+    "precision@1_val": "accuracyval valaccuracy accval valacc accuracy acc top1 top1val valtop1"
+    " accuracytop1 validationaccuracy top1accuracy",
+    "precision@5_val": "top5 top5val valtop5 top5accuracy top5acc",
+    "loss_val": "validationloss evalloss testloss",
+    "pearson_val": "correlation corr plcc",
+    "spearman_val": "srcc",
+    "kendall_val": "krcc",
     # Values.
     "default": "imagenet standard none normal centercrop centrecrop center resizecrop",
     "adam": "adamax nadam amsgrad",

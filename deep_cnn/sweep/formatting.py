@@ -122,6 +122,18 @@ def format_summary(spec: SweepSpec, summary: SweepSummary) -> list[str]:
     return lines
 
 
+def without_value(spec: SweepSpec, summary: SweepSummary) -> str | None:
+    """Return a text if trials are over and none has a finite value of the sweep's metric."""
+    over = [trial for trial in summary.trials if trial.over]
+    if spec.metric is None or not over or best_trials(spec, over):
+        return None
+    return (
+        f"none of the {len(over)} trials that are over has a value of {spec.metric.name}: every"
+        " value is NaN, infinite or missing; see the tables of the runs, and choose another metric"
+        " or correct the data"
+    )
+
+
 def sync_commands(out: Path, name: str, trials: Sequence[Trial]) -> list[str]:
     """Return lines with the commands that upload what W&B lacks of a sweep's trials."""
     folders: dict[str, list[str]] = {}

@@ -17,13 +17,20 @@ from deep_cnn.files import safe_name
 from deep_cnn.options import OptionModel, option, option_name
 from deep_cnn.results import exit_status
 from deep_cnn.sweep import repeats
-from deep_cnn.sweep.formatting import FORMATS, describe, format_summary, sync_commands
+from deep_cnn.sweep.formatting import (
+    FORMATS,
+    describe,
+    format_summary,
+    sync_commands,
+    without_value,
+)
 from deep_cnn.sweep.run import engine
 from deep_cnn.sweep.run.records import Trial
 from deep_cnn.sweep.run.table import best_trials
 from deep_cnn.sweep.spec.command import DEEP_CNN_COMMAND
 from deep_cnn.sweep.spec.parse import parse_sweep, read_sweep
 from deep_cnn.sweep.spec.points import first_points
+from deep_cnn.sweep.spec.rules import metric_direction
 from deep_cnn.sweep.spec.schema import SweepSpec
 from deep_cnn.text import printable
 from deep_cnn.tracking.access import Access, access_of
@@ -120,6 +127,8 @@ def sweep(argv: list[str]) -> int:
     file, options = _parse("sweep", SweepOptions, argv)
     spec = read_sweep(Path(file))
     _check_runnable(spec, Path(file), options.count)
+    if note := metric_direction(spec):
+        print(printable(f"{file}: {note}"), file=sys.stderr)
     out = Path(options.out_dir) if options.out_dir else _base_out(spec)
     if options.repeats or options.refit:
         repeats.check_possible(spec, first_points(spec, options.seed, 1)[0])
@@ -133,6 +142,9 @@ def sweep(argv: list[str]) -> int:
         summary = local.run(total)
         print("\n".join(map(printable, format_summary(spec, summary))))
         status = _print_problems(summary, command)
+        if summary.signal is None and (problem := without_value(spec, summary)):
+            print(f"deep_cnn: {printable(problem)}", file=sys.stderr)
+            status = 1
         if summary.signal is None and not summary.error and not options.pilot:
             run = partial(engine.run_points, spec, out=out, options=replace(how, keep=None))
             status = _repeat_and_refit(spec, summary.trials, options, run, out, command) or status

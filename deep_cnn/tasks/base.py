@@ -135,8 +135,8 @@ class Regression(Task):
 
     def labels(self, train: Examples, config: TrainConfig) -> Labels:
         """Return mean and standard deviation of the training scores, which must not be constant."""
-        mean, std = float(train.targets.mean()), float(train.targets.std())
-        if np.ptp(train.targets) == 0 or std == 0:
+        mean, std = metrics.mean_and_std(train.targets.astype(np.float64))
+        if train.targets.min() == train.targets.max() or std == 0:
             raise DataError(
                 f"--data_dir={config.data_path}: all {len(train)} training scores are {mean:g};"
                 " there is nothing to learn, check the file or --study"
@@ -145,7 +145,10 @@ class Regression(Task):
 
     def encode(self, targets: NDArray[Any], labels: Labels) -> Tensor:
         """Return (N,) float32 scores, standardised by the training mean and standard deviation."""
-        return torch.from_numpy((targets - labels["mean"]) / labels["std"]).float()
+        mean, std = labels["mean"], labels["std"]
+        if std > metrics.HUGE:  # Differences may be infinite.
+            return torch.from_numpy(targets / std - mean / std).float()
+        return torch.from_numpy((targets - mean) / std).float()
 
     def predictions(self, outputs: Tensor, labels: Labels) -> NDArray[np.float64]:
         """Return (N, 1) outputs as (N,) scores on the original scale."""

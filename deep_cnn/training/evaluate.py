@@ -112,7 +112,8 @@ def _statistics(
     """Return the metrics of the test split as statistics of resampled pictures."""
     examples, task = session.splits["test"].examples, session.task
     weights = examples.weights if examples.weights.any() else None
-    own = statistics_of(task.metrics, predictions, examples.targets)
+    with np.errstate(all="ignore"):  # As in `score`.
+        own = statistics_of(task.metrics, predictions, examples.targets)
     every = {"loss": mean_of(output.losses, weights), **own}
     extra = task.extra_statistics(session.config, examples, predictions)
     return {**{f"{name}_test": statistic for name, statistic in every.items()}, **extra}

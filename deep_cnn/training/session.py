@@ -123,7 +123,7 @@ class Session:
             ) from error
 
 
-def _check_labels(task: Task, checkpoint: Checkpoint, config: TrainConfig) -> None:
+def check_labels(task: Task, checkpoint: Checkpoint, config: TrainConfig) -> None:
     """Raise CheckpointError if the labels are damaged, or do not fit the data."""
     labels = checkpoint.labels
     try:
@@ -154,9 +154,9 @@ def open_session(
     task = get_task(config.task)
     every_split = task.all_splits(config)
     task.check_splits(every_split, config, wanted)
-    parts = _choose_pictures(config, {name: every_split[name] for name in wanted})
+    parts = choose_pictures(config, {name: every_split[name] for name in wanted})
     if checkpoint:
-        _check_labels(task, checkpoint, config)
+        check_labels(task, checkpoint, config)
     labels = checkpoint.labels if checkpoint else task.labels(parts["train"], config)
     network = task.network(config, labels, weights="none" if checkpoint else None)
     preprocessing = Preprocessing(config.pre, network.input_spec, config.crop_bottom)
@@ -196,7 +196,7 @@ def _place(
     return network
 
 
-def _choose_pictures(config: TrainConfig, parts: dict[str, Examples]) -> dict[str, Examples]:
+def choose_pictures(config: TrainConfig, parts: dict[str, Examples]) -> dict[str, Examples]:
     """Return the splits as --train_samples and --train_on change them."""
     if config.train_samples is not None and "train" in parts:
         parts["train"] = subset(parts["train"], config.train_samples, config.seed)

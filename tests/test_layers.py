@@ -17,7 +17,7 @@ LAYERS = [
     ["options"],
     ["names"],
     ["config"],
-    ["argv", "resolve"],
+    ["argv", "resolve", "effects"],
     ["files", "results"],
     ["data", "models", "metrics", "tracking", "vision", "progress"],
     ["bootstrap"],
@@ -43,7 +43,7 @@ KNOW_WANDB = {"wandb_tracker.py", "wandb_client.py", "api.py"}
 IMPORTED_WHEN_USED = {"pandas"}
 QUICK_TO_IMPORT = {
     "synonyms", "text", "errors", "hosts", "options", "names", "config", "argv", "resolve", "files",
-    "results", "cli", "fetch", "report",
+    "effects", "results", "cli", "fetch", "report",
 }  # fmt: skip
 # Inside `sweep`, from the bottom to the top; whatever is not named here is above.
 SWEEP_LAYERS = ["spec", "search", "run", "wandb_agent"]

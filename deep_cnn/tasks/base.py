@@ -13,7 +13,7 @@ from torch.nn import functional
 from deep_cnn import metrics
 from deep_cnn.bootstrap import Statistic
 from deep_cnn.config import TrainConfig
-from deep_cnn.data.splits import SPLITS, Examples, assign_splits
+from deep_cnn.data.splits import SPLITS, Examples, Splits, assign_splits
 from deep_cnn.errors import CheckpointError, DataError
 from deep_cnn.models import Network, build_network, preprocessing_spec
 
@@ -109,7 +109,7 @@ class Task(ABC):
                     f" {way if grouped else 'add pictures'}"
                 )
 
-    def all_splits(self, config: TrainConfig) -> dict[str, Examples]:
+    def all_splits(self, config: TrainConfig) -> Splits:
         """Return train, val and test, even if empty; raise DataError if marks split a group."""
         examples, marks = self.all_examples(config)
         keys = examples.keys or examples.names
@@ -122,10 +122,12 @@ class Task(ABC):
                     f"{config.data_path}: the column split puts {key} into {home[key]} and {split};"
                     " mark all of its pictures alike, or use --group=none"
                 )
-        return {
-            name: examples.take([i for i, split in enumerate(splits) if split == name])
+        parts = Splits(
+            (name, examples.take([i for i, split in enumerate(splits) if split == name]))
             for name in SPLITS
-        }
+        )
+        parts.marked = frozenset(mark for mark in marks if mark)
+        return parts
 
 
 class Regression(Task):

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from deep_cnn.config import SAMPLE_DATA, TrainConfig
+from deep_cnn.effects import format_unused, without_effect
 from deep_cnn.errors import CheckpointError, ConfigError
 from deep_cnn.files import RunFiles
 from deep_cnn.resolve import resolve
@@ -130,6 +131,8 @@ def _prepare(run: Run) -> Session:
     )
     if run.checkpoint:
         _resume(run, run.checkpoint, session)
+    elif unused := without_effect(config, session.marked):
+        _LOGGER.warning("Options without effect in this run: %s", format_unused(unused))
     return session
 
 

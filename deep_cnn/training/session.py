@@ -57,6 +57,7 @@ class Session:
     Attributes:
         sizes: The numbers of pictures in train, val and test, before --train_samples.
         digest: A hash of the pictures and their targets.
+        marked: The splits that the data mark.
     """
 
     config: TrainConfig
@@ -72,6 +73,7 @@ class Session:
     splits: dict[str, Split]
     sizes: Mapping[str, int]
     digest: str
+    marked: frozenset[str]
 
     @property
     def evaluation_batch(self) -> int:
@@ -182,6 +184,7 @@ def open_session(
         splits={name: _encode(task, labels, part, images) for name, part in parts.items()},
         sizes={name: len(examples) for name, examples in every_split.items()},
         digest=_digest(*parts.values()),
+        marked=every_split.marked,
     )
 
 

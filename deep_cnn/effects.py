@@ -25,6 +25,11 @@ _RULES: tuple[tuple[str, Callable[[TrainConfig], bool], str], ...] = (
     ),
     ("lr_trunk", _has_frozen_trunk, "the trunk is frozen"),
     ("patience", lambda c: c.train_on == "train+val", "there are no validation pictures"),
+    (
+        "patience",
+        lambda c: c.patience is not None and c.patience >= c.epochs - c.initial_epoch,
+        "the run has no more epochs",
+    ),
     ("amp", lambda c: c.device == "mps", "--device=mps computes in float32"),
     ("hidden", lambda c: c.model != "lenet", "only --model=lenet has a hidden layer"),
     ("data_dir", lambda c: not _reads_folder(c), "the task reads no folder"),

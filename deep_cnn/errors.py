@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from difflib import SequenceMatcher, get_close_matches
 
 from deep_cnn.synonyms import SYNONYMS
-from deep_cnn.text import printable, printable_lines
+from deep_cnn.text import printable
 
 
 class DeepCnnError(ValueError):
@@ -15,12 +15,10 @@ class DeepCnnError(ValueError):
         option: The option that is wrong, if the error is about an option.
     """
 
-    def __init__(self, text: str, *, option: str | None = None) -> None:
-        super().__init__(self._printable(text))
+    def __init__(self, *lines: str, option: str | None = None) -> None:
+        # What a file or a command line holds reaches messages, with all of its characters.
+        super().__init__("\n".join(map(printable, lines)))
         self.option = option
-
-    # A file or a command line may hold control characters, and all of them reach messages.
-    _printable = staticmethod(printable)
 
 
 class ConfigError(DeepCnnError):
@@ -29,8 +27,6 @@ class ConfigError(DeepCnnError):
 
 class SpecError(DeepCnnError):
     """A sweep file with errors, one line each, or one that does not fit the sweep on disk."""
-
-    _printable = staticmethod(printable_lines)
 
 
 class DataError(DeepCnnError):

@@ -57,7 +57,7 @@ def fetch(argv: list[str]) -> int:
     if options.url and len(models) > 1:
         raise ConfigError(f"--url is the address of one file, not of {len(models)}; fetch one")
     for name in models:
-        print(f"{name}: {fetch_weights(name, options.url)}", flush=True)
+        print(printable(f"{name}: {fetch_weights(name, options.url)}"), flush=True)
     return 0
 
 

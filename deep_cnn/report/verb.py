@@ -253,7 +253,7 @@ def _difference(a: Any, b: Any) -> str:
 
 def _csv(table: "DataFrame") -> str:
     """Return a table as CSV, with the escapes of `printable` in its texts."""
-    table = table.map(lambda value: printable(value) if isinstance(value, str) else value)
+    table = table.map(lambda value: "" if value is None else printable(value))
     return to_csv(table.rename(columns=printable))
 
 

@@ -149,7 +149,7 @@ def sweep(argv: list[str]) -> int:
             run = partial(engine.run_points, spec, out=out, options=replace(how, keep=None))
             status = _repeat_and_refit(spec, summary.trials, options, run, out, command) or status
     for line in sync_commands(out, spec.name, summary.trials):
-        print(line, file=sys.stderr)
+        print(printable(line), file=sys.stderr)
     local.close(summary.trials, export=signals.signum is None)
     return status
 
@@ -264,10 +264,10 @@ def _print_problems(summary: engine.SweepSummary, command: str) -> int:
     for trial in summary.failed:
         print(printable(f"trial {trial.number} failed: {trial.error}"), file=sys.stderr)
     if summary.signal is not None:
-        print(f"Interrupted; go on with: {command}", file=sys.stderr)
+        print(printable(f"Interrupted; go on with: {command}"), file=sys.stderr)
         return exit_status(summary.signal)
     if summary.error:
-        print(f"deep_cnn: the sweep is stopped: {summary.error}", file=sys.stderr)
+        print(printable(f"deep_cnn: the sweep is stopped: {summary.error}"), file=sys.stderr)
     return 1 if summary.error or summary.failed else 0
 
 

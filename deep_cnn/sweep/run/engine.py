@@ -132,7 +132,7 @@ class LocalSweep:
             export_study(self.config.spec, trials, path)
         except Exception as error:
             text = " ".join(f"{type(error).__name__}: {error}".split())
-            print(f"{path} could not be written ({text[:200]})", file=sys.stderr)
+            print(printable(f"{path} could not be written ({text[:200]})"), file=sys.stderr)
 
 
 def open_sweep(

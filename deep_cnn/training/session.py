@@ -151,9 +151,8 @@ def open_session(
     With a checkpoint, the labels are from it, and its weights are loaded later. Raises
     Interrupted if the run was asked to end, and a DeepCnnError if something is not usable.
     """
-    device = devices.choose_device(config.device)
+    device, task = devices.choose_device(config.device), get_task(config.task)
     devices.seed_everything(config.seed)  # Before the network, whose new layers are random.
-    task = get_task(config.task)
     every_split = task.all_splits(config)
     task.check_splits(every_split, config, wanted)
     parts = choose_pictures(config, {name: every_split[name] for name in wanted})
@@ -164,11 +163,11 @@ def open_session(
     preprocessing = Preprocessing(config.pre, network.input_spec, config.crop_bottom)
     images, check = None, stop.raise_if_set
     if "test" not in wanted:  # The test split is looked at once, so it is not cached.
-        pictures = joined(every_split["train"], every_split["val"])
-        images = open_image_cache(pictures, preprocessing, config.cache_path, check)
+        both = joined(every_split["train"], every_split["val"])
+        images = open_image_cache(both, preprocessing, config.cache_path, check)
     parts = {k: drop_unreadable(part, config, check, images) for k, part in parts.items()}
-    if not checkpoint:  # Again, without the pictures that turned out to be unreadable.
-        labels = task.labels(parts["train"], config)
+    # Again, without the pictures that turned out to be unreadable.
+    labels = labels if checkpoint else task.labels(parts["train"], config)
     dtype = devices.choose_dtype(config.amp, device)
     return Session(
         config=config,

@@ -23,6 +23,7 @@ from deep_cnn.names import MODELS, TASKS
 from deep_cnn.options import Option
 from deep_cnn.resolve import resolve
 from deep_cnn.results import RunResult, SweepTrial, assigned_trial
+from deep_cnn.text import LogFormatter, first_line, printable
 from deep_cnn.training.stop import Signals
 
 _LOGGER = logging.getLogger("deep_cnn")
@@ -76,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         if os.environ.get("DEEP_CNN_DEBUG"):
             raise
-        text = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+        text = printable(f"{type(error).__name__}: {first_line(error) if str(error) else ''}")
         way = "internal error, please report it (set DEEP_CNN_DEBUG=1 for the traceback)"
         print(f"deep_cnn: {text} - {way}", file=sys.stderr)
         return 1
@@ -146,24 +147,29 @@ def _train_assigned(argv: list[str], sweep: SweepTrial) -> RunResult:
 def _test(options: Mapping[str, str]) -> int:
     """Evaluate a checkpoint on the test split, once."""
     from deep_cnn.training.checkpoint import resumed_config
-    from deep_cnn.training.evaluate import test
+    from deep_cnn.training.evaluate import format_intervals, look_at_test
 
     config = resumed_config(Path(options["test_net"]), options)
     if config.dry_run:
         return _describe(config)
     with _log_on(sys.stderr):
-        metrics = test(config)
-    print("Test " + " ".join(f"{name}={value:.6g}" for name, value in metrics.items()))
+        number, look = look_at_test(config)
+    print("Test " + " ".join(f"{name}={value:.6g}" for name, value in look.metrics.items()))
+    if number == 1:
+        print(f"95 % intervals (bootstrap over {look.pictures} pictures):")
+        print("\n".join(f"  {text}" for text in format_intervals(look)))
+    else:
+        print(f"This is look {number} at the test split by this run: {look.file}")
     return 0
 
 
 def _describe(config: TrainConfig) -> int:
     """Describe the data without training."""
-    from deep_cnn.tasks.describe_data import describe_data
+    from deep_cnn.training.dry_run import dry_run
 
     with _log_on(sys.stdout):
-        for line in describe_data(config):
-            print(line)
+        for line in dry_run(config):
+            print(printable(line))
     return 0
 
 
@@ -179,6 +185,7 @@ def _end(result: RunResult) -> int:
 @contextmanager
 def _log_on(stream: TextIO) -> Iterator[None]:
     handler = logging.StreamHandler(stream)
+    handler.setFormatter(LogFormatter())
     _LOGGER.addHandler(handler)
     _LOGGER.setLevel(logging.INFO)
     try:

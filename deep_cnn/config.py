@@ -228,6 +228,11 @@ class TrainConfig(RunOptions, TrainingOptions, ModelOptions, DataOptions):
         return self._folder is not None
 
     @property
+    def chosen(self) -> frozenset[str]:
+        """The names of the options that were set."""
+        return frozenset(self._chosen)
+
+    @property
     def data_path(self) -> Path:
         """The folder with the pictures."""
         return self._folder or _expanded(self.root_dir) / _expanded(self.data_dir)

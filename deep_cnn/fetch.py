@@ -1,6 +1,7 @@
 """Download weights and data on a machine with a network, for machines without one."""
 
 import hashlib
+import sys
 import tarfile
 import urllib.request
 from collections.abc import Iterator, Mapping
@@ -14,6 +15,7 @@ from deep_cnn.files import write_whole
 from deep_cnn.names import MODELS, NOT_PRETRAINED
 from deep_cnn.options import OptionModel, option
 from deep_cnn.progress import track_reading
+from deep_cnn.text import first_line, printable
 
 # Places365-Standard, pictures of 256 x 256: http://places2.csail.mit.edu/download.html
 DATA = {"places365": "http://data.csail.mit.edu/places/places365/places365standard_easyformat.tar"}
@@ -44,7 +46,7 @@ def fetch(argv: list[str]) -> int:
     if options.data:
         keep = _read_classes(Path(options.keep)) if options.keep else None
         url, folder = options.url or DATA[options.data], Path(options.data_dir).expanduser()
-        print(fetch_pictures(url, folder, keep))
+        print(printable(fetch_pictures(url, folder, keep)))
         return 0
     models = [name.strip() for name in str(options.model).split(",")]
     for name in models:
@@ -55,7 +57,7 @@ def fetch(argv: list[str]) -> int:
     if options.url and len(models) > 1:
         raise ConfigError(f"--url is the address of one file, not of {len(models)}; fetch one")
     for name in models:
-        print(f"{name}: {fetch_weights(name, options.url)}", flush=True)
+        print(printable(f"{name}: {fetch_weights(name, options.url)}"), flush=True)
     return 0
 
 
@@ -116,7 +118,7 @@ def fetch_pictures(url: str, folder: Path, keep: set[str] | None) -> str:
     except OutputError:
         raise
     except (OSError, ValueError, HTTPException, tarfile.TarError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = first_line(error)
         raise DataError(
             f"{url} cannot be fetched into {folder} ({reason}); {new + old} pictures are there, the"
             " same command again brings the others"
@@ -125,6 +127,9 @@ def fetch_pictures(url: str, folder: Path, keep: set[str] | None) -> str:
     if missing or not classes:
         what = missing or "train/<class>/<picture>"
         raise DataError(f"{url} has no {what}; correct --keep or --url ({new} new pictures)")
+    if len(classes) == 1:
+        text = f"{folder} has one class, which cannot be trained on; fetch two at least"
+        print(printable(text), file=sys.stderr)
     return f"{folder}, {len(classes)} classes, {new} new pictures, {old} were there already"
 
 

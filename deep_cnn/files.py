@@ -6,6 +6,7 @@ import itertools
 import os
 import re
 import secrets
+import stat
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from deep_cnn.config import TrainConfig
 from deep_cnn.errors import OutputError
 from deep_cnn.hosts import host, start_time
+from deep_cnn.text import first_line
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -27,6 +29,8 @@ _DAY = 24 * 60 * 60
 _WRITER = re.compile(r"\.([0-9a-f]{8})-(\d+)-[0-9a-f]{16}\.part$")
 # A file that somebody has put there, or a link to one, is not written to.
 _NEW = os.O_CREAT | os.O_EXCL | os.O_WRONLY | getattr(os, "O_NOFOLLOW", 0)
+_NEVER_WAIT = getattr(os, "O_NONBLOCK", 0)
+_LARGEST_TEXT = 64 << 20
 _UNSAFE = re.compile(r"[^A-Za-z0-9._=,-]")
 # Runs with these suffixes would share files with other runs, such as first.best.pt.
 _OTHERS_FILES = re.compile(
@@ -45,7 +49,7 @@ class RunFiles:
         table: One row for each epoch.
         arguments: The arguments as JSON.
         result: The result; it exists only if the run has ended.
-        predictions: Truth and prediction for each picture of the test split.
+        predictions: Truth and prediction for each picture of the test split, of the first look.
         confusion: The confusion matrix of the test split.
         last, best: The last and the best checkpoint.
     """
@@ -70,6 +74,11 @@ class RunFiles:
     def steps(self, split: str) -> Path:
         """Return the table with the loss of each step of `split` (train or val)."""
         return self.table.with_name(f"{self.name}.steps_{split}.csv")
+
+    def predictions_of(self, look: int) -> Path:
+        """Return the predictions of a look at the test split; the first is number 1."""
+        suffix = "" if look == 1 else f"-{look}"
+        return self.predictions.with_name(f"{self.name}.test{suffix}.csv")
 
     def exist(self) -> bool:
         """Return whether a run of this name has any file."""
@@ -132,7 +141,7 @@ def make_exclusively(path: Path, text: str) -> bool:
         except FileExistsError:
             return False
         except OSError:  # A file system without links: exclusive, but not whole at once.
-            with path.open("x", encoding="utf-8") as file:
+            with path.open("x", encoding="utf-8", errors="surrogateescape") as file:
                 file.write(text)
     except FileExistsError:
         return False
@@ -142,6 +151,21 @@ def make_exclusively(path: Path, text: str) -> bool:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
     return True
+
+
+def read_text(path: Path) -> str:
+    """Return the text of an ordinary file, UTF-8; raise OSError or ValueError for anything else.
+
+    A pipe would block, a device may have no end, and no file of a run is as large as the limit.
+    """
+    # The check comes first, because to open some devices has effects.
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise ValueError("not an ordinary file")
+    with os.fdopen(os.open(path, os.O_RDONLY | _NEVER_WAIT), "rb") as file:
+        text = file.read(_LARGEST_TEXT + 1)
+    if len(text) > _LARGEST_TEXT:
+        raise ValueError(f"larger than {_LARGEST_TEXT >> 20} MiB")
+    return text.decode("utf-8")
 
 
 def temporary_path(path: Path) -> Path:
@@ -175,9 +199,9 @@ def unwritable(path: Path, error: Exception, flag: str = "--out_dir") -> OutputE
     cause: BaseException | None = error
     while cause is not None and not isinstance(cause, OSError):
         cause = cause.__cause__ or cause.__context__  # torch wraps the system's reason.
-    reason = (isinstance(cause, OSError) and cause.strerror) or str(error)
+    reason = (isinstance(cause, OSError) and cause.strerror) or first_line(error)
     return OutputError(
-        f"{path} cannot be written ({reason.splitlines()[0]});"
+        f"{path} cannot be written ({reason});"
         f" make room or permission there, or choose another {flag}"
     )
 
@@ -220,11 +244,16 @@ def _write(path: Path, text: str) -> None:
 
 def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     """Write a whole CSV file with floats as repr; raise OutputError."""
+    write_text(path, csv_text(columns, rows))
+
+
+def csv_text(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """Return a table as CSV, with floats as repr."""
     text = StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(columns)
     writer.writerows(rows)
-    write_text(path, text.getvalue())
+    return text.getvalue()
 
 
 def to_csv(table: "DataFrame") -> str:

@@ -9,6 +9,17 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64] | NDArray[np.int64]
 Metric = Callable[[Array, Array], float]
+# The squares of numbers beyond these limits are 0 or infinite.
+TINY, HUGE = 1e-150, 1e150
+
+
+def mean_and_std(values: NDArray[np.float64]) -> tuple[float, float]:
+    """Return mean and standard deviation of (N,) values, also where their squares overflow."""
+    largest = float(np.abs(values).max())
+    if not 0 < largest < TINY and not largest > HUGE:
+        return float(values.mean()), float(values.std())
+    mean, std = mean_and_std(values / largest)
+    return largest * mean, largest * std
 
 
 def mae(predictions: Array, targets: Array) -> float:
@@ -52,11 +63,17 @@ def precision(scores: Array, classes: Array, k: int) -> float:
 
     `scores` is (N, C), `classes` (N,).
     """
+    return float(hits(scores, classes, k).mean())
+
+
+def hits(scores: Array, classes: Array, k: int) -> NDArray[np.bool_]:
+    """Return whether the class of each picture has one of its k highest scores, (N,)."""
     truth = scores[np.arange(len(scores)), classes.astype(np.int64)][:, None]
     # As in argmax, the first of equal scores counts as higher, and nan as the highest.
     first = (scores == truth) & (np.arange(scores.shape[1]) < classes[:, None])
     rank = (~(scores <= truth) | first).sum(axis=1)
-    return float((rank < k).mean())
+    is_hit: NDArray[np.bool_] = rank < k
+    return is_hit
 
 
 def confusion(scores: Array, classes: Array) -> NDArray[np.int64]:

@@ -18,7 +18,9 @@ STUDIES: Mapping[str, tuple[str, ...]] = {
 REGRESSION_METRICS = ("mae", "rmse", "r2", "pearson", "spearman", "kendall")
 CLASSIFICATION_METRICS = ("precision@1", "precision@5")
 # Higher values of these metrics are better; for all others, lower values are better.
-MORE_IS_BETTER = ("r2", "pearson", "spearman", "kendall", *CLASSIFICATION_METRICS, "pairwise")
+MORE_IS_BETTER = (
+    "r2", "pearson", "spearman", "kendall", "accuracy", *CLASSIFICATION_METRICS, "pairwise",
+)  # fmt: skip
 
 
 class TaskOptions(OptionModel):
@@ -31,12 +33,14 @@ class TaskOptions(OptionModel):
         metrics: The metrics that are logged in addition to the loss.
         watch: The metric that determines the best epoch.
         defaults: Default values that the task changes, by option.
+        reads_folder: Whether the pictures are in data_dir.
     """
 
     summary: ClassVar[str]
     metrics: ClassVar[tuple[str, ...]]
     watch: ClassVar[str] = "loss_val"
     defaults: ClassVar[Mapping[str, str | float]] = {}
+    reads_folder: ClassVar[bool] = True
 
 
 class RegressionOptions(TaskOptions):
@@ -97,6 +101,7 @@ class DigitsOptions(ClassificationOptions):
         "model": "lenet", "weights": "none", "optimizer": "sgd", "lr": 0.01, "batch_size": 64,
         "dropout": 0.5, "epochs": 5,
     }  # fmt: skip
+    reads_folder = False
     hidden: int = option(120, "number of units in the hidden layer of LeNet", low=1)
 
 

@@ -1,6 +1,7 @@
 """Declare options as the fields of a pydantic model; each field is one option."""
 
 import math
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -79,6 +80,10 @@ class Option:
         except (ValueError, KeyError):
             kinds = " or ".join((_KINDS[self.kind], *self.sentinels))
             raise self._error(f"={str(value)!r} is not {kinds}") from None
+        if self.kind is str and not _is_text(converted):
+            raise self._error(
+                f"={str(value)!r} has characters that no file's name has; remove them"
+            )
         if self.choices and converted not in self.choices:
             raise self._error(f"={converted} is unknown; {choose_from(converted, self.choices)}")
         if self.kind in (int, float) and not self._in_range(converted):
@@ -100,6 +105,14 @@ class Option:
         if self.high < math.inf:
             parts.append(f"{'below' if self.open_high else 'at most'} {self.high:g}")
         return " and ".join(parts) or "a finite number"
+
+
+def _is_text(value: str) -> bool:
+    """Return whether the system accepts a text as a name; JSON and YAML can hold others."""
+    try:
+        return b"\0" not in os.fsencode(value)
+    except UnicodeEncodeError:  # A half of a surrogate pair.
+        return False
 
 
 def option_name(text: str) -> str:

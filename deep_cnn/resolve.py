@@ -17,9 +17,7 @@ def resolve(config: TrainConfig) -> TrainConfig:
     """
     if config.is_resolved:
         return config
-    folder = config.data_path
-    if config.data_dir == SAMPLE_DATA and not folder.exists():
-        folder = Path(__file__).parent.parent / SAMPLE_DATA  # The sample works from any folder.
+    folder = data_folder(config)
     detected = detect_task(folder)
     task = detected if config.task == "auto" else config.task
     if task is None:
@@ -30,6 +28,14 @@ def resolve(config: TrainConfig) -> TrainConfig:
     if has_studies:
         study_id(resolved.options["study"])
     return resolved
+
+
+def data_folder(config: TrainConfig) -> Path:
+    """Return the folder of the pictures, which need not exist."""
+    folder = config.data_path
+    if config.data_dir == SAMPLE_DATA and not folder.exists():
+        return Path(__file__).parent.parent / SAMPLE_DATA  # The sample works from any folder.
+    return folder
 
 
 def detect_task(folder: Path) -> str | None:

@@ -71,7 +71,7 @@ def test_a_result_comes_back_from_json_and_holds_no_nan() -> None:
     assert content["metrics"] == {"loss_val": 0.5, "pearson_val": None}
     assert set(content) == {
         "version", "run_name", "state", "stop_reason", "config", "sweep", "best", "metrics", "test",
-        "seconds", "error", "environment", "unsynced",
+        "seconds", "error", "environment", "unsynced", "later_tests",
     }  # fmt: skip
     back = RunResult.from_json(result.to_json())
     assert (back.state, back.stop_reason, back.best) == (

@@ -125,18 +125,24 @@ def drop_unreadable(
         bad = find_unreadable(examples, check, config.crop_bottom)
     if not bad:
         return examples
-    first, rule = next(iter(bad)), broken_rule(len(bad), count, config)
-    if rule:
-        raise DataError(
-            f"--data_dir={config.data_path}: {len(bad)} of {count} pictures are bad, the first is"
-            f" {names[first]} ({bad[first]}); {rule}, repair or remove them"
-        )
+    refuse_unreadable(examples, bad, config)
     _LOGGER.warning("%d of %d pictures are bad and left out:", len(bad), count)
     for index in list(bad)[:_MOST_LISTED]:
         _LOGGER.warning("  %s: %s", names[index], bad[index])
     if len(bad) > _MOST_LISTED:
         _LOGGER.warning("  and %d more", len(bad) - _MOST_LISTED)
     return examples.take([i for i in range(count) if i not in bad])
+
+
+def refuse_unreadable(examples: Examples, bad: Mapping[int, str], config: TrainConfig) -> None:
+    """Raise DataError if too many pictures are unreadable; `bad` has their indices and reasons."""
+    rule = broken_rule(len(bad), len(examples), config)
+    if rule:
+        first = next(iter(bad))
+        raise DataError(
+            f"--data_dir={config.data_path}: {len(bad)} of {len(examples)} pictures are bad, the"
+            f" first is {examples.names[first]} ({bad[first]}); {rule}, repair or remove them"
+        )
 
 
 def broken_rule(bad: int, count: int, config: TrainConfig) -> str | None:

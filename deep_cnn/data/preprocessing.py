@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from deep_cnn.names import PREPROCESSING, InputSpec
+from deep_cnn.text import first_line
 from deep_cnn.vision import torchvision
 
 Picture = Path | NDArray[np.uint8]
@@ -53,8 +54,7 @@ def _decoded(picture: Picture) -> Image.Image:
     except FileNotFoundError:
         raise ValueError("missing") from None
     except Exception as error:  # Pillow's many readers raise many kinds on damaged files.
-        text = str(error).splitlines()[0] if str(error) else ""
-        reason = text.replace(repr(str(picture)), "").strip() or type(error).__name__
+        reason = first_line(error).replace(repr(str(picture)), "").strip() or type(error).__name__
         raise ValueError(reason) from error
 
 

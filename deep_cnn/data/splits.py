@@ -59,6 +59,12 @@ class Examples:
         return Examples(names, pictures, self.targets[indices], self.weights[indices], keys)
 
 
+class Splits(dict[str, Examples]):
+    """The pictures of train, val and test; `marked` are the splits that the data mark."""
+
+    marked: frozenset[str] = frozenset()
+
+
 def joined(one: Examples, other: Examples) -> Examples:
     """Return the pictures of both arguments; their files must be under the same root."""
     names = one.names + other.names

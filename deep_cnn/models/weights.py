@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from deep_cnn.errors import WeightsError
+from deep_cnn.text import first_line
 from deep_cnn.vision import torchvision
 
 _LOGGER = logging.getLogger("deep_cnn")
@@ -37,7 +38,7 @@ def download_weights(name: str, url: str, file: Path, digest: str | None) -> Non
         file.parent.mkdir(parents=True, exist_ok=True)
         torch.hub.download_url_to_file(url, str(file), digest, progress=sys.stderr.isatty())
     except (OSError, RuntimeError, ValueError, HTTPException) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = first_line(error)
         raise WeightsError(
             f"--model={name}: the ImageNet weights {file} cannot be downloaded; fetch {url}"
             f" elsewhere (python -m deep_cnn fetch --model={name}) and put it there (TORCH_HOME"

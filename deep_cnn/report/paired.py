@@ -1,17 +1,24 @@
 """Compare two runs on the test pictures that both have predicted."""
 
 import math
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deep_cnn.errors import DataError
+from deep_cnn.files import read_text
 from deep_cnn.names import TASKS
 from deep_cnn.results import RunResult
+from deep_cnn.text import printable
 
 if TYPE_CHECKING:
     from pandas import DataFrame
+
+# Scores beyond this limit are scaled down: their differences would be infinite.
+_LARGE = 1e150
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +54,10 @@ def compare_predictions(
     both = both[both["truth_a"] == both["truth_b"]]
     if both.empty:
         return NoComparison(missing=tuple(missing))
-    task = TASKS.get(str(runs[0].config.get("task")))
-    is_score = task is not None and "mae" in task.metrics
-    if is_score:
-        both = both.map(float)
+    is_score = all(map(_has_scores, runs))
+    # Differences of huge scores overflow.
+    scale = max(1.0, float(both.abs().max(axis=None)) / _LARGE) if is_score else 1.0
+    both = both / scale if scale > 1 else both
     truth, predictions = both["truth_a"], (both["prediction_a"], both["prediction_b"])
     errors = [(truth - p).abs() if is_score else (truth != p).astype(float) for p in predictions]
     from deep_cnn.sweep.repeats import bootstrap  # SciPy takes a while.
@@ -59,34 +66,50 @@ def compare_predictions(
     return PairedComparison(
         pictures=len(both),
         error="mean absolute error" if is_score else "error rate",
-        a=math.fsum(errors[0]) / len(both),
-        b=math.fsum(errors[1]) / len(both),
-        difference=interval.mean,
-        interval=(interval.low, interval.high),
+        a=scale * (math.fsum(errors[0]) / len(both)),
+        b=scale * (math.fsum(errors[1]) / len(both)),
+        difference=scale * interval.mean,
+        interval=(scale * interval.low, scale * interval.high),
         distinguishable=interval.distinguishable,
     )
 
 
 def read_predictions(result: Path, run: RunResult) -> "DataFrame":
-    """Return truth and prediction as text, by picture, from the run's test.
+    """Return truth and prediction by picture, from the run's test: scores, or classes as text.
 
     `result` is the file of the `run`. If the run has continued after the test, it has none, because
     the predictions are those of an old checkpoint. Raises DataError.
     """
     import pandas as pd
 
-    columns = ["image", "truth", "prediction"]
-    path = result.with_name(f"{result.name.removesuffix('.json')}.test.csv")
+    columns, test = ["image", "truth", "prediction"], run.valid_test
+    name = f"{result.name.removesuffix('.json')}.test.csv"
+    path = result.with_name(Path(test.file).name if test and test.file else name)
     table = pd.DataFrame(columns=columns)
     try:
-        if run.test is not None and path.exists():
+        if test is not None and os.path.exists(path):  # noqa: PTH110 - the name may be too long.
+            text = StringIO(read_text(path))
             table = pd.read_csv(
-                path, usecols=columns, dtype=object, na_filter=False, index_col=False
+                text, usecols=columns, dtype=object, na_filter=False, index_col=False
             )
+        if _has_scores(run):
+            table[columns[1:]] = table[columns[1:]].map(_finite)
     except (OSError, ValueError) as error:
-        text = " ".join(str(error).split())
-        raise DataError(f"{path} holds no predictions ({text}); repeat --test_net") from None
+        reason = " ".join(str(error).split())
+        raise DataError(f"{path} holds no predictions ({reason}); repeat --test_net") from None
     return table.drop_duplicates("image", keep="last").set_index("image")[columns[1:]]
+
+
+def _has_scores(run: RunResult) -> bool:
+    task = TASKS.get(str(run.config.get("task")))
+    return task is not None and "mae" in task.metrics
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text} is not a finite number")
+    return value
 
 
 def format_comparison(comparison: PairedComparison | NoComparison) -> str:
@@ -94,7 +117,7 @@ def format_comparison(comparison: PairedComparison | NoComparison) -> str:
     if isinstance(comparison, NoComparison):
         if not comparison.missing:
             return "The two have no predicted picture in common."
-        missing = " and ".join(comparison.missing)
+        missing = " and ".join(map(printable, comparison.missing))
         return f"No predictions of {missing}: --test_net=CHECKPOINT makes them"
     low, high = comparison.interval
     text = (

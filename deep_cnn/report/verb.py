@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -11,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 from deep_cnn.argv import parse_verb
 from deep_cnn.config import all_options
 from deep_cnn.errors import ConfigError, DataError, choose_from
-from deep_cnn.files import RunFiles, to_csv
+from deep_cnn.files import RunFiles, read_text, to_csv
 from deep_cnn.options import OptionModel, option
 from deep_cnn.report.paired import compare_predictions, format_comparison, read_predictions
 from deep_cnn.results import Metric, RunResult, replace_nonfinite
+from deep_cnn.text import printable
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -50,7 +52,8 @@ class Run:
     def row(self) -> dict[str, Any]:
         """Return every column of the leaderboard."""
         result, best, sweep = self.result, self.result.best, self.result.sweep
-        return {
+        test, looks = result.valid_test, result.looks
+        own = {
             "run_name": result.run_name,
             "state": str(result.state),
             "metric": best and best.metric,
@@ -59,10 +62,10 @@ class Run:
             "seconds": result.seconds,
             "sweep": sweep and sweep.name,
             "trial": sweep and sweep.trial,
-            **result.metrics,
-            **(result.test or {}),
-            **{k: v for k, v in result.config.items() if k not in ("run_name", "epoch")},
         }
+        looked = {"test_looks": looks} if looks else {}
+        others = {**result.metrics, **(test.metrics if test else {}), **looked, **result.config}
+        return {**own, **others, **own}  # An option must not replace a column.
 
 
 def report(argv: list[str]) -> int:
@@ -86,14 +89,16 @@ def report(argv: list[str]) -> int:
 def _one_run(text: str) -> Path | None:
     """Return the result file for `text`, a file of a run or the name of a run in outputs."""
     path = Path(text)
-    if path.suffix == ".json" and path.is_file():
+    # Path's own `is_file` fails for a name that is too long.
+    if path.suffix == ".json" and os.path.isfile(path):  # noqa: PTH113
         return path
     if path.suffix == ".pt" and path.parent.name == "models":
         stem = path.name.removesuffix(".pt").removesuffix(".best")
         result = RunFiles(path.parent.parent, stem).result
-        return result if result.is_file() else None
+        return result if os.path.isfile(result) else None  # noqa: PTH113
     named = RunFiles(Path("outputs"), text).result
-    return named if "/" not in text and not path.is_dir() and named.is_file() else None
+    is_name = "/" not in text and not os.path.isdir(path)  # noqa: PTH112
+    return named if is_name and os.path.isfile(named) else None  # noqa: PTH113
 
 
 def _runs(text: str) -> list[Run]:
@@ -102,7 +107,7 @@ def _runs(text: str) -> list[Run]:
     if one:
         return [_read(one)]
     folder = Path(text)
-    if not folder.is_dir():
+    if not os.path.isdir(folder):  # noqa: PTH112
         raise DataError(f"{text} is no folder, no result and no run in outputs; name one")
     results = folder / "results"
     runs = []
@@ -125,9 +130,9 @@ def _runs(text: str) -> list[Run]:
 
 def _read(path: Path) -> Run:
     try:
-        return Run(path, RunResult.from_json(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        text = " ".join(str(error).split())
+        return Run(path, RunResult.from_json(read_text(path)))
+    except (OSError, ValueError) as error:
+        text = error.strerror if isinstance(error, OSError) else " ".join(str(error).split())
         raise DataError(f"{path} is no result of a run ({text}); leave it out") from None
 
 
@@ -152,7 +157,9 @@ def sort_leaderboard(table: "DataFrame", column: str) -> "DataFrame":
     def key(value: Any) -> tuple[int, float, str]:
         if isinstance(value, bool) or not isinstance(value, int | float):
             return (2, 0.0, "") if value is None else (1, 0.0, str(value))
-        return (0, sign * value, "") if math.isfinite(value) else (2, 0.0, "")
+        # Only floats are asked, because a whole number may be too large for one.
+        is_missing = isinstance(value, float) and not math.isfinite(value)
+        return (2, 0.0, "") if is_missing else (0, -value if sign < 0 else value, "")
 
     # Sort by tuples instead of columns, because a whole number may be too large for a column.
     return table.sort_values(column, key=lambda cells: cells.map(key), kind="stable")
@@ -181,13 +188,16 @@ def _print_leaderboard(runs: Sequence[Run], options: ReportOptions) -> None:
     if options.as_json:
         print(json.dumps([json.loads(run.result.to_json()) for run in top], indent=2))
     elif options.csv:
-        print(to_csv(leaderboard(top)), end="")
+        print(_csv(leaderboard(top)), end="")
     else:
         tests = [name for name in leaderboard(top) if name.endswith("_test")][:_MOST_TEST_METRICS]
+        # A second look at the test split is marked.
+        tests += ["test_looks"] if max(run.result.looks for run in top) > 1 else []
         varied = _varied([run.result for run in ranked])[:_MOST_FLAGS]
         columns = ["run_name", "state", *([] if "best" in titles else ["metric"]), "best", "epoch"]
         sort = [] if column in (*columns, *tests, *varied, "seconds") else [column]
         columns += [*sort, *tests, *varied, "seconds"]
+        columns = list(dict.fromkeys(columns))
         _print_table(table[columns].rename(columns=titles).head(len(top)))
         if len(runs) > len(top):
             print(f"and {len(runs) - len(top)} more; --top={len(runs)} lists them all")
@@ -225,9 +235,9 @@ def _print_comparison(first: Run, second: Run, options: ReportOptions) -> None:
         return
     table = table.loc[list(dict.fromkeys((*config, *results)))].set_axis(["A", "B"], axis=1)
     if options.csv:
-        print(to_csv(table.set_axis(["a", "b"], axis=1).reset_index(names="name")), end="")
+        print(_csv(table.set_axis(["a", "b"], axis=1).reset_index(names="name")), end="")
         return
-    print(f"A: {first.result.run_name}\nB: {second.result.run_name}\n")
+    print(f"A: {printable(first.result.run_name)}\nB: {printable(second.result.run_name)}\n")
     table["B - A"] = [_difference(a, b) for a, b in zip(table["A"], table["B"], strict=True)]
     _print_table(table.reset_index(names=""))
     print(f"\n{format_comparison(compared)}")
@@ -235,18 +245,27 @@ def _print_comparison(first: Run, second: Run, options: ReportOptions) -> None:
 
 def _difference(a: Any, b: Any) -> str:
     numbers = all(isinstance(v, int | float) and not isinstance(v, bool) for v in (a, b))
-    return f"{b - a:+.4g}" if numbers else ""
+    try:
+        return f"{b - a:+.4g}" if numbers else ""
+    except OverflowError:  # A whole number that is too large for a float.
+        return ""
+
+
+def _csv(table: "DataFrame") -> str:
+    """Return a table as CSV, with the escapes of `printable` in its texts."""
+    table = table.map(lambda value: "" if value is None else printable(value))
+    return to_csv(table.rename(columns=printable))
 
 
 def _cell(value: Any) -> str:
     if value is None:
         return ""
-    text = f"{value:.5g}" if isinstance(value, float) else str(value)
+    text = f"{value:.5g}" if isinstance(value, float) else printable(value)
     return text if len(text) <= _WIDEST_CELL else f"{text[: _WIDEST_CELL - 3]}..."
 
 
 def _print_table(table: "DataFrame") -> None:
-    rows = [list(table.columns), *table.map(_cell).to_numpy().tolist()]
+    rows = [[_cell(column) for column in table.columns], *table.map(_cell).to_numpy().tolist()]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))

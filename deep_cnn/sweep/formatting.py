@@ -20,6 +20,7 @@ from deep_cnn.sweep.spec.equal_runs import EqualRuns
 from deep_cnn.sweep.spec.points import first_points
 from deep_cnn.sweep.spec.schema import SweepSpec
 from deep_cnn.sweep.spec.values import Point, to_jsonable
+from deep_cnn.text import printable
 
 # The number of best trials that are listed after a sweep.
 _LISTED = 5
@@ -82,8 +83,18 @@ def _as_csv(spec: SweepSpec, points: Sequence[Point]) -> str:
 
 
 def _cell(value: Any) -> Any:
-    """Return text unchanged, and None and nested values as JSON, so that they can be read back."""
-    return json.dumps(to_jsonable(value)) if isinstance(value, list | dict | None) else value
+    """Return None and nested values as JSON, to be read back, and text in one line."""
+    if isinstance(value, list | dict | None):
+        return json.dumps(to_jsonable(value))
+    return printable(value) if isinstance(value, str) else value
+
+
+def _quoted(arg: str) -> str:
+    """Return an argument for bash, without control characters."""
+    if printable(arg) == arg:
+        return shlex.quote(arg)
+    escaped = arg.replace("\\", "\\\\").replace("'", "\\'")
+    return f"$'{printable(escaped)}'"
 
 
 FORMATS: Mapping[str, Callable[[SweepSpec, Sequence[Point]], str]] = {
@@ -92,7 +103,7 @@ FORMATS: Mapping[str, Callable[[SweepSpec, Sequence[Point]], str]] = {
         [to_jsonable(spec.arguments(point)) for point in points], indent=2
     ),
     "commands": lambda spec, points: "\n".join(
-        shlex.join(spec.command_line(point)) for point in points
+        " ".join(map(_quoted, spec.command_line(point))) for point in points
     ),
 }
 
@@ -116,6 +127,18 @@ def format_summary(spec: SweepSpec, summary: SweepSummary) -> list[str]:
     if value is not None and spec.metric and spec.metric.reached(value):
         lines.append(f"the target {spec.metric.target:g} is reached: no new trial is begun")
     return lines
+
+
+def without_value(spec: SweepSpec, summary: SweepSummary) -> str | None:
+    """Return a text if trials are over and none has a finite value of the sweep's metric."""
+    over = [trial for trial in summary.trials if trial.over]
+    if spec.metric is None or not over or best_trials(spec, over):
+        return None
+    return (
+        f"none of the {len(over)} trials that are over has a value of {spec.metric.name}: every"
+        " value is NaN, infinite or missing; see the tables of the runs, and choose another metric"
+        " or correct the data"
+    )
 
 
 def sync_commands(out: Path, name: str, trials: Sequence[Trial]) -> list[str]:

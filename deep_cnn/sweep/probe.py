@@ -15,6 +15,7 @@ from deep_cnn.errors import DeepCnnError, SpecError
 from deep_cnn.resolve import resolve
 from deep_cnn.sweep.spec.points import first_points
 from deep_cnn.sweep.spec.schema import SweepSpec
+from deep_cnn.text import first_line
 
 # The number of configurations among which the largest is searched.
 _LOOKED_AT = 200
@@ -112,7 +113,7 @@ def _measure(config: TrainConfig, answer: Connection) -> None:
     except (RuntimeError, MemoryError) as error:
         answer.send(
             f"--batch_size={config.batch_size} with --model={config.model} fails"
-            f" ({str(error).splitlines()[0]}); use a smaller batch_size"
+            f" ({first_line(error)}); use a smaller batch_size"
         )
 
 

@@ -4,87 +4,45 @@ import os
 import shlex
 import statistics
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
 
-from deep_cnn.argv import parse_run, parse_sweep_verb
-from deep_cnn.config import TrainConfig
+from deep_cnn.argv import parse_run
 from deep_cnn.errors import ConfigError, SpecError
 from deep_cnn.files import safe_name
-from deep_cnn.options import OptionModel, option
 from deep_cnn.results import exit_status
 from deep_cnn.sweep import repeats
-from deep_cnn.sweep.formatting import FORMATS, describe, format_summary, sync_commands
+from deep_cnn.sweep.formatting import (
+    FORMATS,
+    describe,
+    format_summary,
+    sync_commands,
+    without_value,
+)
+from deep_cnn.sweep.options import (
+    OPTIONS as OPTIONS,
+)
+from deep_cnn.sweep.options import (
+    AgentOptions,
+    CheckOptions,
+    SampleOptions,
+    SweepOptions,
+    checkpoints_to_keep,
+    parse_sweep_options,
+)
 from deep_cnn.sweep.run import derived, engine
 from deep_cnn.sweep.run.records import Trial
 from deep_cnn.sweep.run.table import best_trials
 from deep_cnn.sweep.spec.command import DEEP_CNN_COMMAND
-from deep_cnn.sweep.spec.deep_cnn_rules import NOT_SEARCHED
 from deep_cnn.sweep.spec.parse import parse_sweep, read_sweep
 from deep_cnn.sweep.spec.points import first_points
+from deep_cnn.sweep.spec.rules import metric_direction
 from deep_cnn.sweep.spec.schema import SweepSpec
+from deep_cnn.text import printable
 from deep_cnn.tracking.access import Access, access_of
 from deep_cnn.training.stop import Interrupted, Signals
-
-
-class CheckOptions(OptionModel):
-    """Options of the verb check."""
-
-    probe: bool = option(
-        False, "run a few steps of the largest configuration to measure its time and memory"
-    )
-
-
-class SampleOptions(OptionModel):
-    """Options of the verb sample."""
-
-    n: int = option(10, "number of configurations", low=1)
-    seed: int = option(0, "seed of the search", low=0)
-    format: str = option("csv", "output format", choices=("csv", "commands", "json"))
-
-
-class SweepOptions(OptionModel):
-    """Options of the verb sweep."""
-
-    workers: int | None = option(
-        None,
-        "number of trials to run in parallel; None: chosen from the GPUs, cores and memory",
-        low=1,
-        high=1024,
-    )
-    seed: int = option(0, "seed of the search", low=0)
-    retries: int = option(1, "number of times that a failed trial is tried again", low=0)
-    count: int | None = option(
-        None, "maximum number of trials; run_cap in the file also applies", low=1
-    )
-    repeats: int | None = option(
-        None, "train the best configurations again with this many new seeds", low=2
-    )
-    top: int = option(3, "number of best configurations that --repeats trains again", low=1)
-    refit: bool = option(
-        False, "train the best configuration on the training and validation pictures together"
-    )
-    out_dir: str | None = option(None, "folder for results; None: as in the sweep file")
-    keep: str = option("all", "checkpoints of finished trials to keep: all, none or best:N")
-    pilot: bool = option(False, "join a sweep that other processes run: only run its trials")
-
-
-class AgentOptions(OptionModel):
-    """Options of the verb agent."""
-
-    workers: int = option(1, "number of runs in parallel", low=1, high=1024)
-    count: int | None = option(None, "maximum number of runs of this agent; None: no limit", low=1)
-
-
-OPTIONS: Mapping[str, type[OptionModel]] = {
-    "check": CheckOptions,
-    "sample": SampleOptions,
-    "sweep": SweepOptions,
-    "agent": AgentOptions,
-}
 
 
 def check(argv: list[str]) -> int:
@@ -92,13 +50,13 @@ def check(argv: list[str]) -> int:
 
     Options of a run, such as --data_dir=FOLDER, apply to every trial.
     """
-    file, options, constants = _parse("check", CheckOptions, argv)
+    file, options, constants = parse_sweep_options("check", CheckOptions, argv)
     spec, findings = parse_sweep(Path(file), constants)
     for finding in findings:
-        print(f"{file} {finding}", file=sys.stderr if finding.is_error else sys.stdout)
+        print(f"{printable(file)} {finding}", file=sys.stderr if finding.is_error else sys.stdout)
     if spec is None:
         return 2
-    print("\n".join(describe(spec)))
+    print("\n".join(map(printable, describe(spec))))
     if options.probe:
         if not spec.runs_deep_cnn or spec.method == "custom":
             raise SpecError(f"{file}: --probe tries sweeps of deep_cnn only; leave it out")
@@ -113,7 +71,7 @@ def sample(argv: list[str]) -> int:
 
     Options of a run, such as --data_dir=FOLDER, apply to every trial.
     """
-    file, options, constants = _parse("sample", SampleOptions, argv)
+    file, options, constants = parse_sweep_options("sample", SampleOptions, argv)
     spec = read_sweep(Path(file), constants)
     if spec.method == "custom":
         raise SpecError(f"{file}: method custom runs on W&B's scheduler; use grid, random or bayes")
@@ -127,14 +85,16 @@ def sweep(argv: list[str]) -> int:
     Options of a run, such as --data_dir=FOLDER, apply to every trial. They are stored with the
     sweep, and so may be left out when it is resumed.
     """
-    file, options, constants = _parse("sweep", SweepOptions, argv)
+    file, options, constants = parse_sweep_options("sweep", SweepOptions, argv)
     spec = read_sweep(Path(file), constants)
     _check_runnable(spec, Path(file), options.count)
+    if note := metric_direction(spec):
+        print(printable(f"{file}: {note}"), file=sys.stderr)
     out = Path(options.out_dir) if options.out_dir else _base_out(spec)
     if options.repeats or options.refit:
         repeats.check_possible(spec, first_points(spec, options.seed, 1)[0])
     command = shlex.join(["python", "-m", "deep_cnn", "sweep", *argv])
-    keep = _checkpoints_to_keep(options.keep)
+    keep = checkpoints_to_keep(options.keep)
     with Signals() as signals:
         how = engine.EngineOptions(
             options.workers, options.seed, options.retries, signals, options.pilot, keep
@@ -146,13 +106,16 @@ def sweep(argv: list[str]) -> int:
             return exit_status(error.request.signum)
         spec = local.spec
         summary = local.run(total)
-        print("\n".join(format_summary(spec, summary)))
+        print("\n".join(map(printable, format_summary(spec, summary))))
         status = _print_problems(summary, command)
+        if summary.signal is None and (problem := without_value(spec, summary)):
+            print(f"deep_cnn: {printable(problem)}", file=sys.stderr)
+            status = 1
         if summary.signal is None and not summary.error and not options.pilot:
             run = partial(derived.run_points, spec, out=out, options=replace(how, keep=None))
             status = _repeat_and_refit(spec, summary.trials, options, run, out, command) or status
     for line in sync_commands(out, spec.name, summary.trials):
-        print(line, file=sys.stderr)
+        print(printable(line), file=sys.stderr)
     local.close(summary.trials, export=signals.signum is None)
     return status
 
@@ -172,18 +135,6 @@ def _check_runnable(spec: SweepSpec, file: Path, count: int | None) -> None:
         raise SpecError(
             f"{file}: this search has no end; add run_cap: 20 to the file, or --count=20"
         )
-
-
-def _checkpoints_to_keep(text: str) -> int | None:
-    """Return how many of the best trials keep their checkpoint, or None for all."""
-    if text == "all":
-        return None
-    number = "0" if text == "none" else text.removeprefix("best:")
-    if number == text or not number.isdecimal() or (number == "0" and text != "none"):
-        raise ConfigError(
-            f"--keep={text} is not valid; choose from all, none, best:N (as in best:10)"
-        )
-    return int(number)
 
 
 def _repeat_and_refit(
@@ -227,7 +178,7 @@ def _repeat_and_refit(
 
 def agent(argv: list[str]) -> int:
     """Run trials that W&B's server assigns. The processes stay alive between trials."""
-    path, options, constants = _parse("agent", AgentOptions, argv)
+    path, options, constants = parse_sweep_options("agent", AgentOptions, argv)
     for name in constants:
         way = f"in the sweep file write {name}: {{value: ...}} under parameters"
         raise ConfigError(f"--{name} is an option of a run, not of agent; {way}")
@@ -268,12 +219,12 @@ def _agent_access(path: str) -> Access:
 def _print_problems(summary: engine.SweepSummary, command: str) -> int:
     """Print the problems of a sweep, and return the exit status."""
     for trial in summary.failed:
-        print(f"trial {trial.number} failed: {trial.error}", file=sys.stderr)
+        print(printable(f"trial {trial.number} failed: {trial.error}"), file=sys.stderr)
     if summary.signal is not None:
-        print(f"Interrupted; go on with: {command}", file=sys.stderr)
+        print(printable(f"Interrupted; go on with: {command}"), file=sys.stderr)
         return exit_status(summary.signal)
     if summary.error:
-        print(f"deep_cnn: the sweep is stopped: {summary.error}", file=sys.stderr)
+        print(printable(f"deep_cnn: the sweep is stopped: {summary.error}"), file=sys.stderr)
     return 1 if summary.error or summary.failed else 0
 
 
@@ -281,21 +232,3 @@ def _base_out(spec: SweepSpec) -> Path:
     """Return the folder for results that the command of a sweep file sets."""
     options = parse_run(spec.argv({}))
     return Path(options.get("root_dir", ".")) / options.get("out_dir", "outputs")
-
-
-_Options = TypeVar("_Options", bound=OptionModel)
-
-
-def _parse(
-    verb: str, model: type[_Options], argv: list[str]
-) -> tuple[str, _Options, Mapping[str, str]]:
-    """Return the sweep that a verb requires, its options, and options for every run."""
-    options, sweeps, constants = parse_sweep_verb(model, argv)
-    if len(sweeps) != 1:
-        example = "ENTITY/PROJECT/SWEEP_ID" if verb == "agent" else "sweeps/lr.yaml"
-        raise ConfigError(f"{verb} takes one sweep, not {len(sweeps)}: {verb} {example}")
-    illegal = {**NOT_SEARCHED, "run_name": "names one run, and a sweep names its own; remove it"}
-    for name in constants.keys() & illegal.keys():
-        raise ConfigError(f"--{name} {illegal[name]}")
-    TrainConfig.parse(constants)  # What is wrong in them is not a fault of the file.
-    return sweeps[0], options, constants

@@ -11,8 +11,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from deep_cnn import metrics
+from deep_cnn.bootstrap import Statistic
 from deep_cnn.config import TrainConfig
-from deep_cnn.data.splits import SPLITS, Examples, assign_splits
+from deep_cnn.data.splits import SPLITS, Examples, Splits, assign_splits
 from deep_cnn.errors import CheckpointError, DataError
 from deep_cnn.models import Network, build_network, preprocessing_spec
 
@@ -72,6 +73,12 @@ class Task(ABC):
         """Return more metrics of the test split, `{metric_test: value}`; raise DataError."""
         return {}
 
+    def extra_statistics(
+        self, config: TrainConfig, examples: Examples, predictions: NDArray[np.float64]
+    ) -> Mapping[str, Statistic]:
+        """Return those of `extra_metrics` that have a bootstrap interval, by the same names."""
+        return {}
+
     def network(self, config: TrainConfig, labels: Labels, weights: str | None = None) -> Network:
         """Return the network for this configuration; `weights` overrides --weights."""
         return build_network(
@@ -102,7 +109,7 @@ class Task(ABC):
                     f" {way if grouped else 'add pictures'}"
                 )
 
-    def all_splits(self, config: TrainConfig) -> dict[str, Examples]:
+    def all_splits(self, config: TrainConfig) -> Splits:
         """Return train, val and test, even if empty; raise DataError if marks split a group."""
         examples, marks = self.all_examples(config)
         keys = examples.keys or examples.names
@@ -115,10 +122,12 @@ class Task(ABC):
                     f"{config.data_path}: the column split puts {key} into {home[key]} and {split};"
                     " mark all of its pictures alike, or use --group=none"
                 )
-        return {
-            name: examples.take([i for i, split in enumerate(splits) if split == name])
+        parts = Splits(
+            (name, examples.take([i for i, split in enumerate(splits) if split == name]))
             for name in SPLITS
-        }
+        )
+        parts.marked = frozenset(mark for mark in marks if mark)
+        return parts
 
 
 class Regression(Task):
@@ -128,8 +137,8 @@ class Regression(Task):
 
     def labels(self, train: Examples, config: TrainConfig) -> Labels:
         """Return mean and standard deviation of the training scores, which must not be constant."""
-        mean, std = float(train.targets.mean()), float(train.targets.std())
-        if np.ptp(train.targets) == 0 or std == 0:
+        mean, std = metrics.mean_and_std(train.targets.astype(np.float64))
+        if train.targets.min() == train.targets.max() or std == 0:
             raise DataError(
                 f"--data_dir={config.data_path}: all {len(train)} training scores are {mean:g};"
                 " there is nothing to learn, check the file or --study"
@@ -138,7 +147,10 @@ class Regression(Task):
 
     def encode(self, targets: NDArray[Any], labels: Labels) -> Tensor:
         """Return (N,) float32 scores, standardised by the training mean and standard deviation."""
-        return torch.from_numpy((targets - labels["mean"]) / labels["std"]).float()
+        mean, std = labels["mean"], labels["std"]
+        if std > metrics.HUGE:  # Differences may be infinite.
+            return torch.from_numpy(targets / std - mean / std).float()
+        return torch.from_numpy((targets - mean) / std).float()
 
     def predictions(self, outputs: Tensor, labels: Labels) -> NDArray[np.float64]:
         """Return (N, 1) outputs as (N,) scores on the original scale."""

@@ -1,6 +1,7 @@
 """Describe the data of a configuration without training."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ from numpy.typing import NDArray
 from deep_cnn.config import TrainConfig
 from deep_cnn.data.image_cache import broken_rule, find_unreadable
 from deep_cnn.data.splits import SPLITS, Examples
+from deep_cnn.metrics import HUGE, mean_and_std
 from deep_cnn.tasks import get_task
 from deep_cnn.tasks.base import Classification
 
@@ -16,28 +18,38 @@ _BINS, _WIDTH = 10, 40
 _MOST_NAMED, _CLASSES_NAMED = 20, 5
 
 
-def describe_data(config: TrainConfig) -> Iterator[str]:
-    """Yield lines on the splits, the scores or classes, and the pictures that cannot be decoded.
+@dataclass(slots=True)
+class DataDescription:
+    """What a dry run has found.
 
-    Decodes every picture, including those of the test split, and writes nothing. Raises DataError
-    as a run does, but only after all other lines.
+    Attributes:
+        splits: The pictures of train, val and test.
+        unreadable: The reason for each picture that cannot be decoded, by its name.
     """
-    config = config.replace(cache="off")  # Which would write the listings of folders.
-    task = get_task(config.task)
-    yield f"task {config.task}, data {config.data_path}"
-    splits = task.all_splits(config)
-    yield _row("", SPLITS)
-    yield _row("pictures", [len(splits[name]) for name in SPLITS])
-    if config.options.get("group", "none") != "none":
-        yield _row("groups", [len(set(splits[name].keys)) for name in SPLITS])
-    targets = [splits[name].targets for name in SPLITS]
-    if isinstance(task, Classification):
-        yield from _classes(targets, task.classes(config))
-    else:
-        yield from _scores(targets)
-    yield from _unreadable(splits, config)
-    task.check_splits(splits, config, ("train", "val"))
-    task.labels(splits["train"], config)
+
+    splits: Mapping[str, Examples] = field(default_factory=dict)
+    unreadable: dict[str, str] = field(default_factory=dict)
+
+    def lines(self, config: TrainConfig) -> Iterator[str]:
+        """Yield lines on the splits, the scores or classes, and what cannot be decoded.
+
+        Decodes every picture, including those of the test split, and writes nothing. Raises
+        DataError for data that cannot be read.
+        """
+        config = config.replace(cache="off")  # Which would write the listings of folders.
+        task = get_task(config.task)
+        yield f"task {config.task}, data {config.data_path}"
+        splits = self.splits = task.all_splits(config)
+        yield _row("", SPLITS)
+        yield _row("pictures", [len(splits[name]) for name in SPLITS])
+        if config.options.get("group", "none") != "none":
+            yield _row("groups", [len(set(splits[name].keys)) for name in SPLITS])
+        targets = [splits[name].targets for name in SPLITS]
+        if isinstance(task, Classification):
+            yield from _classes(targets, task.classes(config))
+        else:
+            yield from _scores(targets)
+        yield from _unreadable(splits, config, self.unreadable)
 
 
 def _row(title: str, cells: Iterable[object]) -> str:
@@ -46,17 +58,39 @@ def _row(title: str, cells: Iterable[object]) -> str:
 
 def _scores(targets: Sequence[NDArray[Any]]) -> Iterator[str]:
     """Yield mean and standard deviation of each split, and a histogram of all scores."""
-    yield _row("mean", [f"{some.mean():.4g}" if len(some) else "" for some in targets])
-    yield _row("sd", [f"{some.std():.4g}" if len(some) else "" for some in targets])
-    counts, edges = np.histogram(np.concatenate(targets), bins=_BINS)
-    for count, low, high in zip(counts, edges, edges[1:], strict=False):
+    numbers = [mean_and_std(some) if len(some) else None for some in targets]
+    for i, title in enumerate(("mean", "sd")):
+        yield _row(title, ["" if pair is None else f"{pair[i]:.4g}" for pair in numbers])
+    every = np.concatenate(targets)
+    if not len(every):
+        return
+    counts, edges = _histogram(every)
+    # As many digits as make the edges differ.
+    texts = ([f"{edge:.{digits}g}" for edge in edges] for digits in range(4, 18))
+    shown = next((text for text in texts if len(set(text)) == len(text)), None)
+    shown = shown or [repr(float(edge)) for edge in edges]
+    for count, low, high in zip(counts, shown, shown[1:], strict=False):
         bar = "#" * round(_WIDTH * count / counts.max())
-        yield f"{low:>10.4g} to {high:<10.4g}{count:>8} {bar}".rstrip()
+        yield f"{low:>10} to {high:<10}{count:>8} {bar}".rstrip()
+
+
+def _histogram(values: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Return counts, (B,), and edges, (B + 1,), also for scores that are huge or nearly equal."""
+    quarters = values / 4  # The range of the values may overflow, that of their quarters cannot.
+    try:
+        if np.abs(values).max() > HUGE:
+            counts, edges = np.histogram(quarters, bins=_BINS)
+            return counts, 4 * edges
+        return np.histogram(values, bins=_BINS)
+    except ValueError:  # Fewer floats than bins lie between the smallest and the largest.
+        return np.array([len(values)]), np.array([values.min(), values.max()])
 
 
 def _classes(targets: Sequence[NDArray[Any]], classes: Sequence[str]) -> Iterator[str]:
     """Yield the number of pictures of the largest and smallest classes in each split."""
-    counts = np.array([np.bincount(some, minlength=len(classes)) for some in targets]).T
+    counts = np.array(
+        [np.bincount(some.astype(np.int64), minlength=len(classes)) for some in targets]
+    ).T
     order = np.argsort(-counts.sum(axis=1), kind="stable")
     yield f"{len(classes)} classes"
     rows = [_row(classes[i], counts[i]) for i in order]
@@ -66,9 +100,12 @@ def _classes(targets: Sequence[NDArray[Any]], classes: Sequence[str]) -> Iterato
     yield from rows
 
 
-def _unreadable(splits: Mapping[str, Examples], config: TrainConfig) -> Iterator[str]:
-    """Yield the pictures that cannot be decoded, and the splits with too many of them."""
+def _unreadable(
+    splits: Mapping[str, Examples], config: TrainConfig, reasons: dict[str, str]
+) -> Iterator[str]:
+    """Yield the pictures that cannot be decoded, and add them to `reasons`."""
     bad = {k: find_unreadable(part, crop_bottom=config.crop_bottom) for k, part in splits.items()}
+    reasons |= {splits[k].names[i]: why for k in bad for i, why in bad[k].items()}
     lines = [f"  {splits[k].names[i]}: {why}" for k in bad for i, why in bad[k].items()]
     yield f"{len(lines)} of {sum(map(len, splits.values()))} pictures cannot be decoded"
     yield from lines[:_MOST_NAMED]

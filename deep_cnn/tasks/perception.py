@@ -6,6 +6,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from numpy.typing import NDArray
 
+from deep_cnn.bootstrap import Statistic
 from deep_cnn.config import TrainConfig
 from deep_cnn.data.splits import SPLITS, Examples
 from deep_cnn.errors import ConfigError, DataError
@@ -13,7 +14,7 @@ from deep_cnn.names import PerceptionOptions
 from deep_cnn.resolve import is_place_pulse
 from deep_cnn.tasks import tables
 from deep_cnn.tasks.base import Regression
-from deep_cnn.tasks.place_pulse import judge_votes, read_place_pulse
+from deep_cnn.tasks.place_pulse import judge_votes, pairwise_statistics, read_place_pulse
 
 _GROUPS = ("city", "group")
 _NOT_SCORES = ("image", "split", "weight", *_GROUPS)
@@ -41,13 +42,23 @@ class Perception(Regression):
         self, config: TrainConfig, examples: Examples, predictions: NDArray[np.float64]
     ) -> Mapping[str, float]:
         """Return the pairwise accuracy on Place Pulse's votes, if votes.tsv exists."""
-        path = config.data_path / "votes.tsv"
-        if not is_place_pulse(config.data_path) or not path.is_file():
-            return {}
-        return judge_votes(path, config.options["study"], examples, predictions)
+        path = _votes(config)
+        return judge_votes(path, config.options["study"], examples, predictions) if path else {}
+
+    def extra_statistics(
+        self, config: TrainConfig, examples: Examples, predictions: NDArray[np.float64]
+    ) -> Mapping[str, Statistic]:
+        """Return the pairwise accuracies as statistics of resampled pictures."""
+        path, study = _votes(config), config.options["study"]
+        return pairwise_statistics(path, study, examples, predictions) if path else {}
 
 
 TASK = Perception
+
+
+def _votes(config: TrainConfig) -> Path | None:
+    path = config.data_path / "votes.tsv"
+    return path if is_place_pulse(config.data_path) and path.is_file() else None
 
 
 @tables.read_once

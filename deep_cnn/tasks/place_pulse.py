@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from deep_cnn.bootstrap import Statistic
 from deep_cnn.config import TrainConfig
 from deep_cnn.data.listing import SUFFIXES
 from deep_cnn.data.splits import Examples
@@ -77,14 +78,7 @@ def judge_votes(
     accuracy that the noise of the votes allows. It is optimistic because the scores were computed
     from these votes. Raises DataError with the line of an error.
     """
-    votes = _read_study(path, study, _VOTE_COLUMNS)
-    wrong = ~votes["choice"].isin(_CHOICES)
-    tables.refuse(path, votes["choice"], wrong, "is unknown; left, right and equal are known")
-    position = {_location(name)[0]: i for i, name in enumerate(examples.names)}
-    sides = [votes[side].str.lower().map(position) for side in ("left", "right")]
-    judged = sides[0].notna() & sides[1].notna() & (sides[0] != sides[1])
-    left, right = (side[judged].to_numpy(dtype=np.int64) for side in sides)
-    choices = votes["choice"][judged].map(_CHOICES).to_numpy(dtype=np.int64)
+    left, right, choices = _votes(path, study, examples.names)
     ties = int((choices == 0).sum())
     _LOGGER.info("%d votes between two test pictures, %d of them ties", len(choices), ties)
     truths = examples.targets
@@ -94,6 +88,48 @@ def judge_votes(
         "votes_test": float(len(choices) - ties),
         "ties_test": float(ties),
     }
+
+
+def pairwise_statistics(
+    path: Path, study: str, examples: Examples, predictions: NDArray[np.float64]
+) -> dict[str, Statistic]:
+    """Return the pairwise accuracies of `judge_votes` as statistics of resampled pictures.
+
+    A vote counts as often as both of its pictures are drawn.
+    """
+    votes = _votes(path, study, examples.names)
+    left, right, choices = (column[votes[2] != 0] for column in votes)
+
+    def accuracy(scores: NDArray[np.float64]) -> Statistic:
+        agreement = (np.sign(scores[left] - scores[right]) * choices + 1) / 2
+
+        def statistic(counts: NDArray[np.float64]) -> NDArray[np.float64]:
+            weights = counts[left] * counts[right]
+            values: NDArray[np.float64] = agreement @ weights / weights.sum(axis=0)
+            return values
+
+        return statistic
+
+    truths = examples.targets.astype(np.float64)
+    return {"pairwise_test": accuracy(predictions), "pairwise_truth_test": accuracy(truths)}
+
+
+@tables.read_once
+def _votes(
+    path: Path, study: str, names: tuple[str, ...]
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Return the indices of the left and right pictures of each vote among `names`, and 1, -1, 0.
+
+    Raises DataError with the line of an error.
+    """
+    votes = _read_study(path, study, _VOTE_COLUMNS)
+    wrong = ~votes["choice"].isin(_CHOICES)
+    tables.refuse(path, votes["choice"], wrong, "is unknown; left, right and equal are known")
+    position = {_location(name)[0]: i for i, name in enumerate(names)}
+    sides = [votes[side].str.lower().map(position) for side in ("left", "right")]
+    judged = sides[0].notna() & sides[1].notna() & (sides[0] != sides[1])
+    left, right = (side[judged].to_numpy(dtype=np.int64) for side in sides)
+    return left, right, votes["choice"][judged].map(_CHOICES).to_numpy(dtype=np.int64)
 
 
 def _check_votes(path: Path) -> None:

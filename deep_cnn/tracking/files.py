@@ -12,6 +12,7 @@ from typing import Any
 
 from deep_cnn.files import RunFiles, unwritable, write_text
 from deep_cnn.results import EpochRecord, RunResult
+from deep_cnn.text import LogFormatter
 from deep_cnn.tracking.base import Start, Tracker
 
 _LOGGER = logging.getLogger("deep_cnn")
@@ -35,7 +36,7 @@ def log_to(path: Path, *, make_folder: bool = True) -> Iterator[logging.Handler]
         handler = _LogFile(path, encoding="utf-8")
     except OSError as error:
         raise unwritable(path, error) from error
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    handler.setFormatter(LogFormatter("%(asctime)s %(levelname)s %(message)s"))
     _LOGGER.addHandler(handler)
     try:
         yield handler

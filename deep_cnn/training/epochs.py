@@ -16,7 +16,7 @@ from deep_cnn.config import SAMPLE_DATA, TrainConfig
 from deep_cnn.data.preprocessing import thumbnail
 from deep_cnn.files import RunFiles, claim_run
 from deep_cnn.names import TASKS
-from deep_cnn.results import Best, EpochRecord, Metric, StopReason, SweepTrial
+from deep_cnn.results import Best, EpochRecord, Metric, RunResult, StopReason, SweepTrial
 from deep_cnn.tracking import Example, Tracker
 from deep_cnn.training.checkpoint import Checkpoint, CheckpointWriter, load_resumable, random_states
 from deep_cnn.training.devices import choose_device, environment
@@ -39,6 +39,7 @@ class Run:
         started: The `time.monotonic` at which the run would have begun without interruptions.
         validation: The output of the last validation.
         tracked: Whether the tracker has started.
+        earlier: The result of the run before it was resumed.
     """
 
     def __init__(
@@ -70,6 +71,7 @@ class Run:
         self.session: Session | None = None
         self.validation: EpochOutput | None = None
         self.tracked = False
+        self.earlier: RunResult | None = None
 
 
 def _choose_files(config: TrainConfig, checkpoint: Checkpoint | None) -> RunFiles:

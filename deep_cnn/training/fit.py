@@ -11,10 +11,12 @@ from typing import Any
 import torch
 
 from deep_cnn.config import SAMPLE_DATA, TrainConfig
+from deep_cnn.effects import format_unused, without_effect
 from deep_cnn.errors import CheckpointError, ConfigError
 from deep_cnn.files import RunFiles
 from deep_cnn.resolve import resolve
 from deep_cnn.results import RunResult, State, StopReason, SweepTrial
+from deep_cnn.text import first_line
 from deep_cnn.tracking import Start, Tracker, TrackingState, is_agents_stop
 from deep_cnn.training.checkpoint import Checkpoint, copy_checkpoint, restore_random_states
 from deep_cnn.training.epochs import Run, ShouldStop, examples, make_checkpoint, train
@@ -84,7 +86,7 @@ def _train_to_the_end(run: Run) -> RunResult:
     try:
         session = run.session = _prepare(run)
         # Read before the tracker starts, which removes the result of a run that continues.
-        earlier = RunResult.read(run.files.result) if run.checkpoint else None
+        run.earlier = RunResult.read(run.files.result) if run.checkpoint else None
         _start_tracker(run)
         if not run.checkpoint:
             run.writer.keep(make_checkpoint(run, session), best=False)
@@ -92,11 +94,8 @@ def _train_to_the_end(run: Run) -> RunResult:
         reason = train(run, session)
         if run.validation is not None and run.epoch < run.config.epochs:
             run.tracker.images(run.epoch - 1, lambda: examples(run, session))
-        # A test result stays valid only if no epoch was added.
-        unchanged = run.checkpoint and run.checkpoint.epoch == run.epoch
-        test = earlier.test if earlier and unchanged else None
         state = State.STOPPED if reason else State.FINISHED
-        return _result(run, state, stop_reason=reason, test=test)
+        return _result(run, state, stop_reason=reason)
     except LossNotFinite as error:
         assert run.session is not None
         lr = run.session.stepper.optimizer.param_groups[0]["lr"]
@@ -106,7 +105,7 @@ def _train_to_the_end(run: Run) -> RunResult:
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
-        no_memory = str(error).splitlines()[0] or "MemoryError"
+        no_memory = first_line(error)
     except Interrupted as error:
         return _interrupted(run, error)
     except KeyboardInterrupt:
@@ -132,6 +131,8 @@ def _prepare(run: Run) -> Session:
     )
     if run.checkpoint:
         _resume(run, run.checkpoint, session)
+    elif unused := without_effect(config, session.marked):
+        _LOGGER.warning("Options without effect in this run: %s", format_unused(unused))
     return session
 
 
@@ -185,7 +186,7 @@ def _interrupted(run: Run, error: Interrupted) -> RunResult:
 
 
 def _result(run: Run, state: State, **details: Any) -> RunResult:
-    return RunResult(
+    result = RunResult(
         run_name=run.files.name,
         state=state,
         config=run.config.to_dict(),
@@ -197,6 +198,10 @@ def _result(run: Run, state: State, **details: Any) -> RunResult:
         history=tuple(run.history),
         **details,
     )
+    if run.earlier is None or run.checkpoint is None:
+        return result
+    has_new_epochs = run.checkpoint.epoch != run.epoch
+    return result.with_tests_of(run.earlier, has_new_epochs=has_new_epochs)
 
 
 def _close(run: Run, result: RunResult) -> bool:

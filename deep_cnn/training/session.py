@@ -57,6 +57,7 @@ class Session:
     Attributes:
         sizes: The numbers of pictures in train, val and test, before --train_samples.
         digest: A hash of the pictures and their targets.
+        marked: The splits that the data mark.
     """
 
     config: TrainConfig
@@ -72,6 +73,7 @@ class Session:
     splits: dict[str, Split]
     sizes: Mapping[str, int]
     digest: str
+    marked: frozenset[str]
 
     @property
     def evaluation_batch(self) -> int:
@@ -123,7 +125,7 @@ class Session:
             ) from error
 
 
-def _check_labels(task: Task, checkpoint: Checkpoint, config: TrainConfig) -> None:
+def check_labels(task: Task, checkpoint: Checkpoint, config: TrainConfig) -> None:
     """Raise CheckpointError if the labels are damaged, or do not fit the data."""
     labels = checkpoint.labels
     try:
@@ -149,24 +151,23 @@ def open_session(
     With a checkpoint, the labels are from it, and its weights are loaded later. Raises
     Interrupted if the run was asked to end, and a DeepCnnError if something is not usable.
     """
-    device = devices.choose_device(config.device)
+    device, task = devices.choose_device(config.device), get_task(config.task)
     devices.seed_everything(config.seed)  # Before the network, whose new layers are random.
-    task = get_task(config.task)
     every_split = task.all_splits(config)
     task.check_splits(every_split, config, wanted)
-    parts = _choose_pictures(config, {name: every_split[name] for name in wanted})
+    parts = choose_pictures(config, {name: every_split[name] for name in wanted})
     if checkpoint:
-        _check_labels(task, checkpoint, config)
+        check_labels(task, checkpoint, config)
     labels = checkpoint.labels if checkpoint else task.labels(parts["train"], config)
     network = task.network(config, labels, weights="none" if checkpoint else None)
     preprocessing = Preprocessing(config.pre, network.input_spec, config.crop_bottom)
     images, check = None, stop.raise_if_set
     if "test" not in wanted:  # The test split is looked at once, so it is not cached.
-        pictures = joined(every_split["train"], every_split["val"])
-        images = open_image_cache(pictures, preprocessing, config.cache_path, check)
+        both = joined(every_split["train"], every_split["val"])
+        images = open_image_cache(both, preprocessing, config.cache_path, check)
     parts = {k: drop_unreadable(part, config, check, images) for k, part in parts.items()}
-    if not checkpoint:  # Again, without the pictures that turned out to be unreadable.
-        labels = task.labels(parts["train"], config)
+    # Again, without the pictures that turned out to be unreadable.
+    labels = labels if checkpoint else task.labels(parts["train"], config)
     dtype = devices.choose_dtype(config.amp, device)
     return Session(
         config=config,
@@ -182,6 +183,7 @@ def open_session(
         splits={name: _encode(task, labels, part, images) for name, part in parts.items()},
         sizes={name: len(examples) for name, examples in every_split.items()},
         digest=_digest(*parts.values()),
+        marked=every_split.marked,
     )
 
 
@@ -196,7 +198,7 @@ def _place(
     return network
 
 
-def _choose_pictures(config: TrainConfig, parts: dict[str, Examples]) -> dict[str, Examples]:
+def choose_pictures(config: TrainConfig, parts: dict[str, Examples]) -> dict[str, Examples]:
     """Return the splits as --train_samples and --train_on change them."""
     if config.train_samples is not None and "train" in parts:
         parts["train"] = subset(parts["train"], config.train_samples, config.seed)

@@ -2,6 +2,8 @@
 
 import csv
 import json
+import os
+import socket
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
@@ -160,3 +162,109 @@ def test_mistakes_are_one_line(out: Path, words: list[str], message: str) -> Non
     with pytest.raises(ValueError, match=r"^[^\n]*$") as error:
         report(words)
     assert message in str(error.value)
+
+
+GOOD = {
+    "version": 1, "run_name": "x", "state": "finished", "config": {"lr": 0.1}, "seconds": 1.0,
+    "best": {"epoch": 1, "metric": "loss_val", "value": 0.5}, "metrics": {"loss_val": 0.5},
+}  # fmt: skip
+ODD = (None, 5, "x", [1], {"a": 1}, True, float("inf"), float("nan"), 10**400, -1, [[[]]])
+# Values that are no result of a run, or that no file may hold.
+NO_RESULTS = {
+    "deep": "[" * 100_000,
+    "deeper config": json.dumps({**GOOD, "config": {"a": json.loads("[" * 300 + "]" * 300)}}),
+    "too many digits": '{"config": {}, "state": "finished", "run_name": "x", "a": ' + "9" * 5000,
+    "not text": b"\xff\xfe\x00",
+    "no configuration": json.dumps({**GOOD, "config": None}),
+    "a state of another program": json.dumps({**GOOD, "state": "crashed"}),
+    "metrics of text": json.dumps({**GOOD, "metrics": {"loss_val": "x"}}),
+}
+
+
+def special_files(folder: Path) -> list[socket.socket]:
+    os.mkfifo(folder / "pipe.json")
+    (folder / "folder.json").mkdir()
+    for name, target in (("zero", "/dev/zero"), ("loop", "loop.json"), ("gone", "gone")):
+        (folder / f"{name}.json").symlink_to(target)
+    (folder / "up").symlink_to("..")
+    (folder / f"{'n' * 250}.json").write_text("{}")
+    with (folder / "sparse.json").open("wb") as file:
+        file.truncate(1 << 40)
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(folder / "socket.json"))
+    return [listener]
+
+
+@pytest.mark.parametrize("words", [[], ["--csv"], ["--json"], ["--sort=lr"], ["--sort=seconds"]])
+def test_odd_files_end_no_leaderboard(
+    out: Path, words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    open_files = special_files(out / "results")
+    for name, content in NO_RESULTS.items():
+        path = out / "results" / f"{name}.json"
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    for i, value in enumerate(ODD):
+        for key in (*GOOD, "test", "sweep", "stop_reason", "environment", "later_tests"):
+            for kind, content in (
+                ("whole", {**GOOD, key: value}),
+                ("config", {**GOOD, "config": {key: value, "lr": value}}),
+            ):
+                content["run_name"] = value if (kind, key) == ("whole", "run_name") else "x"
+                path = out / "results" / f"{kind}-{key}-{i}.json"
+                path.write_text(json.dumps(content))
+    for folder in ("outputs", "."):
+        assert report([folder, "--top=1000", *words]) == 0
+        printed = capsys.readouterr()
+        assert "middle" in printed.out
+        assert "worst" in printed.out
+        left_out = [line.split(" is no result")[0] for line in printed.err.splitlines()]
+        for name in (*NO_RESULTS, "pipe", "folder", "zero", "loop", "gone", "sparse", "socket"):
+            assert f"left out: outputs/results/{name}.json" in left_out
+        assert len(left_out) == len(set(left_out))
+    for listener in open_files:
+        listener.close()
+
+
+@pytest.mark.parametrize("words", [[], ["--csv"], ["--json"]])
+def test_control_characters_and_lines_in_values_are_escaped(
+    out: Path, words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    evil = "\x1b]0;title\x07evil\nsecond\r\u202e"
+    content = {**GOOD, "run_name": evil, "config": {"lr": evil, evil: 1}}
+    (out / "results" / "evil.json").write_text(json.dumps(content))
+    (out / "results" / "\x1b[31m\nred.json").write_text("{}")
+    for paths in (["outputs"], ["evil", "best"]):
+        assert report([*paths, *words]) == 0
+        printed = capsys.readouterr()
+        for text in (printed.out, printed.err):
+            assert all(line.isprintable() for line in text.split("\n"))
+        assert r"evil\nsecond" in printed.out
+    report(["outputs"])
+    printed = capsys.readouterr()
+    assert len(printed.out.splitlines()) == 6
+    assert len(printed.err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("cell", ["text", "", "nan", "1e999"])
+def test_predictions_that_are_no_scores_are_one_line(out: Path, cell: str) -> None:
+    files = [make(out, name, 0.5, task="perception") for name in ("one", "two")]
+    for each in files:
+        open_test(each, [("p0", 1.0, 1.0), ("p1", 2.0, cell)])
+    with pytest.raises(
+        ValueError, match=r"^outputs/results/one.test.csv holds no predictions"
+    ) as e:
+        report(["one", "two"])
+    assert "\n" not in str(e.value)
+
+
+def test_huge_scores_are_compared_without_overflow(
+    out: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, sign in (("one", 1.0), ("two", -1.0)):
+        make(out, name, 0.5, task="perception")
+        open_test(RunFiles(out, name), [(f"p{i}", 1e308, sign * 1e307) for i in range(9)])
+    assert report(["one", "two", "--json"]) == 0
+    paired = json.loads(capsys.readouterr().out)["paired"]
+    assert paired["a"] == pytest.approx(0.9e308)
+    assert paired["b"] == pytest.approx(1.1e308)
+    assert paired["difference"] == pytest.approx(0.2e308)

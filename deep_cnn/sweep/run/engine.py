@@ -25,6 +25,7 @@ from deep_cnn.sweep.run.work import WorkFolders
 from deep_cnn.sweep.run.worker import WorkerConfig, start_worker
 from deep_cnn.sweep.run.writer import Writer
 from deep_cnn.sweep.spec.schema import SweepSpec
+from deep_cnn.text import printable
 from deep_cnn.training.stop import StopToken
 
 _PAUSE = 0.5
@@ -145,7 +146,7 @@ class LocalSweep:
             export_study(self.config.spec, trials, path)
         except Exception as error:
             text = " ".join(f"{type(error).__name__}: {error}".split())
-            print(f"{path} could not be written ({text[:200]})", file=sys.stderr)
+            print(printable(f"{path} could not be written ({text[:200]})"), file=sys.stderr)
 
 
 def open_sweep(
@@ -187,7 +188,7 @@ class _Engine:
 
     def run(self) -> SweepSummary:
         """Run the sweep; its files are complete afterwards, however it ended."""
-        with progress_bar(self.spec.name, self.total, "trial") as bar:
+        with progress_bar(printable(self.spec.name), self.total, "trial") as bar:
             try:
                 return self._watch(bar)
             finally:
@@ -247,7 +248,7 @@ class _Engine:
         total = "" if bar.total is None else f" of {bar.total}"
         status = f"{self.spec.name}: {over}{total} over, {', '.join(parts)}"
         if bar.disable and status != self.last_status:
-            print(status, file=sys.stderr)
+            print(printable(status), file=sys.stderr)
         self.last_status = status
 
     def _prune(self) -> None:

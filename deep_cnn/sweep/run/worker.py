@@ -11,6 +11,7 @@ from deep_cnn.errors import DeepCnnError, OutputError
 from deep_cnn.results import RunResult
 from deep_cnn.sweep.run.pool import CANNOT_WRITE
 from deep_cnn.sweep.run.process import init_worker, warm_context
+from deep_cnn.text import first_line, printable
 
 _LOGGER = logging.getLogger("deep_cnn")
 T = TypeVar("T")
@@ -80,7 +81,7 @@ def one_line(error: BaseException) -> str:
     """Return an error as one line, with its type if it is not one of ours."""
     if isinstance(error, DeepCnnError):
         return str(error)
-    return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+    return printable(f"{type(error).__name__}: {first_line(error) if str(error) else ''}")
 
 
 def _free_memory() -> None:

@@ -2,15 +2,17 @@
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
 from deep_cnn import names
 from deep_cnn.argv import parse_run
-from deep_cnn.config import SAMPLE_DATA, TrainConfig, all_options
+from deep_cnn.config import TrainConfig, all_options
+from deep_cnn.effects import format_unused, without_effect
 from deep_cnn.errors import DataError, DeepCnnError, nearest
 from deep_cnn.options import Option, option_name
-from deep_cnn.resolve import resolve
+from deep_cnn.resolve import data_folder, resolve
 from deep_cnn.sweep.spec.distributions import Distribution, Listed, WeightedCategorical
 from deep_cnn.sweep.spec.document import Issue, parameter_path
 from deep_cnn.sweep.spec.numeric import Continuous
@@ -24,9 +26,8 @@ NOT_SEARCHED = {
     "dry_run": "is not for a sweep, which trains; remove it",
     "test_net": "is not for a sweep, which never opens the test split; remove it",
 }
-# Options that name files and folders, with their values that are not paths.
-_PATHS = ("data_dir", "weights", "keep")
-_NOT_PATHS = {SAMPLE_DATA, "imagenet", "none", "auto"}
+# Values of options that name files which are not paths.
+_NOT_PATHS = ("imagenet", "none", "auto")
 # The number of whole configurations that are tried.
 _TRIED = 50
 
@@ -39,7 +40,7 @@ def check_runs(spec: SweepSpec, *, legal: bool) -> list[Issue]:
     issues = [issue for rule in _RULES for issue in rule(spec)]
     if issues or not legal:
         return [*issues, *_metric_not_logged(spec)]
-    return [*_cannot_run(spec), *_missing_paths(spec)]
+    return [*_cannot_run(spec), *_missing_paths(spec), *_no_effect(spec)]
 
 
 def _no_arguments(spec: SweepSpec) -> Iterator[Issue]:
@@ -129,19 +130,42 @@ def _cannot_run(spec: SweepSpec) -> Iterator[Issue]:
     yield from _metric_not_logged(spec, logged)
 
 
+def _configs(spec: SweepSpec) -> Iterator[TrainConfig]:
+    """Yield the first configurations that are legal, resolved if their data are on this machine."""
+    for point in first_points(spec, 0, _TRIED):
+        with suppress(DeepCnnError):
+            config = spec.config(point)
+            with suppress(DataError):
+                config = resolve(config)
+            yield config
+
+
 def _missing_paths(spec: SweepSpec) -> Iterator[Issue]:
     """Find paths that are missing on this machine; only a note, as the sweep may be for another."""
-    for point in first_points(spec, 0, _TRIED):
-        by_option = {_option(name): (name, str(value)) for name, value in point.items()}
-        for option in by_option.keys() & _PATHS:
-            name, value = by_option[option]
-            has_root = option == "data_dir" and "root_dir" in by_option
-            root = by_option["root_dir"][1] if has_root else "."
+    names_of = {_option(name): name for name in spec.space}
+    for config in _configs(spec):
+        keep = config.options.get("keep", "none")
+        paths = {"weights": config.weights, "keep": str(keep)}
+        paths = {k: os.path.expanduser(v) for k, v in paths.items() if v not in _NOT_PATHS}  # noqa: PTH111
+        if config.task == "auto" or names.TASKS[config.task].reads_folder:
+            paths["data_dir"] = str(data_folder(config))
+        for option, path in paths.items():
             # Path's own `exists` fails for a name that is too long.
-            path = os.path.join(*map(os.path.expanduser, (root, value)))  # noqa: PTH118
-            if value not in _NOT_PATHS and not os.path.exists(path):  # noqa: PTH110
-                text = f"{name}: {value} is not on this machine; the sweep needs it"
-                yield Issue(parameter_path(name), text, is_error=False)
+            if os.path.exists(path):  # noqa: PTH110
+                continue
+            name, value = names_of.get(option), config.to_dict()[option]
+            text = f"{name or f'--{option}'}: {value} is not on this machine; the sweep needs it"
+            yield Issue(parameter_path(name) if name else ("command",), text, is_error=False)
+
+
+def _no_effect(spec: SweepSpec) -> Iterator[Issue]:
+    """Find options that change nothing in any configuration."""
+    each = [without_effect(config) for config in _configs(spec)]
+    unused = {k: v for k, v in (each[0] if each else {}).items() if all(k in one for one in each)}
+    if unused:
+        paths = [parameter_path(name) for name in spec.space if _option(name) in unused]
+        text = f"options without effect in this sweep: {format_unused(unused)}"
+        yield Issue(min(paths, default=("command",)), text, is_error=False)
 
 
 def _metric_not_logged(spec: SweepSpec, runs: Iterable[tuple[str, str]] = ()) -> Iterator[Issue]:

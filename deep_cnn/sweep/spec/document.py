@@ -6,6 +6,7 @@ from typing import Any
 import yaml
 
 from deep_cnn.sweep.spec.values import NUMBER_AS_TEXT
+from deep_cnn.text import printable
 
 # A sweep file has dozens of nodes, but nested aliases can multiply to billions.
 _MOST_NODES = 100_000
@@ -31,7 +32,7 @@ class Finding:
     is_error: bool = True
 
     def __str__(self) -> str:
-        return f"line {self.line}: {self.text}"
+        return printable(f"line {self.line}: {self.text}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,7 +32,7 @@ def read_sweep(path: Path, constants: Mapping[str, str] | None = None) -> SweepS
     errors = [f"{path} {finding}" for finding in findings if finding.is_error]
     if spec is None:
         head = f"{path} has {len(errors)} errors:"
-        raise SpecError("\n".join(errors if len(errors) == 1 else [head, *errors]))
+        raise SpecError(*(errors if len(errors) == 1 else [head, *errors]))
     return spec
 
 

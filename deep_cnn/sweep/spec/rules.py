@@ -5,12 +5,22 @@ import re
 from collections.abc import Callable, Iterator
 
 from deep_cnn.errors import nearest
+from deep_cnn.names import MORE_IS_BETTER
 from deep_cnn.sweep.spec.command import DEEP_CNN_COMMAND, MACROS
 from deep_cnn.sweep.spec.distributions import WeightedCategorical
 from deep_cnn.sweep.spec.document import Issue, parameter_path
 from deep_cnn.sweep.spec.numeric import Range
 from deep_cnn.sweep.spec.schema import SweepSpec
 
+# Words in the name of a metric that say where or when it is measured.
+_SPLITS = (
+    "train", "training", "val", "valid", "validation", "dev", "eval", "test", "best", "final",
+    "epoch",
+)  # fmt: skip
+_BETTER = {
+    **dict.fromkeys((*MORE_IS_BETTER, "acc", "f1", "auc", "auroc"), "maximize"),
+    **dict.fromkeys(("loss", "mae", "mse", "rmse"), "minimize"),
+}
 # Keys that W&B reads and that a local sweep does not use.
 _UNUSED = ("project", "entity", "controller", "job", "image_uri", "apiVersion", "kind", "scheduler")
 
@@ -91,5 +101,35 @@ def _outside_of_bounds(one: Range) -> str:
     )
 
 
+def metric_direction(spec: SweepSpec) -> str | None:
+    """Return a note if the goal of the metric, given or W&B's default, is not the better direction.
+
+    Other programs may give a name any meaning, so only names that leave no doubt are known.
+    """
+    if spec.metric is None:
+        return None
+    words = [word for word in re.split(r"[\s/_.:-]+", spec.metric.name.lower()) if word]
+    names = [word for word in words if word not in _SPLITS]
+    better = _BETTER.get(names[0]) if len(names) == 1 else None
+    if better is None or better == spec.metric.goal:
+        return None
+    side = "higher" if better == "maximize" else "lower"
+    content = spec.content.get("metric")
+    if isinstance(content, dict) and "goal" in content:
+        given = f"goal is {spec.metric.goal}, but of {spec.metric.name} {side} values are better"
+    else:
+        given = (
+            f"metric {spec.metric.name} has no goal, so W&B and this program minimize it, but"
+            f" {side} values are better"
+        )
+    return f"{given}; write goal: {better}"
+
+
+def _direction(spec: SweepSpec) -> Iterator[Issue]:
+    text = metric_direction(spec)
+    if text:
+        yield Issue(("metric", "goal"), text, is_error=False)
+
+
 Rule = Callable[[SweepSpec], Iterator[Issue]]
-RULES: tuple[Rule, ...] = (_keys, _command, _parameters)
+RULES: tuple[Rule, ...] = (_keys, _command, _parameters, _direction)

@@ -33,6 +33,7 @@ from deep_cnn.sweep.wandb_agent.messages import (
     ToWorker,
 )
 from deep_cnn.sweep.wandb_agent.wandb_source import WandbSource
+from deep_cnn.text import printable
 from deep_cnn.training.stop import StopToken
 
 # W&B's own agent polls every 5 seconds; the server is asked at once when a run has ended.
@@ -168,7 +169,7 @@ class _Agent:
             while slot.connection.poll():
                 message: ToAgent = slot.connection.recv()
                 if isinstance(message, Notice):
-                    print(f"{slot.run_id}: {message.text}", file=sys.stderr)
+                    print(printable(f"{slot.run_id}: {message.text}"), file=sys.stderr)
                 else:
                     self._end_run(slot, message)
 
@@ -180,7 +181,8 @@ class _Agent:
             self._end_run(slot, RunEnded("failed", text))
 
     def _end_run(self, slot: _Slot, end: RunEnded) -> None:
-        print(f"{slot.run_id}: {end.state}{', ' if end.text else ''}{end.text}", file=sys.stderr)
+        text = f"{slot.run_id}: {end.state}{', ' if end.text else ''}{end.text}"
+        print(printable(text), file=sys.stderr)
         self.pool.record_begin()
         self.ended += 1
         if end.state == "failed":

@@ -22,9 +22,7 @@ from deep_cnn.sweep.formatting import (
     without_value,
 )
 from deep_cnn.sweep.options import (
-    OPTIONS as OPTIONS,
-)
-from deep_cnn.sweep.options import (
+    OPTIONS,
     AgentOptions,
     CheckOptions,
     SampleOptions,
@@ -43,6 +41,8 @@ from deep_cnn.sweep.spec.schema import SweepSpec
 from deep_cnn.text import printable
 from deep_cnn.tracking.access import Access, access_of
 from deep_cnn.training.stop import Interrupted, Signals
+
+__all__ = ["OPTIONS", "agent", "check", "sample", "sweep"]
 
 
 def check(argv: list[str]) -> int:

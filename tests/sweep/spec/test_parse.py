@@ -121,6 +121,7 @@ ERRORS = [
     (sweep("a: {lr: {min: 0.1, max: 1.0}}"), 4, "a: nested parameters stand under a: {parameters"),
     (sweep(LR, more="metric:\n"), 5, "metric is empty; give it a value, or remove it"),
     (sweep(LR, more="run_cap:\n"), 5, "run_cap is empty"),
+    (sweep(LR, more="metric: {name: loss_val, target: }\n"), 5, "metric: target is empty"),
     (sweep(LR, more="run_cap: 2.5\n"), 5, "run_cap is not a whole number"),
     (sweep(LR, more="apiVersion: 5\n"), 5, "apiVersion 5 is not text"),
     (sweep(LR, more="scheduler: 5\n"), 5, "scheduler is 5; write engine: wandb, optuna or ax"),

@@ -57,8 +57,9 @@ def _command(spec: SweepSpec) -> Iterator[Issue]:
 
 def _mixed_bounds(spec: SweepSpec) -> Iterator[Issue]:
     for name, one in spec.content["parameters"].items() if spec.space else ():
-        bounds = [one.get(key) for key in ("min", "max")] if isinstance(one, dict) else []
-        if "distribution" not in one and {type(bound) for bound in bounds} == {int, float}:
+        if not isinstance(one, dict) or "distribution" in one:
+            continue
+        if {type(one.get(key)) for key in ("min", "max")} == {int, float}:
             text = f"{name}: W&B's client refuses one integer and one float; write both as floats"
             yield Issue((*parameter_path(name), "min"), text, is_error=False)
 

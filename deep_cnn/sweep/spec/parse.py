@@ -152,7 +152,8 @@ def _leaves(
             text = f"{name} is {description!r}; write value:, values: or min: and max:"
             issues.append(Issue(here, text))
         elif unknown := unknown_keys(description, PARAMETER_KEYS, here):
-            if any(isinstance(description[issue.path[-1]], dict) for issue in unknown):
+            inner = [value for key, value in description.items() if key not in PARAMETER_KEYS]
+            if any(isinstance(value, dict) for value in inner):
                 text = f"{name}: nested parameters stand under {name}: {{parameters: ...}}"
                 unknown = [Issue(here, text)]
             issues += unknown
@@ -161,8 +162,8 @@ def _leaves(
         elif len(description) > 1:
             others = ", ".join(key for key in description if key != "parameters")
             issues.append(Issue(here, f"{name} has {others} beside parameters; remove them"))
-        elif isinstance(inner := description["parameters"], dict) and inner:
-            yield from _leaves(inner, f"{name}/", (*here, "parameters"), issues)
+        elif isinstance(nested := description["parameters"], dict) and nested:
+            yield from _leaves(nested, f"{name}/", (*here, "parameters"), issues)
         else:
             issues.append(Issue(here, f"{name} has no parameters inside"))
 

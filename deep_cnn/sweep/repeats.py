@@ -109,7 +109,7 @@ def collect(
     spec: SweepSpec, best: Sequence[Trial], runs: Sequence[Trial], seeds: Sequence[int]
 ) -> list[Repeated]:
     """Return the results of the `runs` for each of the best trials, best mean first."""
-    by_point = {canonical_key(run.point): run for run in runs}
+    by_point = {canonical_key(run.point): run for run in runs if run.point is not None}
     repeated = []
     for trial in best:
         values, epochs = {}, []

@@ -14,7 +14,7 @@ from deep_cnn.sweep.spec.distributions import Distribution
 from deep_cnn.sweep.spec.parse import parse_text
 from deep_cnn.sweep.spec.points import next_point
 from deep_cnn.sweep.spec.schema import SweepSpec, is_identity
-from deep_cnn.sweep.spec.values import canonical_key, to_jsonable
+from deep_cnn.sweep.spec.values import to_jsonable, value_key
 
 NEW_SWEEP = "or begin a new sweep: another name: in the file"
 
@@ -37,6 +37,8 @@ class SweepRecord:
         constants: Options of every run that were set on the command line.
         grids: The `parameters` of a grid before values were added to it, oldest first.
         data: The data, or None if an earlier version began the sweep.
+        by_level: Whether nested parameters are sorted within each level, as W&B does; earlier
+            versions sorted a grid by the whole names.
     """
 
     content: dict[str, Any]
@@ -44,6 +46,7 @@ class SweepRecord:
     constants: dict[str, str] = field(default_factory=dict)
     grids: list[dict[str, Any]] = field(default_factory=list)
     data: DataRecord | None = None
+    by_level: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
@@ -66,13 +69,15 @@ def continue_sweep(
     Raises:
         SpecError: It is another sweep.
     """
-    wanted = SweepRecord(to_jsonable(spec.content), seed, dict(spec.constants))
+    wanted = SweepRecord(to_jsonable(spec.content), seed, dict(spec.constants), by_level=True)
     if known is None:
         return spec, wanted
     if known.seed != seed:
         raise SpecError(
             f"{path}: this sweep has --seed={known.seed}, not {seed}; keep it, {NEW_SWEEP}"
         )
+    if not known.by_level:
+        spec = replace(spec, space=dict(sorted(spec.space.items())))
     spec = _with_constants(path, known, spec, seed)
     grids = list(known.grids)
     changed = list(_changes(known.content, wanted.content, spec))
@@ -85,7 +90,8 @@ def continue_sweep(
             f" change it back, {NEW_SWEEP}"
         )
     earlier = tuple(space for grid in grids if (space := _space_of(grid, spec)) is not None)
-    record = replace(wanted, constants=dict(spec.constants), grids=grids, data=known.data)
+    record = replace(wanted, constants=dict(spec.constants), grids=grids)
+    record = replace(record, data=known.data, by_level=known.by_level)
     return replace(spec, earlier=earlier), record
 
 
@@ -94,7 +100,7 @@ def _with_constants(path: Path, known: SweepRecord, spec: SweepSpec, seed: int) 
     stored = {k: v for k, v in known.constants.items() if k in all_options()}
     before = replace(spec, constants=stored)
     after = replace(spec, constants={**stored, **spec.constants})
-    first = next_point(before, seed, 0, frozenset())
+    first = next_point(before, seed, 0, frozenset()) if spec.constants else None
     if first is None:
         return after
     old, new = (one.config(first.point).to_dict() for one in (before, after))
@@ -149,7 +155,7 @@ def _space_of(parameters: Mapping[str, Any], spec: SweepSpec) -> Mapping[str, Di
     # What is fixed has the value that it has now.
     space = {k: one if k in spec.fixed else earlier.space[k] for k, one in spec.space.items()}
     for name, one in space.items():
-        now = set(map(canonical_key, spec.space[name].grid or ()))
-        if not set(map(canonical_key, one.grid or ())) <= now:
+        now = set(map(value_key, spec.space[name].grid or ()))
+        if not set(map(value_key, one.grid or ())) <= now:
             return None
     return space

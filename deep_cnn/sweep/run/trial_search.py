@@ -14,7 +14,7 @@ from deep_cnn.sweep.search.early_stopping import costs_of, should_stop
 from deep_cnn.sweep.search.propose import Observation, propose
 from deep_cnn.sweep.spec.equal_runs import EqualRuns
 from deep_cnn.sweep.spec.points import Proposal, next_point
-from deep_cnn.sweep.spec.schema import SweepSpec
+from deep_cnn.sweep.spec.schema import SweepMetric, SweepSpec
 from deep_cnn.sweep.spec.values import canonical_key
 
 
@@ -107,12 +107,21 @@ class TrialSearch:
         ]
 
     def _observation(self, trial: Trial) -> Observation:
-        failed = trial.state == "failed" or (trial.over and trial.value is None)
-        metric, latest = self.spec.metric, None
-        if failed and metric and metric.impute == "latest" and trial.run_name:
-            logged = logged_values(self.work.table(trial), metric)
-            latest = next((v for v in reversed(logged) if math.isfinite(v)), None)
-        return Observation(trial.point or {}, trial.value, failed, latest, trial.u)
+        metric, value = self.spec.metric, trial.value
+        failed = trial.state == "failed" or (trial.over and value is None)
+        own = None
+        if metric is not None and failed and metric.impute != "worst":
+            own = self._logged(trial, metric, latest=metric.impute == "latest")
+        elif metric is not None and trial.state == "running" and metric.imputes_running:
+            value = self._logged(trial, metric, latest=False)
+            failed = value is None and metric.impute_while_running == "worst"
+        return Observation(trial.point or {}, value, failed, own, trial.u)
+
+    def _logged(self, trial: Trial, metric: SweepMetric, *, latest: bool) -> float | None:
+        """Return the latest or the best finite value that a trial has logged, or None."""
+        logged = logged_values(self.work.table(trial), metric) if trial.run_name else ()
+        finite = [value for value in logged if math.isfinite(value)]
+        return next(reversed(finite), None) if latest else metric.best(finite)
 
     def stop_reason(self, number: int, history: Sequence[EpochRecord]) -> StopReason | None:
         """Apply W&B's rule to all runs of the sweep as they stand on disk, and to this one."""

@@ -23,7 +23,7 @@ from deep_cnn.sweep.spec.distributions import Distribution
 from deep_cnn.sweep.spec.numeric import Continuous, Gaussian, Numeric
 from deep_cnn.sweep.spec.points import Proposal
 from deep_cnn.sweep.spec.schema import SweepMetric, SweepSpec
-from deep_cnn.sweep.spec.values import Point, canonical_key
+from deep_cnn.sweep.spec.values import Point, value_key
 
 # The number of configurations that are evaluated at once.
 _CHUNK = 4096
@@ -106,8 +106,8 @@ def _inverse(searched: Distribution) -> Callable[[Any], float]:
     if isinstance(searched, Numeric):
         # A finite space has many configurations, but few values of each parameter.
         return cache(searched.cdf)
-    indices = {canonical_key(value): i for i, value in enumerate(searched.values)}
-    return lambda value: indices[canonical_key(value)]
+    indices = {value_key(value): i for i, value in enumerate(searched.values)}
+    return lambda value: indices[value_key(value)]
 
 
 def _axis(searched: Distribution) -> BaseDistribution:
@@ -156,8 +156,7 @@ def winsorize(values: Sequence[float | None], metric: Metric) -> list[float | No
 
 def _imputed(metric: SweepMetric, failed: Observation, earlier: Sequence[Observation]) -> float:
     """Return the value that metric.impute assigns to a trial without a value."""
-    if metric.impute == "latest" and failed.latest is not None:
-        return failed.latest
+    if failed.own is not None:
+        return failed.own
     values = [one.value for one in earlier if one.value is not None]
-    choose = min if metric.impute == "best" else max
-    return choose(values, key=lambda value: metric.sign * value, default=0.0)
+    return max(values, key=lambda value: metric.sign * value, default=0.0)

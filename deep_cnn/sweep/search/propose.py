@@ -17,13 +17,13 @@ _LARGEST_WEIGHED = 20_000
 class Observation:
     """A trial as the search sees it; `value` is None while it runs, or if it `failed`.
 
-    `latest` is the last value of a failed trial. For `u`, see Proposal.
+    `own` is what metric.impute takes of the values of a failed trial. For `u`, see Proposal.
     """
 
     point: Point
     value: float | None = None
     failed: bool = False
-    latest: float | None = None
+    own: float | None = None
     u: Mapping[str, float] | None = None
 
 

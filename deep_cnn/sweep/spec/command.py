@@ -11,6 +11,7 @@ from deep_cnn.sweep.spec.values import to_jsonable
 DEFAULT_COMMAND = ("${env}", "${interpreter}", "${program}", "${args}")
 # The command of a sweep file that runs deep_cnn.
 DEEP_CNN_COMMAND = 'command: ["${env}", python, -m, deep_cnn, "${args}"]'
+_VARIABLE = re.compile(r"\$\{envvar:([A-Z0-9_]*)\}")
 # How each macro writes the name and the value of a parameter, as one argument.
 _FORMATS = {
     "args": "--{}={}",
@@ -19,14 +20,15 @@ _FORMATS = {
     "args_append_hydra": "+{}={}",
     "args_override_hydra": "++{}={}",
 }
-# W&B's own ${args_dict} has names without values, a bug that no one can rely on.
-_JSON = ("args_json", "args_dict")
-MACROS = {"env", "interpreter", "program", *_FORMATS, "args_no_equals", *_JSON, "args_json_file"}
+MACROS = {
+    *("env", "interpreter", "program", "args_no_equals", "args_json", "args_json_file"),
+    *("args_dict", *_FORMATS),
+}
 
 
 def read_command(content: Mapping[Any, Any]) -> tuple[str, ...]:
     """Return the parts of a sweep file's command, or none if it is not a list or a string."""
-    command = content.get("command", DEFAULT_COMMAND)
+    command = content.get("command") or DEFAULT_COMMAND
     if isinstance(command, str):
         command = command.split()
     if not isinstance(command, list | tuple):
@@ -50,25 +52,30 @@ def expand(command: Sequence[str], program: str, arguments: Mapping[str, object]
     """Return the command line that W&B's agent builds from a command and these arguments."""
     argv: list[str] = []
     fixed = {"env": "/usr/bin/env", "interpreter": "python", "program": program}
-    for part in command:
-        # Macros are expanded only as whole arguments; unknown macros are removed.
-        macro = re.fullmatch(r"\$\{(\w+)\}", part)
-        if macro is None:
-            # W&B writes the bare name of a variable that is not set.
-            argv.append(
-                re.sub(r"\$\{envvar:([A-Z0-9_]*)\}", lambda m: os.environ.get(m[1], m[1]), part)
-            )
-        elif macro[1] in fixed:
-            argv.append(fixed[macro[1]])
+    for item in command:
+        # W&B writes the bare name of a variable that is not set.
+        part = _VARIABLE.sub(lambda match: os.environ.get(match[1], match[1]), item)
+        name = macro_name(part)
+        if name is None:
+            argv.append(part)
+        elif name in fixed:
+            argv.append(fixed[name])
         else:
-            argv += _arguments(macro[1], arguments)
+            argv += _arguments(name, arguments)
     return argv
+
+
+def macro_name(part: str) -> str | None:
+    """Return the name of a macro; W&B expands whole arguments only, and drops unknown macros."""
+    return part[2:-1] if part.startswith("${") and part.endswith("}") else None
 
 
 def _arguments(macro: str, arguments: Mapping[str, object]) -> list[str]:
     if macro == "args_json_file":
         return ["ARGS.json"]
-    if macro in _JSON:
+    if macro == "args_dict":
+        return sorted(arguments)  # Names without values: a bug of W&B.
+    if macro == "args_json":
         return [json.dumps(to_jsonable(arguments), sort_keys=True)]
     argv: list[str] = []
     for name, value in sorted(arguments.items()):

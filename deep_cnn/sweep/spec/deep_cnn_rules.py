@@ -74,7 +74,10 @@ def _options_and_values(spec: SweepSpec) -> Iterator[Issue]:
 def _constants(spec: SweepSpec) -> Iterator[Issue]:
     """Find options of the command line that the file sets, too."""
     by_option = {_option(name): parameter_path(name) for name in spec.space}
-    in_command = parse_run(replace(spec, constants={}).argv({}), from_agent=True)
+    try:
+        in_command = parse_run(replace(spec, constants={}).argv({}), from_agent=True)
+    except DeepCnnError:
+        return  # A configuration that cannot run has the same error.
     for option in spec.constants:
         text = f"--{option} is set here and on the command line; remove one of them"
         if option in by_option:

@@ -139,10 +139,14 @@ class _Loader(yaml.SafeLoader):  # type: ignore[misc]
     """The safe loader, with a line in every error."""
 
     depth = 0
+    nodes = 0
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        """Compose a node; raise yaml.MarkedYAMLError if it is nested too deeply."""
+        """Compose a node; raise yaml.MarkedYAMLError if there are too many, or too deep ones."""
         self.depth += 1
+        self.nodes += 1
+        if self.nodes > _MOST_NODES:
+            raise _problem(self.peek_event(), f"it has more than {_MOST_NODES:,} values")
         if self.depth > _DEEPEST:
             raise _problem(self.peek_event(), f"it is nested more than {_DEEPEST} levels deep")
         node = super().compose_node(parent, index)

@@ -8,7 +8,7 @@ from deep_cnn.errors import ConfigError
 from deep_cnn.options import option_name
 from deep_cnn.sweep.spec.distributions import Listed
 from deep_cnn.sweep.spec.schema import SweepSpec
-from deep_cnn.sweep.spec.values import Point, canonical_key
+from deep_cnn.sweep.spec.values import Point, canonical_key, value_key
 
 
 class EqualRuns:
@@ -19,7 +19,7 @@ class EqualRuns:
         self._texts: dict[str, Mapping[str, str]] = {}
         for name, one in spec.space.items() if spec.runs_deep_cnn else ():
             if isinstance(one, Listed) and one.size > 1:
-                texts = {canonical_key(value): _as_option(name, value) for value in one.values}
+                texts = {value_key(value): _as_option(name, value) for value in one.values}
                 if len(set(texts.values())) < len(texts):
                     self._texts[name] = texts
 
@@ -33,14 +33,14 @@ class EqualRuns:
         """Return what equal runs share, or None if no two runs of the sweep are equal."""
         if not self._texts:
             return None
-        texts = {k: self._texts.get(k, {}).get(canonical_key(v)) for k, v in point.items()}
-        return canonical_key([texts, {k: v for k, v in point.items() if texts[k] is None}])
+        texts = {k: self._texts.get(k, {}).get(value_key(v)) for k, v in point.items()}
+        return canonical_key({k: v if texts[k] is None else [texts[k]] for k, v in point.items()})
 
 
 def _as_option(name: str, value: Any) -> str:
     """Return the value that deep_cnn makes of a parameter's value, as text."""
     option = all_options().get(option_name(name.rpartition("/")[2]))
     try:
-        return repr(option.convert(str(value))) if option else canonical_key(value)
+        return repr(option.convert(str(value))) if option else value_key(value)
     except ConfigError:
-        return canonical_key(value)
+        return value_key(value)

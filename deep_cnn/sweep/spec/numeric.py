@@ -217,7 +217,11 @@ class Range(Continuous, Bounded):
         count = math.ceil((self.max - self.min) / self.step)
         if count > _LARGEST_GRID:
             return None
-        return tuple(self.min + i * self.step for i in range(count))
+        # numpy's values are floats as soon as one of the three is one, and its step is rounded.
+        is_float = any(isinstance(each, float) for each in (self.min, self.max, self.step))
+        first = float(self.min) if is_float else self.min
+        step = (first + self.step) - first
+        return tuple(first + i * step for i in range(count))
 
 
 class Gaussian(Continuous):

@@ -14,6 +14,7 @@ from deep_cnn.sweep.spec.deep_cnn_rules import check_runs
 from deep_cnn.sweep.spec.distributions import PARAMETER_KEYS, Distribution, infer_distribution
 from deep_cnn.sweep.spec.document import Document, Finding, Issue, UnreadableError, YamlPath
 from deep_cnn.sweep.spec.rules import RULES
+from deep_cnn.sweep.spec.scheduler import check_scheduler, has_search_space
 from deep_cnn.sweep.spec.schema import Hyperband, SweepMetric, SweepSpec, TopLevel
 from deep_cnn.sweep.spec.validation import unknown_keys, validate, validate_section
 from deep_cnn.sweep.spec.values import explain_text
@@ -81,9 +82,17 @@ def _read_content(document: Document, stem: str, issues: list[Issue]) -> SweepSp
     If the method is wrong, the rest is checked as for the method with the fewest rules.
     """
     content = document.content
-    top = validate_section(TopLevel, content, (), issues) or TopLevel(method="random")
     command = read_command(content)
     runs_deep_cnn = program_end(command) > 0
+    found: list[Issue] = []
+    top = validate_section(TopLevel, content, (), found) or TopLevel(method="random")
+    for issue in found:  # W&B warns of keys that it does not know, and creates the sweep.
+        is_known = not issue.path or issue.path[0] in TopLevel.model_fields
+        issues.append(replace(issue, is_error=is_known or runs_deep_cnn))
+    for key in ("metric", "early_terminate", "run_cap", "controller"):
+        if key in content and content[key] is None:
+            issues.append(Issue((key,), f"{key} is empty; give it a value, or remove it"))
+    issues += check_scheduler(content, top.method)
     metric, rule = content.get("metric"), content.get("early_terminate")
     if metric is not None and not isinstance(metric, dict):
         issues.append(Issue(("metric",), f"metric is {metric!r}; write name: and goal: below it"))
@@ -108,10 +117,10 @@ def _read_content(document: Document, stem: str, issues: list[Issue]) -> SweepSp
 def _read_parameters(
     document: Document, issues: list[Issue], *, runs_deep_cnn: bool
 ) -> dict[str, Distribution]:
-    """Return the distribution of each parameter, sorted by name; nested names are group/name.
+    """Return the distribution of each parameter; nested names are group/name.
 
-    Adds errors to `issues`. A string that was meant as a number is an error if the sweep
-    `runs_deep_cnn`, and a note otherwise.
+    They are sorted by name within each level, as W&B does. Errors are added to `issues`. A string
+    that was meant as a number is an error if the sweep `runs_deep_cnn`, and a note otherwise.
     """
     space = {}
     section = document.content.get("parameters")
@@ -124,10 +133,10 @@ def _read_parameters(
                 if value_path in document.numbers_as_text:
                     text = f"{name}: {explain_text(value)}"
                     issues.append(Issue(value_path, text, is_error=runs_deep_cnn))
-    elif section is not None or not isinstance(document.content.get("scheduler"), dict):
+    elif section is not None or not has_search_space(document.content):
         text = "no parameters; say what is searched, one at least"
         issues.append(Issue(("parameters",), text))
-    return dict(sorted(space.items()))
+    return dict(sorted(space.items(), key=lambda item: item[0].split("/")))
 
 
 def _leaves(
@@ -143,11 +152,18 @@ def _leaves(
             text = f"{name} is {description!r}; write value:, values: or min: and max:"
             issues.append(Issue(here, text))
         elif unknown := unknown_keys(description, PARAMETER_KEYS, here):
+            inner = [value for key, value in description.items() if key not in PARAMETER_KEYS]
+            if any(isinstance(value, dict) for value in inner):
+                text = f"{name}: nested parameters stand under {name}: {{parameters: ...}}"
+                unknown = [Issue(here, text)]
             issues += unknown
         elif "parameters" not in description:
             yield name, here, description
-        elif isinstance(inner := description["parameters"], dict) and inner:
-            yield from _leaves(inner, f"{name}/", (*here, "parameters"), issues)
+        elif len(description) > 1:
+            others = ", ".join(key for key in description if key != "parameters")
+            issues.append(Issue(here, f"{name} has {others} beside parameters; remove them"))
+        elif isinstance(nested := description["parameters"], dict) and nested:
+            yield from _leaves(nested, f"{name}/", (*here, "parameters"), issues)
         else:
             issues.append(Issue(here, f"{name} has no parameters inside"))
 

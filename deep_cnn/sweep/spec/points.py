@@ -57,7 +57,7 @@ def all_points(space: Mapping[str, Distribution]) -> list[Point]:
 
 
 def _grid_point(spec: SweepSpec, index: int) -> Proposal | None:
-    """Return a point of W&B's grid: names are sorted, and the last one changes fastest.
+    """Return a point of W&B's grid, where the last parameter changes fastest.
 
     The points of earlier spaces keep their numbers, and new ones follow.
     """
@@ -67,12 +67,12 @@ def _grid_point(spec: SweepSpec, index: int) -> Proposal | None:
         added = spec.added_points
         return Proposal(added[index - size]) if index - size < len(added) else None
     point = {}
-    for name in sorted(first, reverse=True):
+    for name in reversed(tuple(first)):
         values = first[name].grid
         assert values is not None, "the rules refuse a grid over it"
         index, digit = divmod(index, len(values))
         point[name] = values[digit]
-    return None if index else Proposal(dict(sorted(point.items())))
+    return None if index else Proposal({name: point[name] for name in first})
 
 
 def _random_point(spec: SweepSpec, seed: int, number: int, used: Set[str]) -> Proposal | None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 from deep_cnn.errors import nearest
 from deep_cnn.names import MORE_IS_BETTER
-from deep_cnn.sweep.spec.command import DEEP_CNN_COMMAND, MACROS
+from deep_cnn.sweep.spec.command import DEEP_CNN_COMMAND, MACROS, macro_name
 from deep_cnn.sweep.spec.distributions import WeightedCategorical
 from deep_cnn.sweep.spec.document import Issue, parameter_path
 from deep_cnn.sweep.spec.numeric import Range
@@ -55,10 +55,24 @@ def _command(spec: SweepSpec) -> Iterator[Issue]:
         text = f"the command does not run deep_cnn, which has {options}; set parameters instead"
         yield Issue(("command",), text)
     for i, part in enumerate(spec.command):
-        macro = re.fullmatch(r"\$\{([^}:]*)\}", part)
-        if macro and macro[1] not in MACROS:
-            text = f"macro {part!r} is unknown, W&B drops it; {nearest(macro[1], MACROS)}"
+        macro = macro_name(part)
+        if macro == "args_dict":
+            text = "${args_dict} passes names without values, a bug of W&B; use ${args_json}"
             yield Issue(("command", i), text, is_error=spec.runs_deep_cnn)
+        elif macro is not None and macro not in MACROS and not macro.startswith("envvar:"):
+            near = nearest(macro, MACROS)
+            text = f"macro {part!r} is unknown, W&B drops it; {near}"
+            is_typo = near.startswith("did you mean")
+            yield Issue(("command", i), text, is_error=spec.runs_deep_cnn and is_typo)
+
+
+def _mixed_bounds(spec: SweepSpec) -> Iterator[Issue]:
+    for name, one in spec.content["parameters"].items() if spec.space else ():
+        if not isinstance(one, dict) or "distribution" in one:
+            continue
+        if {type(one.get(key)) for key in ("min", "max")} == {int, float}:
+            text = f"{name}: W&B's client refuses one integer and one float; write both as floats"
+            yield Issue((*parameter_path(name), "min"), text, is_error=False)
 
 
 def _parameters(spec: SweepSpec) -> Iterator[Issue]:
@@ -132,4 +146,4 @@ def _direction(spec: SweepSpec) -> Iterator[Issue]:
 
 
 Rule = Callable[[SweepSpec], Iterator[Issue]]
-RULES: tuple[Rule, ...] = (_keys, _command, _parameters, _direction)
+RULES: tuple[Rule, ...] = (_keys, _command, _mixed_bounds, _parameters, _direction)

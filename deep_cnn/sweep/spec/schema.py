@@ -1,5 +1,6 @@
 """Define a sweep: a method, a space, a metric, and the command that runs a configuration."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -14,11 +15,12 @@ from deep_cnn.options import option_name
 from deep_cnn.results import DEFAULT_METRIC, Metric
 from deep_cnn.sweep.spec.command import expand, program_end
 from deep_cnn.sweep.spec.distributions import Distribution, Listed
-from deep_cnn.sweep.spec.values import Number, Point, canonical_key, invalid, is_whole
+from deep_cnn.sweep.spec.values import Number, Point, as_whole, invalid, is_whole, value_key
 
 # No run logs more values than this, so later bands would never be reached.
 _MOST_VALUES = 1e9
 _MOST_RUNS = 1e15
+_MOST_BANDS = 100_000
 Method = Literal["grid", "random", "bayes", "custom"]
 
 
@@ -35,20 +37,22 @@ def _check_controller(value: Any) -> Any:
     return value
 
 
-def _check_run_cap(value: Any) -> Any:
-    if value is not None and not (is_whole(value) and 0 < value < _MOST_RUNS):
+def _check_run_cap(value: Any) -> int | None:
+    count = as_whole(value)
+    if value is not None and not (count and 0 < count < _MOST_RUNS):
         raise invalid("run_cap is not a whole number above 0")
-    return value
+    return count
 
 
-def _check_count(value: Any, info: ValidationInfo) -> Any:
-    if value is not None and not (is_whole(value) and value >= 1):
+def _check_count(value: Any, info: ValidationInfo) -> int | None:
+    # W&B's engine crashes at s: 2.0.
+    count = as_whole(value) if info.field_name != "s" or is_whole(value) else None
+    if value is not None and not (count and count >= 1):
         raise invalid(f"{info.field_name} {value!r} is not a whole number >= 1")
-    return value
+    return count
 
 
 Text = Annotated[str, PlainValidator(_check_text)]
-# W&B's engine crashes at s: 2.0, so that floats are refused for all of them.
 Count = Annotated[int | None, PlainValidator(_check_count)]
 
 
@@ -73,25 +77,48 @@ class TopLevel(BaseModel):
     controller: Annotated[Any, PlainValidator(_check_controller)] = None
     job: Text = ""
     image_uri: Text = ""
-    apiVersion: Any = None
+    apiVersion: Text = ""
     kind: Literal["sweep"] = "sweep"
 
 
 class SweepMetric(Metric):
     """The metric that a sweep optimizes until a run reaches the `target`.
 
-    `impute` is the value that bayes uses for failed trials: the worst or best value of all, or
-    their own latest value. `impute_while_running` only matters for W&B's own search.
+    `impute` is the value that bayes uses for failed trials: the worst value of all trials, or
+    their own best or latest value. Unless `impute_while_running` is false, it uses the best value
+    so far of running trials; with "worst", those without a value get the worst one.
     """
 
-    name: Annotated[Text, Field(min_length=1)]
+    name: Text
     target: Number | None = None
     impute: Literal["latest", "best", "worst"] = "worst"
     impute_while_running: Literal["latest", "best", "worst", "false", False] = "false"
 
+    @property
+    def imputes_running(self) -> bool:
+        """Whether bayes learns from the values of running trials."""
+        return self.impute_while_running in ("latest", "best", "worst")
+
     def reached(self, value: float) -> bool:
         """Return whether a value reaches the target; False if there is none."""
         return self.target is not None and self.sign * value <= self.sign * self.target
+
+
+class Scheduler(BaseModel):
+    """The settings of W&B's scheduler for its own or other search engines, which it alone runs."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    engine: Literal["optuna", "ax", "wandb"]
+    source: Text | None = None
+    optimizer: Text | None = None
+    search_space: Text | None = None
+
+    @model_validator(mode="after")
+    def _check_source(self) -> Self:
+        if self.source is None and (self.optimizer, self.search_space) != (None, None):
+            raise invalid("optimizer and search_space need source: FILE", "source")
+        return self
 
 
 class Hyperband(BaseModel):
@@ -110,6 +137,10 @@ class Hyperband(BaseModel):
     def _check_bands(self) -> Self:
         if (self.max_iter or self.min_iter) is None or (self.max_iter and self.s is None):
             raise invalid("early_terminate needs min_iter, or max_iter with s")
+        steps = math.log(self.max_iter or 1) / math.log(self.eta)
+        if min(steps, self.s or 0) > _MOST_BANDS:
+            text = f"more than {_MOST_BANDS:,} bands; use a larger eta, or a smaller s"
+            raise invalid(f"early_terminate has {text}", "eta")
         if not self.bands and self.max_iter is None:
             raise invalid(f"min_iter {self.min_iter} is more than any run logs", "min_iter")
         if not self.bands:
@@ -183,15 +214,14 @@ class SweepSpec:
             for space in (*self.earlier, self.space)
         ]
         keys = [
-            {name: set(map(canonical_key, grid)) for name, grid in space.items()}
-            for space in spaces
+            {name: set(map(value_key, grid)) for name, grid in space.items()} for space in spaces
         ]
         return [
             point
             for i, space in enumerate(spaces[1:], 1)
             for point in (dict(zip(space, v, strict=True)) for v in product(*space.values()))
             if not any(
-                all(canonical_key(value) in known[name] for name, value in point.items())
+                all(value_key(value) in known[name] for name, value in point.items())
                 for known in keys[:i]
             )
         ]

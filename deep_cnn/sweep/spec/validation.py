@@ -40,6 +40,10 @@ def validate_section(
         return None
     issues += unknown_keys(section, model.model_fields, path)
     legal = {key: value for key, value in section.items() if key in model.model_fields}
+    for key in [key for key, value in legal.items() if path and value is None]:
+        text = f"{_label(path)}: {key} is empty; give it a value, or remove it"
+        issues.append(Issue((*path, key), text))
+        del legal[key]
     return validate(model.model_validate, legal, path, issues)
 
 

@@ -23,8 +23,13 @@ def is_number(value: Any) -> bool:
 
 
 def is_whole(value: Any) -> bool:
-    """Return whether a YAML value is a whole number; True is not."""
+    """Return whether a YAML value is an integer; True is not, nor is 2.0."""
     return isinstance(value, int) and is_number(value)
+
+
+def as_whole(value: Any) -> int | None:
+    """Return the integer that a YAML value equals, as 2 for 2.0, or None."""
+    return int(value) if is_number(value) and value == int(value) else None
 
 
 def invalid(text: str, key: str = "") -> PydanticCustomError:
@@ -55,12 +60,23 @@ def check_number(value: Any, info: ValidationInfo) -> Any:
 Number = Annotated[int | float, PlainValidator(check_number)]
 
 
-def canonical_key(value: Any) -> str:
+def canonical_key(point: Point) -> str:
+    """Return a text that is equal for two configurations if W&B treats them as the same one."""
+    return json.dumps({"map": {str(k): _key(v) for k, v in point.items()}}, sort_keys=True)
+
+
+def value_key(value: Any) -> str:
     """Return a text that is equal for two values if W&B treats them as the same value.
 
-    3000000.0 equals 3000000 and nan equals nan, but True does not equal 1.
+    3000000.0 equals 3000000 and nan equals nan, but True does not equal 1, and in lists and
+    mappings 1.0 does not equal 1. A date equals its text, which is what a trial's file holds.
     """
-    return json.dumps(_comparable(value), sort_keys=True)
+    return json.dumps(_key(value), sort_keys=True)
+
+
+def _key(value: Any) -> Any:
+    is_whole_float = isinstance(value, float) and value.is_integer()
+    return _comparable(int(value) if is_whole_float else value)
 
 
 def _comparable(value: Any) -> Any:
@@ -69,7 +85,7 @@ def _comparable(value: Any) -> Any:
     if isinstance(value, int):
         return hex(value)  # Of any size, where decimal digits are limited.
     if isinstance(value, float):
-        return hex(int(value)) if value.is_integer() else repr(value)
+        return repr(value)
     if isinstance(value, Mapping):
         return {"map": {str(k): _comparable(v) for k, v in value.items()}}
     if isinstance(value, list | tuple):
@@ -78,10 +94,11 @@ def _comparable(value: Any) -> Any:
 
 
 def distinct(values: Sequence[Any]) -> tuple[Any, ...]:
-    """Return `values` without repetitions, in order."""
-    by_key: dict[str, Any] = {}
+    """Return `values` without repetitions, in order; of equal ones the last, as W&B does."""
+    by_key: dict[tuple[str, bool], Any] = {}
     for value in values:
-        by_key.setdefault(canonical_key(value), value)
+        # A date differs from its text.
+        by_key[value_key(value), to_jsonable(value) == value] = value
     return tuple(by_key.values())
 
 

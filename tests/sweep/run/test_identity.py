@@ -62,6 +62,19 @@ def test_values_that_are_added_to_a_grid_follow_in_grid_order() -> None:
     assert (grid(again), same) == (grid(spec), record)
 
 
+def test_a_grid_of_an_earlier_version_keeps_its_order() -> None:
+    nested = {"a": {"parameters": {"lr": {"values": [1, 2]}}}, "a-c": {"values": [5, 6]}}
+    content = {"method": "grid", "parameters": nested, "program": "train.py"}
+    spec, findings = parse_text(yaml.safe_dump(content), "s")
+    assert spec, findings
+    new, _ = continue_sweep(PATH, None, spec, 0)
+    assert grid(new) == [(1, 5), (1, 6), (2, 5), (2, 6)]
+    old, record = continue_sweep(PATH, record_of(spec), spec, 0)
+    assert list(old.space) == ["a-c", "a/lr"]  # By the whole names.
+    assert grid(old) == [(5, 1), (5, 2), (6, 1), (6, 2)]
+    assert not record.by_level
+
+
 @pytest.mark.parametrize(
     "changed",
     [

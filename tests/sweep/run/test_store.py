@@ -368,6 +368,31 @@ def test_a_name_that_is_taken_is_left_alone_and_a_killed_trial_keeps_its_own(
     assert foreign.log.read_text() == "a run of yours\n"
 
 
+@pytest.mark.parametrize(("impute", "failed"), [("worst", None), ("best", 1.0), ("latest", 3.0)])
+def test_bayes_takes_the_values_that_the_metric_asks_for(
+    tmp_path: Path, impute: str, failed: float | None
+) -> None:
+    metric = f"{{name: loss_val, impute: {impute}, impute_while_running: {impute}}}"
+    text = SWEEP.replace("{name: loss_val, goal: minimize}", metric).replace("random", "bayes")
+    worker = Worker(open_sweep(tmp_path, text).config)
+    claim = worker.take()
+    assert claim is not None
+    worker.store.give_back(0, 0, "failed", "out of luck")
+    worker.store.claim(worker.store.trials()[0])  # Its retry fails, too.
+    for number, k, values in ((0, 1, [1.0, 5.0, 3.0]), (1, 0, [2.0, 4.0]), (2, 0, [])):
+        if number > 0:
+            assert worker.take() is not None
+        table = worker.work.files(number, k, f"s-{number:05d}").table
+        table.parent.mkdir()
+        table.write_text("epoch,loss_val\n" + "".join(f"0,{value}\n" for value in values))
+    worker.store.give_back(0, 1, "failed", "out of luck")
+    worker.search.look()
+    first, second, third = worker.search._observations()
+    assert (first.failed, first.own) == (True, failed)
+    assert (second.failed, second.value) == (False, 2.0)
+    assert (third.failed, third.value) == (impute == "worst", None)
+
+
 def test_trials_stand_in_folders_of_1000(tmp_path: Path) -> None:
     store = FolderStore(tmp_path / "s")
     store.open(begin)

@@ -125,21 +125,15 @@ def test_a_value_that_exploded_is_brought_in() -> None:
 
 
 @pytest.mark.parametrize(
-    ("impute", "goal", "value"),
-    [
-        ("worst", "minimize", 3.0),
-        ("best", "minimize", 1.0),
-        ("worst", "maximize", 1.0),
-        ("best", "maximize", 3.0),
-        ("latest", "minimize", 2.5),
-    ],
+    ("own", "goal", "value"),
+    [(None, "minimize", 3.0), (None, "maximize", 1.0), (2.5, "minimize", 2.5)],
 )
-def test_what_a_failed_trial_counts_as(impute: str, goal: str, value: float) -> None:
+def test_what_a_failed_trial_counts_as(own: float | None, goal: str, value: float) -> None:
     seen = [Observation({"a": 1}, 1.0), Observation({"a": 2}, 3.0)]
-    failed = Observation({"a": 3}, None, failed=True, latest=2.5)
-    metric = SweepMetric.model_validate({"name": "m", "goal": goal, "impute": impute})
+    failed = Observation({"a": 3}, None, failed=True, own=own)
+    metric = SweepMetric.model_validate({"name": "m", "goal": goal})
     assert _imputed(metric, failed, [*seen, failed]) == value
-    assert _imputed(metric.model_copy(update={"impute": "worst"}), failed, [failed]) == 0.0
+    assert _imputed(metric, failed, [failed]) == (own or 0.0)
 
 
 def test_constants_only(tmp_path: Path) -> None:

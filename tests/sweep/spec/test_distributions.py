@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import math
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from deep_cnn.sweep.spec.distributions import DISTRIBUTIONS, Distribution
 from deep_cnn.sweep.spec.parse import read_sweep
 from deep_cnn.sweep.spec.points import first_points
 from deep_cnn.sweep.spec.schema import SweepSpec
-from deep_cnn.sweep.spec.values import Point, canonical_key
+from deep_cnn.sweep.spec.values import Point, canonical_key, distinct, value_key
 from tests.conftest import Command
 
 LN = math.log
@@ -92,12 +93,35 @@ def test_whole_numbers_and_categories_are_equally_likely() -> None:
     assert weighted.count("a") == pytest.approx(1000, abs=2)
 
 
+@pytest.mark.parametrize(
+    ("low", "high", "q", "values"),
+    [
+        (0, 2.5, 1, [0.0, 1.0, 2.0]),
+        (1, 2, 0.1, [1.0, 1.1, 1.2000000000000002, 1.3000000000000003]),
+        (0, 6, 2, [0, 2, 4]),
+        (0, 3, None, [0.0, 1.0, 2.0]),
+    ],
+)
+def test_a_grid_over_multiples_is_numpys_arange(
+    low: float, high: float, q: float | None, values: list[float]
+) -> None:
+    more = {} if q is None else {"q": q}
+    grid = make("q_uniform", min=low, max=high, **more).grid
+    assert grid is not None
+    assert list(map(repr, grid[:4])) == list(map(repr, values))
+    assert grid == tuple(np.arange(low, high, 1.0 if q is None else q).tolist())
+
+
 def test_what_makes_two_values_one() -> None:
-    assert canonical_key(3000000.0) == canonical_key(3000000)
-    assert canonical_key(float("nan")) == canonical_key(float("nan"))
+    assert value_key(3000000.0) == value_key(3000000)
+    assert value_key(float("nan")) == value_key(float("nan"))
+    assert value_key({"a": 1, "b": [2]}) == value_key({"b": [2], "a": 1})
     assert canonical_key({"a": 1, "b": 2}) == canonical_key({"b": 2.0, "a": 1})
-    different = [True, 1, "1", None, "None", [1], 0.5, False, 0, {"a": 1}]
-    assert len({canonical_key(value) for value in different}) == len(different)
+    different = [True, 1, "1", None, "None", [1], [1.0], 0.5, False, 0, {"a": 1}, {"a": 1.0}]
+    assert len({value_key(value) for value in different}) == len(different)
+    day = date(2020, 1, 1)
+    assert distinct([1, 1.0, day, "2020-01-01", [day]]) == (1.0, day, "2020-01-01", [day])
+    assert isinstance(distinct([1, 1.0])[0], float)
 
 
 def spec_of(folder: Path, parameters: str, method: str) -> SweepSpec:

@@ -117,6 +117,31 @@ ERRORS = [
     (sweep(LR, more="controller: {type: me}\n"), 5, "controller needs type"),
     (sweep(LR, more="kind: run\n"), 5, "kind 'run' is unknown; choose from sweep"),
     (sweep(LR, more="name: 12\n"), 5, "name 12 is not text"),
+    (sweep("a: {parameters: {lr: {value: 1}}, value: 3}"), 4, "a has value beside parameters"),
+    (sweep("a: {lr: {min: 0.1, max: 1.0}}"), 4, "a: nested parameters stand under a: {parameters"),
+    (sweep(LR, more="metric:\n"), 5, "metric is empty; give it a value, or remove it"),
+    (sweep(LR, more="run_cap:\n"), 5, "run_cap is empty"),
+    (sweep(LR, more="metric: {name: loss_val, target: }\n"), 5, "metric: target is empty"),
+    (sweep(LR, more="run_cap: 2.5\n"), 5, "run_cap is not a whole number"),
+    (sweep(LR, more="apiVersion: 5\n"), 5, "apiVersion 5 is not text"),
+    (sweep(LR, more="scheduler: 5\n"), 5, "scheduler is 5; write engine: wandb, optuna or ax"),
+    (sweep(LR, more="scheduler: {engine: ray}\n"), 5, "engine 'ray' is unknown"),
+    (sweep(LR, more="scheduler: {engine: optuna}\n"), 5, "optuna needs method: custom"),
+    (sweep(LR, more="scheduler: {engine: wandb, optimizer: f}\n"), 5, "need source: FILE"),
+    (sweep(LR, more="scheduler: {engine: wandb}\nearly_terminate: {type: hyperband, min_iter: 3}\n"
+           "metric: {name: loss_val}\n"), 6, "early_terminate does not go with scheduler"),
+    (f"method: custom\n{FOREIGN}scheduler: {{engine: optuna, source: a.py, search_space: ''}}\n", 1,
+     "no parameters"),
+    (sweep(LR, more="metrics: nonsense\n"), 5, "metrics is not a list of two metrics"),
+    (sweep(LR, more="metrics: [{name: a}, {name: b}]\n"), 5, "metrics needs method: custom"),
+    (sweep(LR, more="metrics: [{name: a}, 5]\n"), 5, "metrics: 5 is no metric; write name: and"),
+    (sweep(LR, more="metric: {name: loss_val}\nmetrics: [{name: a}, {name: b}]\n"), 6,
+     "metric and metrics do not go together"),
+    (sweep(LR, more="description: !!bool maybe\n"), 5, "'maybe' is not a legal bool"),
+    (sweep(LR, more="description: !!omap {a: 1}\n"), 5, "expected a sequence"),
+    (sweep(f"lr: {{values: [{'1,' * 100_000}]}}"), 4, "it has more than 100,000 values"),
+    (sweep(LR, command='command: [python, -m, deep_cnn, "${args_dict}"]\n'), 2,
+     "${args_dict} passes names without values"),
 ]  # fmt: skip
 HYPERBAND = [
     ("{type: hyperband}", "needs min_iter, or max_iter with s"),
@@ -128,6 +153,10 @@ HYPERBAND = [
     ("{type: hyperband, min_iter: 3, eta: 1}", "eta 1 must be above 1"),
     ("{type: hyperband, min_iter: 3, strict: 1}", "strict 1 is not true or false"),
     ("{type: hyperband, min_iter: 3, max_iter: 9, s: 2}", "has both min_iter and max_iter"),
+    (
+        "{type: hyperband, max_iter: 1000000000, s: 100000000, eta: 1.0000001}",
+        "more than 100,000 bands; use a larger eta, or a smaller s",
+    ),
     ("{type: hyperband, min_itr: 3}", "unknown key 'min_itr'; did you mean min_iter?"),
 ]
 ERRORS += [
@@ -197,6 +226,50 @@ def test_for_another_program_only_what_w_and_b_refuses_is_an_error(tmp_path: Pat
     assert [f.split()[0] for f in findings] == ["note"] * 4
     assert spec.early_terminate
     assert spec.early_terminate.bands == (1, 3)
+
+
+@pytest.mark.parametrize(
+    ("more", "notes"),
+    [
+        ("run_cap: 1.0\n", []),
+        ("metric: {name: a}\nearly_terminate: {type: hyperband, min_iter: 2.0}\n", []),
+        ("command: []\n", []),
+        ("project_name: mine\n", ["line 5: unknown key 'project_name'"]),
+        ('command: [python, "${program}", "${now:%Y}", "${args}"]\n',
+         ["line 5: macro '${now:%Y}' is unknown, W&B drops it"]),
+        ('command: [python, "${program}", "${args_dict}"]\n',
+         ["line 5: ${args_dict} passes names without values"]),
+    ],
+)  # fmt: skip
+def test_what_w_and_b_runs_is_no_error(tmp_path: Path, more: str, notes: list[str]) -> None:
+    spec, findings = look(tmp_path, sweep("x: {values: [2, 3]}", more=more, command=FOREIGN))
+    assert spec, findings
+    assert all(f.startswith(f"note {note}") for f, note in zip(findings, notes, strict=True))
+    line = spec.command_line({"x": 2})
+    dropped = {"now": ["python", "train.py", "--x=2"], "args_dict": ["python", "train.py", "x"]}
+    usual = ["/usr/bin/env", "python", "train.py", "--x=2"]
+    assert line == next((words for key, words in dropped.items() if key in more), usual)
+    assert spec.run_cap == (1 if "run_cap" in more else None)
+
+
+def test_mixed_bounds_are_noted(tmp_path: Path) -> None:
+    spec, findings = look(tmp_path, sweep("x: {min: 0, max: 1.0}", command=FOREIGN))
+    assert spec
+    assert findings == [
+        "note line 4: x: W&B's client refuses one integer and one float; write both as floats"
+    ]
+
+
+def test_a_nested_grid_is_sorted_within_each_level(tmp_path: Path) -> None:
+    text = sweep(
+        "a: {parameters: {x: {values: [1, 2]}}}\n  a.b: {values: [3, 4]}\n  a-c: {values: [5, 6]}",
+        method="grid",
+        command=FOREIGN,
+    )
+    spec, _ = look(tmp_path, text)
+    assert spec
+    points = [(p["a/x"], p["a.b"], p["a-c"]) for p in first_points(spec, 0, 9)]
+    assert points == [(x, b, c) for x in (1, 2) for c in (5, 6) for b in (3, 4)]
 
 
 def test_what_is_not_on_this_machine_is_noted(tmp_path: Path) -> None:

@@ -124,6 +124,18 @@ def family(pid: int) -> set[int]:
     return found & set(parents)
 
 
+def marked(mark: str) -> set[int]:
+    """The living processes whose environment has DEEP_CNN_TEST=mark, orphans among them."""
+    found = set()
+    for pid in processes():
+        try:
+            if f"DEEP_CNN_TEST={mark}".encode() in Path(f"/proc/{pid}/environ").read_bytes():
+                found.add(pid)
+        except OSError:  # It has just ended, or is another user's.
+            continue
+    return found
+
+
 def workers(pid: int) -> list[int]:
     """The forks of the fork server: the children of a child of the engine or agent `pid`."""
     parents = processes()

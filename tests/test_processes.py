@@ -3,13 +3,16 @@
 import json
 import os
 import random
+import resource
 import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from tests.conftest import (
     PATIENCE,
@@ -322,3 +325,29 @@ def test_a_resource_tracker_that_is_killed_is_not_missed(tmp_path: Path) -> None
     os.kill(tracker, signal.SIGKILL)
     os.kill(workers(sweep.process.pid)[0], signal.SIGKILL)  # Its successor needs another tracker.
     assert_all_over(sweep, 60)
+
+
+@pytest.mark.parametrize(
+    ("limit", "value", "side", "cause"),
+    [
+        # Pictures too large for the memory that a process has already.
+        (resource.RLIMIT_AS, 2**20, 5000, "cannot be read now (MemoryError)"),
+        (resource.RLIMIT_NOFILE, 3, 50, "cannot be read now (Too many open files)"),
+    ],
+)
+def test_what_a_decoding_process_lacks_is_one_line(
+    tmp_path: Path, limit: int, value: int, side: int, cause: str
+) -> None:
+    for path in make_scored(tmp_path / "scored", 9).glob("*.png"):
+        Image.open(path).resize((side, side)).save(path)
+    run = Started(tmp_path, *RUN, f"--epochs={ENDLESS}")
+    run.until(run.begun)
+    end = time.monotonic() + PATIENCE
+    while run.process.poll() is None and time.monotonic() < end:
+        for pid in run.children:
+            with suppress(ProcessLookupError):
+                resource.prlimit(pid, limit, (value, value))
+    assert run.ended() == 1
+    (line,) = run.lines("Failed: ")
+    assert cause in line
+    assert line.endswith("go on with: python -m deep_cnn --resume=outputs/models/r.pt")

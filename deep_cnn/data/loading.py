@@ -30,7 +30,7 @@ from deep_cnn.data.preprocessing import (
 )
 from deep_cnn.data.splits import Examples
 from deep_cnn.errors import DataError, LoadingError
-from deep_cnn.processes import end_with_parent, set_handlers
+from deep_cnn.processes import set_handlers
 
 # Forked processes share the mapped image cache; others would each get a copy. On macOS, a fork of
 # a process that has used the system's libraries may crash.
@@ -217,14 +217,12 @@ class _Decoders:
         gc.freeze()  # What the parent has left to collect, such as memory of a GPU, is not ours.
         torch.set_num_threads(1)  # The processes share the cores already.
         try:
-            try:
-                end_with_parent(parent)
-            except RuntimeError as error:  # The system refuses another thread.
-                raise MemoryError(error) from error
             for number in range(index, len(self.order), self.count):
                 if number >= _AHEAD * self.count:
                     connection.recv_bytes()  # The slot is free.
                 for row, picture in zip(self._slot(number), self.order[number], strict=True):
+                    if os.getppid() != parent:
+                        return
                     row[:] = self.pictures[picture]
                 connection.send(None)
         except (EOFError, ConnectionError):

@@ -8,7 +8,6 @@ from bisect import bisect_left
 import numpy as np
 import torch
 
-from deep_cnn.processes import end_with_parent
 from deep_cnn.training.session import Session
 
 _SECONDS_OF_A_HANGING_STEP = 300
@@ -41,12 +40,11 @@ def _fits_in_memory(session: Session, size: int) -> bool:
     """
     if session.device.type != "cpu" or not hasattr(os, "fork"):
         return _attempt(session, size)
-    parent, child = os.getpid(), os.fork()
+    child = os.fork()
     if child:
         return os.waitpid(child, 0)[1] == 0
     status = 1
     try:
-        end_with_parent(parent)
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
         signal.alarm(_SECONDS_OF_A_HANGING_STEP)
         torch.set_num_threads(1)  # The other threads are not in a fork.

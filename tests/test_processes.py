@@ -331,7 +331,7 @@ def test_a_resource_tracker_that_is_killed_is_not_missed(tmp_path: Path) -> None
     ("limit", "value", "side", "cause"),
     [
         # Pictures too large for the memory that a process has already.
-        (resource.RLIMIT_AS, 2**20, 5000, "cannot be read now (MemoryError)"),
+        (resource.RLIMIT_AS, 2**20, 4000, "cannot be read now (MemoryError)"),
         (resource.RLIMIT_NOFILE, 3, 50, "cannot be read now (Too many open files)"),
     ],
 )

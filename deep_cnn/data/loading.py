@@ -94,7 +94,8 @@ class PictureSet:
         except ValueError as error:  # It was readable when the run began.
             name = self.examples.names[index]
             if is_transient(error):
-                raise LoadingError(f"{name} cannot be read now ({error})") from None
+                reason = getattr(error.__cause__, "strerror", None) or error
+                raise LoadingError(f"{name} cannot be read now ({reason})") from None
             raise DataError(f"{name} cannot be read any more ({error}); put it back") from None
 
 

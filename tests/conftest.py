@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 
 from deep_cnn.cli import main
+from deep_cnn.processes import EXIT_STATUS
 
 ROOT = Path(__file__).parent.parent
 SAMPLE = ROOT / "tests" / "places_test_input"
@@ -70,8 +71,7 @@ def here(
 
     def run(*words: object, **extra: str) -> subprocess.CompletedProcess[str]:
         given = environment(**extra)
-        numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
-        handlers = {number: signal.getsignal(number) for number in numbers}
+        handlers = {number: signal.getsignal(number) for number in EXIT_STATUS}
         with monkeypatch.context() as patch:
             patch.chdir(tmp_path)
             for name in set(os.environ) - set(given):

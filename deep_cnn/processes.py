@@ -4,7 +4,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
 
@@ -31,7 +31,8 @@ def set_handlers(handler: Handler) -> dict[int, Handler]:
 
 def exit_at_once(number: int, frame: FrameType | None = None) -> None:
     """End this process, which has nothing to save yet, with the exit status of a signal."""
-    os.write(2, b"deep_cnn: interrupted\n")
+    with suppress(OSError):  # The terminal may be gone.
+        os.write(2, b"deep_cnn: interrupted\n")
     os._exit(EXIT_STATUS[signal.Signals(number)])
 
 

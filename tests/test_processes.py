@@ -57,7 +57,14 @@ class Started:
         # A file: processes that are left would keep a pipe open.
         with (folder / "err").open("w") as err:
             self.process = subprocess.Popen(
-                command, cwd=folder, env=env, stdout=err, stderr=err, start_new_session=True
+                command,
+                cwd=folder,
+                env=env,
+                stdout=err,
+                stderr=err,
+                start_new_session=True,
+                # This process may ignore it after a test that ran the command line in it.
+                preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),
             )
 
     @property

@@ -95,7 +95,7 @@ class Started:
                 time.sleep(0.1)
         finally:
             for pid in marked(self.mark):
-                os.kill(pid, signal.SIGKILL)
+                kill(pid)
         assert "Traceback" not in self.err
         assert "Warning" not in self.err
         assert "internal error" not in self.err
@@ -103,6 +103,11 @@ class Started:
 
     def lines(self, text: str) -> list[str]:
         return [line for line in self.err.splitlines() if text in line]
+
+
+def kill(pid: int) -> None:
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
 
 
 def result(folder: Path, name: str = "r") -> dict[str, object]:
@@ -149,7 +154,10 @@ def test_a_decoding_process_that_is_killed_fails_the_run_which_can_be_resumed(
 ) -> None:
     run = Started(tmp_path, *RUN, f"--epochs={ENDLESS}")
     run.until(run.begun)
-    os.kill(run.children[-1], signal.SIGKILL)
+    end = time.monotonic() + PATIENCE
+    while run.process.poll() is None and time.monotonic() < end:
+        for pid in run.children:  # Until one has not decoded all of its batches yet.
+            kill(pid)
     assert run.ended() == 1
     (line,) = run.lines("Failed: ")
     assert "signal 9 (Killed)" in line
@@ -260,12 +268,20 @@ def test_a_picture_that_is_removed_ends_a_sweep(tmp_path: Path) -> None:
 
 
 def test_a_killed_decoding_process_costs_a_sweep_one_attempt(tmp_path: Path) -> None:
-    sweep = started_sweep(tmp_path, epochs=60)
+    sweep = started_sweep(tmp_path, epochs=200)
     sweep.until(lambda: is_decoding(sweep))
-    os.kill(decoders(sweep)[0], signal.SIGKILL)
-    assert_all_over(sweep, 60)
-    ends = list(tmp_path.glob("outputs/sweeps/s/trials/*/*.end.0"))
-    assert [json.loads(path.read_text())["state"] for path in ends] == ["failed"]
+
+    def ends() -> list[Path]:
+        return list(tmp_path.glob("outputs/sweeps/s/trials/*/*.end.0"))
+
+    def kill_one() -> list[Path]:
+        for pid in decoders(sweep)[:1]:
+            kill(pid)
+        return ends()
+
+    sweep.until(kill_one)  # One that has decoded all of its batches is not missed.
+    assert_all_over(sweep, 200)
+    assert {json.loads(path.read_text())["state"] for path in ends()} == {"failed"}
 
 
 @pytest.mark.parametrize(

@@ -3,10 +3,9 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from deep_cnn.config import TrainConfig
-from deep_cnn.errors import DeepCnnError
-
 if TYPE_CHECKING:
+    from deep_cnn.config import TrainConfig
+    from deep_cnn.errors import DeepCnnError
     from deep_cnn.tracking import FileTracker
     from deep_cnn.training.checkpoint import resumed_config
     from deep_cnn.training.evaluate import test
@@ -17,7 +16,9 @@ __all__ = ["DeepCnnError", "FileTracker", "TrainConfig", "fit", "resumed_config"
 
 
 _HOMES = {
+    "DeepCnnError": "deep_cnn.errors",
     "FileTracker": "deep_cnn.tracking",
+    "TrainConfig": "deep_cnn.config",
     "fit": "deep_cnn.training.fit",
     "resumed_config": "deep_cnn.training.checkpoint",
     "test": "deep_cnn.training.evaluate",
@@ -25,7 +26,8 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    # torch takes seconds to import, and `python -m deep_cnn -h` imports this file.
+    # torch takes seconds to import, and `python -m deep_cnn` can handle no signal before this file
+    # is imported.
     if name in _HOMES:
         return getattr(import_module(_HOMES[name]), name)
     raise AttributeError(f"module 'deep_cnn' has no attribute {name!r}")

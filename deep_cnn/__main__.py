@@ -2,11 +2,19 @@
 
 import signal
 
-# Let Ctrl-C end the process until the command line handles it; an import could not.
-if __name__ == "__main__":
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+from deep_cnn.processes import exit_at_once, set_handlers
 
-from deep_cnn.cli import main
+
+def main() -> int:
+    """Run the command line, which can be ended by a signal from the start."""
+    # First: the imports take a while, and an import could not handle Ctrl-C.
+    set_handlers(exit_at_once)
+    if hasattr(signal, "SIGCHLD"):  # If it is ignored, nobody learns how a process ended.
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    from deep_cnn.cli import main as run
+
+    return run()
+
 
 if __name__ == "__main__":
     raise SystemExit(main())

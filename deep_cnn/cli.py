@@ -67,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _dispatch(argv)
     except DeepCnnError as error:
         print(f"deep_cnn: {error}", file=sys.stderr)
-        return 2
+        return error.exit_status
     except KeyboardInterrupt:
         print("deep_cnn: interrupted", file=sys.stderr)
         return 130

@@ -13,7 +13,10 @@ class DeepCnnError(ValueError):
 
     Attributes:
         option: The option that is wrong, if the error is about an option.
+        exit_status: The exit status of a command that ends with the error.
     """
+
+    exit_status = 2
 
     def __init__(self, *lines: str, option: str | None = None) -> None:
         # What a file or a command line holds reaches messages, with all of its characters.
@@ -31,6 +34,12 @@ class SpecError(DeepCnnError):
 
 class DataError(DeepCnnError):
     """Pictures or labels that cannot be learned from."""
+
+
+class LoadingError(DeepCnnError):
+    """Pictures that cannot be loaded for lack of memory or files, and may be loaded later."""
+
+    exit_status = 1
 
 
 class WeightsError(DeepCnnError):

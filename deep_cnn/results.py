@@ -3,7 +3,6 @@
 import json
 import math
 import os
-import signal
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
@@ -14,11 +13,10 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from deep_cnn.names import MORE_IS_BETTER
+from deep_cnn.processes import EXIT_STATUS
 
 RESULT_VERSION = 1
 _DEEPEST = 20
-# A preempted run is continued later; the other signals ask the run to end.
-_EXIT_STATUS = {"SIGINT": 130, "SIGTERM": 143, "SIGUSR1": 75}
 
 
 class Metric(BaseModel):
@@ -259,7 +257,7 @@ def replace_nonfinite(value: Any) -> Any:
 
 def exit_status(signum: int) -> int:
     """Return the exit status after a signal: 130, 143, or 75 for "preempted"."""
-    return _EXIT_STATUS.get(signal.Signals(signum).name, 128 + signum)
+    return EXIT_STATUS.get(signum, 128 + signum)
 
 
 def assigned_trial(environ: Mapping[str, str] = os.environ) -> SweepTrial | None:

@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 
 from deep_cnn.cli import main
+from deep_cnn.processes import EXIT_STATUS
 
 ROOT = Path(__file__).parent.parent
 SAMPLE = ROOT / "tests" / "places_test_input"
@@ -70,8 +71,7 @@ def here(
 
     def run(*words: object, **extra: str) -> subprocess.CompletedProcess[str]:
         given = environment(**extra)
-        numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
-        handlers = {number: signal.getsignal(number) for number in numbers}
+        handlers = {number: signal.getsignal(number) for number in EXIT_STATUS}
         with monkeypatch.context() as patch:
             patch.chdir(tmp_path)
             for name in set(os.environ) - set(given):
@@ -122,6 +122,18 @@ def family(pid: int) -> set[int]:
         size = len(found)
         found |= {child for child, parent in parents.items() if parent in found}
     return found & set(parents)
+
+
+def marked(mark: str) -> set[int]:
+    """The living processes whose environment has DEEP_CNN_TEST=mark, orphans among them."""
+    found = set()
+    for pid in processes():
+        try:
+            if f"DEEP_CNN_TEST={mark}".encode() in Path(f"/proc/{pid}/environ").read_bytes():
+                found.add(pid)
+        except OSError:  # It has just ended, or is another user's.
+            continue
+    return found
 
 
 def workers(pid: int) -> list[int]:

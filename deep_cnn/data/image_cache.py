@@ -1,6 +1,5 @@
 """Decode and shape pictures once for all runs, and leave out those that cannot be decoded."""
 
-import errno
 import hashlib
 import logging
 import os
@@ -16,7 +15,7 @@ from numpy.typing import NDArray
 
 from deep_cnn.config import TrainConfig
 from deep_cnn.data.array_cache import ArrayEntry, Check, Notes, fingerprint, open_array
-from deep_cnn.data.preprocessing import Picture, Preprocessing, decode
+from deep_cnn.data.preprocessing import Picture, Preprocessing, decode, is_transient
 from deep_cnn.data.splits import Examples
 from deep_cnn.errors import DataError
 from deep_cnn.progress import track
@@ -24,8 +23,6 @@ from deep_cnn.progress import track
 _LOGGER = logging.getLogger("deep_cnn")
 # Increase this number when the values of an entry change their meaning.
 CACHE_VERSION = 1
-# Errors that are not caused by the picture, which may be readable later.
-_TRANSIENT = (errno.EMFILE, errno.ENFILE, errno.EIO, errno.ESTALE, errno.ENOMEM)
 _CHUNK = 256
 _LARGEST_PART_UNREADABLE = 0.05
 _MOST_LISTED = 20
@@ -72,8 +69,7 @@ def open_image_cache(
         try:
             return preprocessing.shape(picture)
         except ValueError as error:
-            cause = error.__cause__
-            if isinstance(cause, MemoryError) or getattr(cause, "errno", None) in _TRANSIENT:
+            if is_transient(error):
                 raise OSError(f"a picture could not be read: {error}") from None
             return str(error)
 

@@ -1,5 +1,6 @@
 """Decode pictures of any kind, and turn them into the input that a network expects."""
 
+import errno
 import hashlib
 import math
 import warnings
@@ -21,6 +22,8 @@ from deep_cnn.vision import torchvision
 Picture = Path | NDArray[np.uint8]
 # Pillow warns of large pictures and odd EXIF. Set once: a filter for a block is not thread-safe.
 warnings.filterwarnings("ignore", module=r"PIL\.")
+# Errors that are not caused by the picture, which may be readable later.
+_TRANSIENT = (errno.EMFILE, errno.ENFILE, errno.EIO, errno.ESTALE, errno.ENOMEM)
 _LARGEST_ASPECT = 100  # A longer side than this many shorter ones is a damaged file.
 _THUMBNAIL = 256
 _FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
@@ -56,6 +59,12 @@ def _decoded(picture: Picture) -> Image.Image:
     except Exception as error:  # Pillow's many readers raise many kinds on damaged files.
         reason = first_line(error).replace(repr(str(picture)), "").strip() or type(error).__name__
         raise ValueError(reason) from error
+
+
+def is_transient(error: ValueError) -> bool:
+    """Return whether `decode` failed for a reason that is not the picture, such as no memory."""
+    cause = error.__cause__
+    return isinstance(cause, MemoryError) or getattr(cause, "errno", None) in _TRANSIENT
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

@@ -12,6 +12,7 @@ from timeit import timeit
 
 from deep_cnn.config import TrainConfig
 from deep_cnn.errors import DeepCnnError, SpecError
+from deep_cnn.processes import end_with_parent
 from deep_cnn.resolve import resolve
 from deep_cnn.sweep.spec.points import first_points
 from deep_cnn.sweep.spec.schema import SweepSpec
@@ -104,6 +105,7 @@ def _measure_apart(config: TrainConfig) -> Probe:
 
 
 def _measure(config: TrainConfig, answer: Connection) -> None:
+    end_with_parent(os.getppid())
     sys.stdout = sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115 - the parent's alone.
     logging.disable()
     try:

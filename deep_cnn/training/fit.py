@@ -12,7 +12,7 @@ import torch
 
 from deep_cnn.config import SAMPLE_DATA, TrainConfig
 from deep_cnn.effects import format_unused, without_effect
-from deep_cnn.errors import CheckpointError, ConfigError
+from deep_cnn.errors import CheckpointError, ConfigError, DataError, LoadingError
 from deep_cnn.files import RunFiles
 from deep_cnn.resolve import resolve
 from deep_cnn.results import RunResult, State, StopReason, SweepTrial
@@ -65,6 +65,9 @@ def fit(
         result = _train_to_the_end(run)
         closed = _close(run, result)
         return replace(result, unsynced=tracker.unsynced)
+    except DataError as error:
+        closed = _close_failed(run, error)
+        raise
     finally:
         if not closed:  # A run that never began leaves nothing.
             tracker.abandon()
@@ -106,6 +109,8 @@ def _train_to_the_end(run: Run) -> RunResult:
         if not is_out_of_memory(error):
             raise
         no_memory = first_line(error)
+    except LoadingError as error:
+        return _result(run, State.FAILED, error=f"{error}; go on with: {_resuming_command(run)}")
     except Interrupted as error:
         return _interrupted(run, error)
     except KeyboardInterrupt:
@@ -204,16 +209,31 @@ def _result(run: Run, state: State, **details: Any) -> RunResult:
     return result.with_tests_of(run.earlier, has_new_epochs=has_new_epochs)
 
 
+def _close_failed(run: Run, error: DataError) -> bool:
+    """Write that a picture was lost while the run trained; return whether it is written.
+
+    A sweep writes by itself how its trials fail.
+    """
+    if run.sweep or not run.tracked:
+        return False
+    run.writer.write()
+    run.tracker.close(_result(run, State.FAILED, error=str(error)))
+    return True
+
+
+def _resuming_command(run: Run) -> str:
+    is_own = run.files.work is None and run.files.last.exists()
+    resume = f"python -m deep_cnn --resume={quote(str(run.files.last))}"
+    return resume if is_own else "the same command"
+
+
 def _close(run: Run, result: RunResult) -> bool:
     """Write and log how the run ended; return whether the tracker has recorded it."""
     run.writer.write()
     if result.state is State.FAILED:
         _LOGGER.error("Failed: %s", result.error)
     if result.state is State.INTERRUPTED:
-        resume = f"python -m deep_cnn --resume={quote(str(run.files.last))}"
-        is_own = run.files.work is None and run.files.last.exists()
-        command = resume if is_own else "the same command"
-        _LOGGER.warning("Interrupted; go on with: %s", command)
+        _LOGGER.warning("Interrupted; go on with: %s", _resuming_command(run))
     if result.stop_reason:
         numbers = asdict(result.stop_reason)
         rule = numbers.pop("rule")

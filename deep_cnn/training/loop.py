@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+from contextlib import closing
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -72,9 +73,14 @@ def _run_epoch(
     targets, weights = split.targets.to(device), split.weights.to(device)
     steps: list[tuple[Tensor, ...]] = []
     mode = torch.enable_grad() if learns else torch.inference_mode()
-    with mode, Progress(title, len(order)) as progress:
-        for x, indices in session.batches(split, order, augmentation):
-            session.stop.raise_if_set(len(steps))
+
+    def check() -> None:
+        session.stop.raise_if_set(len(steps))
+
+    batches = closing(session.batches(split, order, check, augmentation))
+    with mode, batches as loaded, Progress(title, len(order)) as progress:
+        for x, indices in loaded:
+            check()
             rows = to_device(indices, device)
             output = session.forward(split, to_device(x, device), learn=learns)
             losses = session.losses(output, targets[rows], learn=learns)
@@ -139,10 +145,11 @@ def compute_features(session: Session, *names: str) -> None:
 
 
 def _compute_features(session: Session, split: Split, title: str) -> Tensor:
-    order, features = session.order(split), []
-    with torch.inference_mode(), Progress(title, len(order)) as progress:
-        for x, _ in session.batches(split, order):
-            session.stop.raise_if_set()
+    order, features, check = session.order(split), [], session.stop.raise_if_set
+    batches = closing(session.batches(split, order, check))
+    with torch.inference_mode(), batches as loaded, Progress(title, len(order)) as progress:
+        for x, _ in loaded:
+            check()
             features.append(session.network.features(x.to(session.device), session.dtype))
             progress.step()
     # Outside of inference mode, because autograd does not accept its tensors.

@@ -1,7 +1,7 @@
 """Prepare the data, the network and the optimizer of one run."""
 
 import hashlib
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Generator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -85,9 +85,17 @@ class Session:
         return epoch_order(len(split), self.evaluation_batch, seed=0, epoch=None)
 
     def batches(
-        self, split: Split, order: list[list[int]], augmentation: Augmentation | None = None
-    ) -> Iterable[tuple[Tensor, Tensor]]:
-        """Return the inputs, (B, ...), and the indices, (B,) int64, of each batch."""
+        self,
+        split: Split,
+        order: list[list[int]],
+        check: Callable[[], None],
+        augmentation: Augmentation | None = None,
+    ) -> Generator[tuple[Tensor, Tensor], None, None]:
+        """Return the inputs, (B, ...), and the indices, (B,) int64, of each batch.
+
+        Close the generator if it is not used up. `check` is called while batches are waited for,
+        and may raise.
+        """
         if split.features is not None:
             features = split.features
             indices = (torch.tensor(batch) for batch in order)
@@ -100,7 +108,7 @@ class Session:
             order,
             workers=devices.choose_workers(self.config.num_workers, self.device),
             pin=self.device.type == "cuda",
-            seed=self.config.seed,
+            check=check,
         )
 
     def forward(self, split: Split, x: Tensor, *, learn: bool = False) -> Tensor:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from types import FrameType
 
-_NAMES = ("SIGINT", "SIGTERM", "SIGUSR1")
+from deep_cnn.processes import exit_at_once, set_handlers
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +74,7 @@ class StopToken:
 
 
 class Signals(StopToken):
-    """A context in which SIGINT, SIGTERM and SIGUSR1 only set the token.
+    """A context in which SIGINT, SIGTERM, SIGHUP and SIGUSR1 only set the token.
 
     A second SIGINT raises KeyboardInterrupt.
     """
@@ -85,13 +85,11 @@ class Signals(StopToken):
         self.set(StopRequest(number))
 
     def __enter__(self) -> "Signals":
-        # Windows has no SIGUSR1.
-        numbers = [getattr(signal, name) for name in _NAMES if hasattr(signal, name)]
-        self._before = {number: signal.signal(number, self._handle) for number in numbers}
+        self._before = set_handlers(self._handle)
         return self
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self._before.items():
             # The run is over, so a late request to end must not turn it into a failure.
-            late = handler == signal.SIG_DFL and number != signal.SIGINT
+            late = handler in (signal.SIG_DFL, exit_at_once) and number != signal.SIGINT
             signal.signal(number, signal.SIG_IGN if late else handler)

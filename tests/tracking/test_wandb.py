@@ -26,6 +26,7 @@ from tests.conftest import (
     Command,
     environment,
     make_classes,
+    processes,
     until,
     workers,
 )
@@ -641,6 +642,26 @@ def test_the_warm_agent_runs_every_point_once(client: Client, server: WandbServe
         assert rows(run) == client.table(run.name)
         assert client.result(run.name)["sweep"] == {"name": name, "trial": run.id}
     no_trace_of_the_key(client)
+
+
+@SHOWS_PROCESSES
+def test_the_warm_agent_survives_its_fork_server_and_a_long_path(
+    client: Client, server: WandbServer, tmp_path: Path
+) -> None:
+    folder = tmp_path / ("long" * 30)
+    folder.mkdir()
+    name = server.add_sweep(grid("${args_json_file}", lr=[0.01, 0.02], epochs=[ENDLESS]))
+    agent = client.start("-m", "deep_cnn", "agent", f"tester/p/{name}", TMPDIR=str(folder))
+    for _ in range(2):
+        until(lambda: any(run.state == "running" for run in server.runs.values()), agent)
+        for pid in {processes()[worker] for worker in workers(agent.pid)}:
+            os.kill(pid, signal.SIGKILL)
+        until(lambda: not any(run.state == "running" for run in server.runs.values()), agent)
+    done = client.ended(agent)
+    assert done.returncode == 0, done.stderr
+    assert f"tester/p/{name}: 2 runs, 2 of them failed" in done.stdout
+    assert done.stderr.count("its fork server is gone") == 2
+    assert "Traceback" not in done.stderr
 
 
 def test_an_outage_costs_the_warm_agent_one_run_offline(

@@ -6,8 +6,8 @@ from pathlib import Path
 from deep_cnn.config import TrainConfig
 from deep_cnn.errors import SpecError
 from deep_cnn.resolve import resolve
+from deep_cnn.sweep.run.call import call_in_process
 from deep_cnn.sweep.run.identity import NEW_SWEEP, DataRecord, SweepRecord
-from deep_cnn.sweep.run.process import call_in_process
 from deep_cnn.sweep.spec.points import next_point
 from deep_cnn.sweep.spec.schema import SweepSpec
 from deep_cnn.tracking.access import access_of

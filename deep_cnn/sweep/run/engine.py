@@ -200,7 +200,8 @@ class _Engine:
                     self._write_table()
 
     def _watch(self, bar: ProgressBar) -> SweepSummary:
-        self.pool.start()
+        if self.stop.signum is None:
+            self.pool.start()
         while True:
             self.store.look()
             self._count()

@@ -14,6 +14,8 @@ CANNOT_WRITE = 2
 ASKED_TO_END = 143
 # The exit status of a worker whose trial another process has taken over.
 LOST_CLAIM = 70
+# The exit status that multiprocessing gives to a worker if its fork server has died.
+NO_SERVER = 255
 _MOST_IN_A_ROW = 5
 
 
@@ -50,7 +52,25 @@ class Death:
         """The signal or the exit status, as a message says it."""
         if self.exitcode < 0:
             return f"signal {-self.exitcode}"
+        if self.exitcode == NO_SERVER:
+            return "its fork server is gone"
         return f"status {self.exitcode}"
+
+
+class _NotStarted:
+    """A worker that could not be started, which counts as one that has died."""
+
+    exitcode = NO_SERVER
+    pid = None
+
+    def terminate(self) -> None:
+        pass
+
+    def kill(self) -> None:
+        pass
+
+    def join(self, timeout: float | None = None) -> None:
+        pass
 
 
 class WorkerPool:
@@ -60,7 +80,7 @@ class WorkerPool:
     know what a trial is: its owner says when trials begin, succeed and fail.
 
     Args:
-        start: Starts the worker of a slot.
+        start: Starts the worker of a slot; an OSError or EOFError counts as a worker that died.
         count: The number of slots.
         grace: The seconds that workers are given to end before they are killed.
         out: The folder that is named if a worker could not write.
@@ -74,11 +94,19 @@ class WorkerPool:
         self._deaths = 0
         self._failed: set[Hashable] = set()
         self._last_error: str | None = None
+        self._refusal = ""
 
     def start(self) -> None:
         """Start a worker in each slot."""
         for slot in range(self._count):
+            self._start_in(slot)
+
+    def _start_in(self, slot: int) -> None:
+        try:
             self._processes[slot] = self._start(slot)
+        except (OSError, EOFError) as error:
+            self._processes[slot] = _NotStarted()
+            self._refusal = f" ({getattr(error, 'strerror', None) or type(error).__name__})"
 
     @property
     def done(self) -> bool:
@@ -99,7 +127,7 @@ class WorkerPool:
         Raises:
             OutputError: A worker could not write; the next one would not be able to, either.
         """
-        deaths = []
+        deaths: list[Death] = []
         ended = [(slot, p.exitcode) for slot, p in self._processes.items()]
         for slot, exitcode in ended:
             if exitcode is None:
@@ -111,10 +139,12 @@ class WorkerPool:
                     " give the same command again: nothing that was finished is lost"
                 )
             if exitcode != 0:
-                # A machine that was suspended loses all of its trials at once.
-                self._deaths += exitcode != LOST_CLAIM
-                self._processes[slot] = self._start(slot)
                 deaths.append(Death(slot, exitcode))
+                self._start_in(slot)
+        codes = [death.exitcode for death in deaths]
+        # A machine that was suspended loses all of its trials at once, a fork server its workers.
+        self._deaths += sum(code not in (LOST_CLAIM, NO_SERVER) for code in codes)
+        self._deaths += NO_SERVER in codes
         return deaths
 
     def record_begin(self) -> None:
@@ -136,7 +166,8 @@ class WorkerPool:
         if len(self._failed) >= _MOST_IN_A_ROW:
             return f"{len(self._failed)} failures in a row, the last one: {self._last_error}"
         if self._deaths >= _MOST_IN_A_ROW:
-            return f"{self._deaths} workers died before they began a trial; is there memory enough?"
+            text = f"{self._deaths} workers died before they began a trial{self._refusal}"
+            return f"{text}; is there memory enough?"
         return None
 
     def stop(self, ask: Callable[[int], None] | None = None) -> None:
@@ -145,15 +176,18 @@ class WorkerPool:
         Args:
             ask: Asks the worker of a slot; by default it is sent SIGTERM.
         """
-        for slot, process in self._processes.items():
-            if ask is None:
-                process.terminate()
-            else:
-                ask(slot)
-        end = time.monotonic() + self._grace
-        for process in self._processes.values():
-            process.join(max(0.1, end - time.monotonic()))
-            if process.exitcode is None:
-                process.kill()
-                process.join()
-        self._processes.clear()
+        try:
+            for slot, process in self._processes.items():
+                if ask is None:
+                    process.terminate()
+                else:
+                    ask(slot)
+            end = time.monotonic() + self._grace
+            for process in self._processes.values():
+                process.join(max(0.1, end - time.monotonic()))
+        finally:  # Also if the user does not wait: Python would wait for them at its end.
+            for process in self._processes.values():
+                if process.exitcode is None:
+                    process.kill()
+                    process.join()
+            self._processes.clear()

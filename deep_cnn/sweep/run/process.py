@@ -5,33 +5,68 @@ import multiprocessing
 import os
 import signal
 import sys
-import threading
+import tempfile
+import warnings
 from collections.abc import Callable
-from multiprocessing import connection, parent_process
-from multiprocessing.context import ForkServerContext
+from multiprocessing import parent_process, resource_tracker, util
+from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import TypeVar
+from typing import Any
 
-from deep_cnn.errors import DeepCnnError
+from deep_cnn.errors import ConfigError
+from deep_cnn.processes import EXIT_STATUS, blocked_signals, end_with_parent
 from deep_cnn.progress import use_thread_lock
-from deep_cnn.training.stop import StopToken
 
 # What fine-tuning a whole network of middle size may need.
 _MEMORY_EACH = 2**32
-# A request to end is noticed after so long, in seconds.
-_PAUSE = 0.2
-A = TypeVar("A")
-R = TypeVar("R")
+# A path of a socket has at most 104 bytes on macOS, and multiprocessing appends 32.
+_LONGEST_FOR_SOCKETS = 70
+_SHORT_FOLDERS = ("/tmp", "/var/tmp", "/dev/shm")
 
 
-def warm_context() -> ForkServerContext:
-    """Return a context whose processes are forked from a server that has imported torch.
+def start_warm(target: Callable[..., None], args: tuple[Any, ...], name: str) -> BaseProcess:
+    """Start a process that is forked from a server that has imported torch; return it.
 
-    The server never touches CUDA.
+    The server is started if there is none. It never touches CUDA. A scheduler signals the whole
+    group: the server must outlive its workers, or no process could wait for them, so it gets no
+    signals. It ends when the pipes to the processes that use it close. The started process gets
+    signals once it calls `unblock_signals`.
+
+    Raises:
+        OSError, EOFError: The server or the process died, or the system refuses another one.
+        ConfigError: There is no folder for the server's socket.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["deep_cnn.sweep.forkserver_preload"])
-    return context
+    process = context.Process(target=target, args=args, name=name)
+    _choose_folder_for_sockets()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # It warns if the tracker was killed, and starts another.
+        with blocked_signals():
+            # Before the server: where it starts, it unblocks some signals.
+            resource_tracker.ensure_running()
+        with blocked_signals():
+            process.start()
+    return process
+
+
+def _choose_folder_for_sockets() -> None:
+    """Let multiprocessing put its sockets elsewhere if the path of TMPDIR is too long for them."""
+    usual = tempfile.gettempdir()
+    if len(os.fsencode(usual)) <= _LONGEST_FOR_SOCKETS:
+        return
+    short = (folder for folder in _SHORT_FOLDERS if os.access(folder, os.W_OK | os.X_OK))
+    tempfile.tempdir = next(short, None)
+    try:
+        if tempfile.tempdir is None:
+            raise ConfigError(
+                f"TMPDIR={usual} is too long for a socket, and none of {', '.join(_SHORT_FOLDERS)}"
+                " can be written; set TMPDIR to a folder with a path of at most"
+                f" {_LONGEST_FOR_SOCKETS} bytes"
+            )
+        util.get_temp_dir()  # It makes a folder, and keeps its name.
+    finally:
+        tempfile.tempdir = usual
 
 
 def default_workers(method: str, total: int | None) -> int:
@@ -70,73 +105,24 @@ def threads_each(workers: int) -> int:
 
 
 def init_worker(slot: int, threads: int) -> None:
-    """Make this process worker number `slot`: silent, ending with its parent, on its own cores."""
+    """Make this process worker number `slot`: silent, ending with its parents, on its own cores.
+
+    Its parents are the process that has started it and the fork server. SIGTERM stays blocked.
+    """
     import torch
 
-    _die_with_the_parent()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process; one decides.
+    starter = parent_process()
+    assert starter is not None
+    end_with_parent(os.getppid(), starter.sentinel)
+    # Ctrl-C, a closed terminal and a scheduler reach every process; one decides.
+    for number in EXIT_STATUS.keys() - {signal.SIGTERM}:
+        signal.signal(number, signal.SIG_IGN)
     sys.stdout = sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115 - the parent's alone.
     use_thread_lock()
     logging.getLogger("deep_cnn").setLevel(logging.INFO)
     _take_a_gpu(slot)
     # No more than a run of its own would take: OMP_NUM_THREADS counts here, too.
     torch.set_num_threads(min(threads, torch.get_num_threads()))
-
-
-def call_in_process(function: Callable[[A], R], argument: A, stop: StopToken) -> R:
-    """Return `function(argument)`, computed in a warm process that has imported torch.
-
-    Args:
-        function: A function of a module.
-        argument: What can be pickled.
-        stop: Asked while the other process computes.
-
-    Raises:
-        DeepCnnError: The function raised it, or the process died.
-        Interrupted: `stop` was set.
-    """
-    context = warm_context()
-    ours, theirs = context.Pipe(duplex=False)
-    process = context.Process(target=_answer, args=(theirs, function, argument))
-    process.start()
-    theirs.close()
-    try:
-        while not ours.poll(_PAUSE):
-            stop.raise_if_set()
-        answer = ours.recv()
-    except EOFError:
-        process.join()
-        raise DeepCnnError(
-            f"a process that reads the data died (status {process.exitcode}); is there memory"
-            " enough?"
-        ) from None
-    finally:
-        process.kill()
-        process.join()
-    if isinstance(answer, DeepCnnError):
-        raise answer
-    result: R = answer
-    return result
-
-
-def _answer(answer: connection.Connection, function: Callable[[A], R], argument: A) -> None:
-    init_worker(0, threads_each(1))
-    try:
-        answer.send(function(argument))
-    except DeepCnnError as error:
-        answer.send(error)
-
-
-def _die_with_the_parent() -> None:
-    """End this process when its parent ends, even by SIGKILL: the pipe between them closes."""
-    parent = parent_process()
-    assert parent is not None
-
-    def watch() -> None:
-        connection.wait([parent.sentinel])
-        os.kill(os.getpid(), signal.SIGKILL)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 def _take_a_gpu(slot: int) -> None:

@@ -8,9 +8,10 @@ from multiprocessing.process import BaseProcess
 from typing import Any, Protocol, TypeVar
 
 from deep_cnn.errors import DeepCnnError, OutputError
+from deep_cnn.processes import unblock_signals
 from deep_cnn.results import RunResult
 from deep_cnn.sweep.run.pool import CANNOT_WRITE
-from deep_cnn.sweep.run.process import init_worker, warm_context
+from deep_cnn.sweep.run.process import init_worker, start_warm
 from deep_cnn.text import first_line, printable
 
 _LOGGER = logging.getLogger("deep_cnn")
@@ -47,16 +48,15 @@ class WorkerConfig:
 
 
 def start_worker(config: WorkerConfig, slot: int) -> BaseProcess:
-    """Start the worker process number `slot`."""
-    process = warm_context().Process(target=work, args=(config, slot), name=f"worker {slot}")
-    process.start()
-    return process
+    """Start the worker process number `slot`; raise as `start_warm`."""
+    return start_warm(work, (config, slot), f"worker {slot}")
 
 
 def work(config: WorkerConfig, slot: int) -> None:
     """Initialize this process and run trials; exit with CANNOT_WRITE if that is impossible."""
     init_worker(slot, config.threads)
     source = config.open_source()
+    unblock_signals()  # Only now can it handle those that have arrived in the meantime.
     gc.collect()
     gc.freeze()  # What is imported stays: collecting after each trial is then quick.
     try:

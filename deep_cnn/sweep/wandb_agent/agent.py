@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing import Pipe
@@ -94,9 +94,9 @@ class _Slot:
 
     def send(self, message: ToWorker) -> None:
         """Send a message to the worker; if it has died, the next check notices."""
-        assert self.connection is not None
         with suppress(OSError):
-            self.connection.send(message)
+            if self.connection is not None:
+                self.connection.send(message)
 
     def stop_run(self) -> None:
         """Ask the worker to stop its run."""
@@ -152,9 +152,8 @@ class _Agent:
             self._receive(slot)  # The worker may have ended its run before it died.
         slot.connection, theirs = Pipe()
         source = partial(WandbSource, self.config, theirs)
-        process = start_worker(WorkerConfig(self.threads, source), number)
-        theirs.close()
-        return process
+        with closing(theirs):
+            return start_worker(WorkerConfig(self.threads, source), number)
 
     def _watch_workers(self) -> None:
         """Receive the workers' answers, and report the runs of workers that died."""
@@ -164,9 +163,8 @@ class _Agent:
             self._report_death(self.slots[death.slot], death)
 
     def _receive(self, slot: _Slot) -> None:
-        assert slot.connection is not None
         with suppress(EOFError, OSError):
-            while slot.connection.poll():
+            while slot.connection is not None and slot.connection.poll():
                 message: ToAgent = slot.connection.recv()
                 if isinstance(message, Notice):
                     print(printable(f"{slot.run_id}: {message.text}"), file=sys.stderr)

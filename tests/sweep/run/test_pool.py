@@ -1,12 +1,14 @@
 """The pool of workers with a table of fake processes: replaced, counted, asked to end, killed."""
 
+import errno
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
 from deep_cnn.errors import OutputError
-from deep_cnn.sweep.run.pool import CANNOT_WRITE, LOST_CLAIM, Death, WorkerPool
+from deep_cnn.sweep.run.pool import CANNOT_WRITE, LOST_CLAIM, NO_SERVER, Death, WorkerPool
 
 
 @dataclass
@@ -86,6 +88,39 @@ def test_five_deaths_before_a_trial_end_the_pool() -> None:
         assert table.pool.error is None
     table.end(0, 1)
     assert table.pool.error == "5 workers died before they began a trial; is there memory enough?"
+
+
+def test_a_fork_server_that_dies_counts_once_for_all_of_its_workers() -> None:
+    table = Table(8)
+    for count in range(1, 6):
+        assert table.pool.error is None
+        for process in table.current.values():
+            process.exitcode = NO_SERVER
+        assert {death.reason for death in table.pool.replace_dead()} == {"its fork server is gone"}
+        assert len(table.started) == 8 * (count + 1)
+    assert table.pool.error is not None
+
+
+def test_a_worker_that_cannot_be_started_is_tried_again_five_times() -> None:
+    started: list[FakeProcess] = []
+
+    def start(slot: int) -> FakeProcess:
+        if len(started) < 2:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return FakeProcess(slot, False)
+
+    pool = WorkerPool(start, 1, grace=1.0, out=Path("results"))
+    pool.start()
+    for _ in range(5):
+        assert pool.error is None
+        assert pool.replace_dead() == [Death(0, NO_SERVER)]
+    assert pool.error == (
+        "5 workers died before they began a trial (Too many open files); is there memory enough?"
+    )
+    started += [FakeProcess(0, False)] * 2
+    pool.replace_dead()
+    assert pool.is_alive(0)
+    pool.stop()
 
 
 def test_deaths_in_trials_do_not_end_the_pool() -> None:

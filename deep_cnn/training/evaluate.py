@@ -8,15 +8,18 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
+import torch
+
 from deep_cnn.config import TrainConfig
 from deep_cnn.files import RunFiles, write_csv, write_text
 from deep_cnn.metrics import confusion
+from deep_cnn.progress import Progress
 from deep_cnn.resolve import resolve
 from deep_cnn.results import RunResult
 from deep_cnn.tracking import Start, open_tracker
 from deep_cnn.tracking.files import log_to
 from deep_cnn.training.checkpoint import Checkpoint, load_resumable
-from deep_cnn.training.devices import choose_device
+from deep_cnn.training.devices import choose_device, choose_threads, threads_restored
 from deep_cnn.training.epochs import format_metrics
 from deep_cnn.training.loop import compute_features, evaluate, score
 from deep_cnn.training.session import open_session
@@ -37,7 +40,8 @@ def test(config: TrainConfig) -> Mapping[str, float]:
     _LOGGER.info("Running on %s device", device.type)
     checkpoint = load_resumable(Path(str(config.test_net)), config)
     files = RunFiles(config.out_path, checkpoint.run_name)
-    with log_to(files.log):
+    with log_to(files.log), threads_restored():
+        torch.set_num_threads(choose_threads(config, checkpoint.threads))
         metrics = _evaluate(config, checkpoint, files)
     start = Start(files, config.to_dict(), state=checkpoint.tracking)
     tracker = open_tracker(config)
@@ -51,7 +55,8 @@ def _evaluate(config: TrainConfig, checkpoint: Checkpoint, files: RunFiles) -> M
     session = open_session(config, ("test",), StopToken(), checkpoint)
     session.restore(checkpoint, config.test_net)
     compute_features(session, "test")
-    output = evaluate(session, "test", "Test")
+    with Progress("Test", len(session.order(session.splits["test"]))) as progress:
+        output = evaluate(session, "test", progress)
     examples, task, labels = session.splits["test"].examples, session.task, session.labels
     predictions = task.predictions(output.outputs, labels)
     extra = task.extra_metrics(config, examples, predictions)

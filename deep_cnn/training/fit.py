@@ -17,6 +17,7 @@ from deep_cnn.resolve import resolve
 from deep_cnn.results import RunResult, State, StopReason, SweepTrial
 from deep_cnn.tracking import Start, Tracker, TrackingState, is_agents_stop
 from deep_cnn.training.checkpoint import Checkpoint, copy_checkpoint, restore_random_states
+from deep_cnn.training.devices import threads_restored
 from deep_cnn.training.epochs import Run, ShouldStop, examples, make_checkpoint, train
 from deep_cnn.training.loop import LossNotFinite
 from deep_cnn.training.memory import advise_batch_size, is_out_of_memory
@@ -57,17 +58,19 @@ def fit(
     if config.dry_run:
         raise ConfigError("--dry_run trains nothing; fit() and sweeps do not take it, drop it")
     tracker = tracker or Tracker()
-    run = Run(resolve(config), tracker, should_stop, _with_tracker(stop, tracker), files, sweep)
-    closed = False
-    try:
-        result = _train_to_the_end(run)
-        closed = _close(run, result)
-        return replace(result, unsynced=tracker.unsynced)
-    finally:
-        if not closed:  # A run that never began leaves nothing.
-            tracker.abandon()
-            if not run.files.last.exists():
-                run.files.log.unlink(missing_ok=True)
+    with threads_restored():
+        stop = _with_tracker(stop, tracker)
+        run = Run(resolve(config), tracker, should_stop, stop, files, sweep)
+        closed = False
+        try:
+            result = _train_to_the_end(run)
+            closed = _close(run, result)
+            return replace(result, unsynced=tracker.unsynced)
+        finally:
+            if not closed:  # A run that never began leaves nothing.
+                tracker.abandon()
+                if not run.files.last.exists():
+                    run.files.log.unlink(missing_ok=True)
 
 
 def _with_tracker(stop: StopToken | None, tracker: Tracker) -> StopToken:
@@ -126,9 +129,11 @@ def _prepare(run: Run) -> Session:
         _LOGGER.info("Data: the bundled sample %s; --data_dir=FOLDER takes yours", SAMPLE_DATA)
     session = open_session(config, ("train", "val"), run.stop, run.checkpoint)
     sizes = {name: len(split) for name, split in session.splits.items()}
+    threads = torch.get_num_threads()
     _LOGGER.info(
         f"Run {config.run_name}: task {config.task}, model {config.model}, {sizes['train']}"
-        f" pictures for training, {sizes.get('val', 0)} for validation"
+        f" pictures for training, {sizes.get('val', 0)} for validation,"
+        f" {threads} thread{'' if threads == 1 else 's'}"
     )
     if run.checkpoint:
         _resume(run, run.checkpoint, session)
@@ -151,7 +156,7 @@ def _resume(run: Run, checkpoint: Checkpoint, session: Session) -> None:
         _LOGGER.warning(
             f"The checkpoint was computed with {checkpoint.threads} threads, this is with"
             f" {threads}: numbers may differ in the last digits"
-            f" (OMP_NUM_THREADS={checkpoint.threads} repeats them)"
+            f" (--threads={checkpoint.threads} repeats them)"
         )
     if checkpoint.data != session.digest:
         _LOGGER.warning("The pictures or scores have changed since the checkpoint")

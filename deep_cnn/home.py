@@ -26,12 +26,13 @@ def ensure_home(environ: MutableMapping[str, str] = os.environ) -> None:
     if not any(environ.get(name) for name in _NAMES) and not _has_entry():
         environ["LOGNAME"] = f"uid{os.getuid()}"
     home = Path(os.path.expanduser("~"))  # noqa: PTH111 - Path's own fails without a home.
+    has_home = home.is_absolute() and home.is_dir()
     missing = [k for k, v in _FOLDERS.items() if not _is_writable(Path(environ.get(k) or home / v))]
-    if home.is_dir() and not missing:
+    if has_home and not missing:
         return
     with suppress(OSError):  # Without a temporary folder, the libraries have to say so.
         folder = _private_folder()
-        if not home.is_dir():
+        if not has_home:
             environ["HOME"] = str(folder)
         for name in missing:
             environ[name] = str(folder / _FOLDERS[name])

@@ -105,6 +105,7 @@ class Progress:
         return self
 
     def __exit__(self, kind: object, error: object, trace: object) -> None:
+        is_plain = self.bar.disable  # Closing it disables it.
         self.bar.close()
-        if self.bar.disable and error is None and self.title.startswith("Epoch"):
+        if is_plain and error is None and self.title.startswith("Epoch"):
             self._print()

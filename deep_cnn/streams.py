@@ -57,7 +57,7 @@ def protect_streams() -> None:
     for name, descriptor in (("stdout", 1), ("stderr", 2)):
         stream = getattr(sys, name)
         if stream is getattr(sys, f"__{name}__") and not _is_protected(stream):
-            lost = OSError(errno.EBADF, os.strerror(errno.EBADF)) if closed[descriptor] else None
+            lost = OSError(errno.EBADF, "it is closed") if closed[descriptor] else None
             protected = _protected(_LossyFile(descriptor, lost), stream)
             setattr(sys, name, protected)
             setattr(sys, f"__{name}__", protected)
@@ -83,6 +83,13 @@ def required_stdout() -> Iterator[None]:
         sys.stdout.flush()
     finally:
         file.required = False
+
+
+def write_at_once(text: str) -> None:
+    """Write a line to stderr from a signal handler, which must not enter a stream's buffer."""
+    start = "\n" if os.isatty(2) else ""  # The terminal is in the middle of a line.
+    with suppress(OSError):
+        os.write(2, f"{start}{text}\n".encode())
 
 
 def _open_null(descriptor: int) -> bool:

@@ -5,6 +5,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from types import FrameType
 
+from deep_cnn.streams import write_at_once
+
 _NAMES = ("SIGINT", "SIGTERM", "SIGUSR1")
 
 
@@ -82,6 +84,8 @@ class Signals(StopToken):
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self._request is not None and self._request.signum == signal.SIGINT == number:
             raise KeyboardInterrupt
+        if number == signal.SIGINT:
+            write_at_once("saving and ending ...; Ctrl-C again ends at once")
         self.set(StopRequest(number))
 
     def __enter__(self) -> "Signals":

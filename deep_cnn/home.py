@@ -1,7 +1,6 @@
 """Give libraries a user name, and folders that they can write, where the system has none."""
 
 import os
-from collections.abc import MutableMapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -14,13 +13,14 @@ _FOLDERS = {
 _NAMES = ("LOGNAME", "USER", "LNAME", "USERNAME")  # As getpass.getuser looks for it.
 
 
-def ensure_home(environ: MutableMapping[str, str] = os.environ) -> None:
+def ensure_home() -> None:
     """Set the variables that libraries need if this process has no name or no home to write.
 
     A home that can be read keeps its name: it may hold credentials and downloaded weights.
     """
     if not hasattr(os, "getuid"):
         return
+    environ = os.environ
     if not environ.get("HOME"):
         environ.pop("HOME", None)  # Otherwise an empty one would be the root folder.
     if not any(environ.get(name) for name in _NAMES) and not _has_entry():

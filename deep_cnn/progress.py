@@ -1,6 +1,7 @@
 """Show progress: a bar on a terminal, or occasional plain lines otherwise."""
 
 import logging
+import os
 import sys
 import threading
 import time
@@ -20,6 +21,8 @@ ProgressBar: TypeAlias = "tqdm[Any]"
 def progress_bar(title: str, total: int | None, unit: str, **details: Any) -> ProgressBar:
     """Return a bar on stderr, which shows nothing if stderr is not a terminal."""
     plain = not sys.stderr.isatty()
+    if not plain and 0 in os.get_terminal_size(sys.stderr.fileno()):
+        details |= {"ncols": _PLAIN["ncols"], "nrows": 24}  # A terminal that knows no size.
     return tqdm(total=total, desc=title, unit=unit, file=sys.stderr, disable=plain, **details)
 
 

@@ -12,8 +12,8 @@ from tests.conftest import environment, make_classes
 PACKAGE = Path(__file__).parent.parent / "deep_cnn"
 # From the bottom to the top; what stands in one line does not see each other.
 LAYERS = [
-    ["errors", "hosts"],
-    ["options"],
+    ["errors", "hosts", "home", "resources"],
+    ["options", "streams"],
     ["names"],
     ["config"],
     ["argv", "resolve"],
@@ -40,8 +40,8 @@ KNOW_WANDB = {"wandb_tracker.py", "wandb_client.py", "api.py"}
 # What takes so long to import that no module has it at its top.
 IMPORTED_WHEN_USED = {"pandas"}
 QUICK_TO_IMPORT = {
-    "errors", "hosts", "options", "names", "config", "argv", "resolve", "files", "results",
-    "cli", "fetch", "report",
+    "errors", "hosts", "home", "resources", "streams", "options", "names", "config", "argv",
+    "resolve", "files", "results", "cli", "fetch", "report",
 }  # fmt: skip
 # Inside `sweep`, from the bottom to the top; whatever is not named here is above.
 SWEEP_LAYERS = ["spec", "search", "run", "wandb_agent"]

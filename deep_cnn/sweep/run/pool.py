@@ -151,12 +151,9 @@ class WorkerPool:
             else:
                 ask(slot)
         end = time.monotonic() + self._grace
-        try:
-            for process in self._processes.values():
-                process.join(max(0.1, end - time.monotonic()))
-        finally:  # Also when the user does not want to wait.
-            for process in self._processes.values():
-                if process.exitcode is None:
-                    process.kill()
-                    process.join()
-            self._processes.clear()
+        for process in self._processes.values():
+            process.join(max(0.1, end - time.monotonic()))
+            if process.exitcode is None:
+                process.kill()
+                process.join()
+        self._processes.clear()

@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -139,3 +140,21 @@ def test_ctrl_c_is_answered_before_the_end(
     assert lines.count(SAID) == 1
     end = next(i for i, line in enumerate(lines) if line.startswith("Interrupted; go on with:"))
     assert lines.index(SAID) < end
+
+
+def test_ctrl_c_ends_a_download(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:  # A proxy that never answers.
+        proxy = f"http://127.0.0.1:{server.getsockname()[1]}"
+        process = subprocess.Popen(
+            [sys.executable, "-m", "deep_cnn", "--model=resnet18", f"--data_dir={SAMPLE}"],
+            cwd=tmp_path, env=environment(https_proxy=proxy, TORCH_HOME=str(tmp_path / "t")),
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        server.settimeout(PATIENCE)
+        connection, _ = server.accept()
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=PATIENCE)
+        connection.close()
+    assert process.returncode == 130, err
+    lines = err.splitlines()
+    assert lines[-2:] == [SAID, "Interrupted; go on with: the same command"]

@@ -1,7 +1,8 @@
 """Define requests to end a run, by signals and other sources, checked between two steps."""
 
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
 
@@ -99,3 +100,23 @@ class Signals(StopToken):
             # The run is over, so a late request to end must not turn it into a failure.
             late = handler == signal.SIG_DFL and number != signal.SIGINT
             signal.signal(number, signal.SIG_IGN if late else handler)
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Let Ctrl-C also raise KeyboardInterrupt in this context, in which nothing is to be saved."""
+    handler = signal.getsignal(signal.SIGINT)
+    if not isinstance(getattr(handler, "__self__", None), Signals):
+        yield  # Somebody else decides, in a worker or a notebook.
+        return
+    assert callable(handler)
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        handler(number, frame)
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, handle)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)

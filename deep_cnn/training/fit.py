@@ -129,11 +129,10 @@ def _prepare(run: Run) -> Session:
         _LOGGER.info("Data: the bundled sample %s; --data_dir=FOLDER takes yours", SAMPLE_DATA)
     session = open_session(config, ("train", "val"), run.stop, run.checkpoint)
     sizes = {name: len(split) for name, split in session.splits.items()}
-    threads = torch.get_num_threads()
     _LOGGER.info(
         f"Run {config.run_name}: task {config.task}, model {config.model}, {sizes['train']}"
-        f" pictures for training, {sizes.get('val', 0)} for validation,"
-        f" {threads} thread{'' if threads == 1 else 's'}"
+        f" pictures for training, {sizes.get('val', 0)} for validation;"
+        f" threads: {torch.get_num_threads()}"
     )
     if run.checkpoint:
         _resume(run, run.checkpoint, session)

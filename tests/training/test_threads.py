@@ -91,7 +91,7 @@ def test_a_resumed_run_keeps_its_threads_and_warns_of_others(here: Command, tmp_
         return result["environment"]["threads"], done.stderr
 
     count, err = threads(*DIGITS, "--threads=2")
-    assert (count, "validation, 2 threads\n" in err) == (2, True)
+    assert (count, "validation; threads: 2\n" in err) == (2, True)
     resume = "--resume=outputs/models/d.pt"
     count, err = threads(resume, "--epochs=2")
     assert (count, "The checkpoint was computed" in err) == (2, False)

@@ -22,7 +22,7 @@ from deep_cnn.training.epochs import Run, ShouldStop, examples, make_checkpoint,
 from deep_cnn.training.loop import LossNotFinite
 from deep_cnn.training.memory import advise_batch_size, is_out_of_memory
 from deep_cnn.training.session import Session, open_session
-from deep_cnn.training.stop import Interrupted, StopRequest, StopToken
+from deep_cnn.training.stop import Interrupted, StopRequest, StopToken, interruptible
 
 _LOGGER = logging.getLogger("deep_cnn")
 
@@ -127,7 +127,9 @@ def _prepare(run: Run) -> Session:
     config = run.config
     if config.data_dir == SAMPLE_DATA and config.task != "digits":
         _LOGGER.info("Data: the bundled sample %s; --data_dir=FOLDER takes yours", SAMPLE_DATA)
-    session = open_session(config, ("train", "val"), run.stop, run.checkpoint)
+    run.stop.raise_if_set()  # Otherwise a request would wait for the download of the weights.
+    with interruptible():
+        session = open_session(config, ("train", "val"), run.stop, run.checkpoint)
     sizes = {name: len(split) for name, split in session.splits.items()}
     _LOGGER.info(
         f"Run {config.run_name}: task {config.task}, model {config.model}, {sizes['train']}"

@@ -20,7 +20,7 @@ from deep_cnn.tasks import Labels, Task, get_task
 from deep_cnn.training import devices
 from deep_cnn.training.checkpoint import Checkpoint
 from deep_cnn.training.optim import Stepper
-from deep_cnn.training.stop import StopToken, interruptible
+from deep_cnn.training.stop import StopToken
 
 # Without gradients, memory is no limit. A CPU is fastest if a batch fits its caches (measured).
 _EVALUATION_BATCHES = {"cpu": 32}
@@ -138,7 +138,6 @@ def _check_labels(task: Task, checkpoint: Checkpoint, config: TrainConfig) -> No
         ) from error
 
 
-@interruptible()
 def open_session(
     config: TrainConfig,
     wanted: Collection[str],
@@ -150,7 +149,6 @@ def open_session(
     With a checkpoint, the labels are from it, and its weights are loaded later. Raises
     Interrupted if the run was asked to end, and a DeepCnnError if something is not usable.
     """
-    stop.raise_if_set()  # Otherwise a request would wait for the download of the weights.
     device = devices.choose_device(config.device)
     devices.seed_everything(config.seed)  # Before the network, whose new layers are random.
     task = get_task(config.task)

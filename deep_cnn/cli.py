@@ -2,14 +2,13 @@
 
 import argparse
 import inspect
-import io
 import logging
 import os
 import shlex
 import sys
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from importlib import import_module
 from itertools import groupby
 from pathlib import Path
@@ -19,10 +18,12 @@ from deep_cnn import __version__
 from deep_cnn.argv import is_arguments, parse_run
 from deep_cnn.config import TrainConfig
 from deep_cnn.errors import ConfigError, DeepCnnError, choose_from
+from deep_cnn.home import ensure_home
 from deep_cnn.names import MODELS, TASKS
 from deep_cnn.options import Option
 from deep_cnn.resolve import resolve
 from deep_cnn.results import RunResult, SweepTrial, assigned_trial
+from deep_cnn.streams import protect_streams, required_stdout
 from deep_cnn.text import LogFormatter, first_line, printable
 from deep_cnn.training.stop import Signals
 
@@ -49,6 +50,8 @@ _VERBS = {
     "report": "deep_cnn.report.verb",
     "fetch": "deep_cnn.fetch",
 }
+# What these print is their result.
+_PRINTING = ("check", "sample", "report")
 _POSITIONALS = {"agent": "ENTITY/PROJECT/SWEEP_ID", "report": "[PATH ...]", "fetch": ""}
 _WIDTH, _INDENT = 100, 22
 # The options that the tutorial explains, in its order.
@@ -61,8 +64,8 @@ _METAVARS = {int: "N", float: "X", bool: "True|False", str: "TEXT"}
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status."""
     argv = list(sys.argv[1:] if argv is None else argv)
-    if isinstance(sys.stdout, io.TextIOWrapper):  # A name may hold what the terminal cannot show.
-        sys.stdout.reconfigure(errors="backslashreplace")
+    protect_streams()
+    ensure_home()
     try:
         return _dispatch(argv)
     except DeepCnnError as error:
@@ -72,7 +75,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("deep_cnn: interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:  # Whoever reads our output, `head` say, has enough.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except Exception as error:
         if os.environ.get("DEEP_CNN_DEBUG"):
@@ -93,16 +95,19 @@ def _dispatch(argv: list[str]) -> int:
             f"{verb!r} is an unknown verb; {choose_from(verb, _VERBS)}; without a verb, options"
             " such as --epochs=3 train a network"
         )
-    if verb is None and "--version" in argv:
-        print(f"deep_cnn {__version__}")
-        return 0
-    if {"-h", "--help"} & set(argv):
-        print(_verb_help(verb) if verb else _run_help())
-        return 0
-    if verb is not None:
-        status: int = getattr(import_module(_VERBS[verb]), verb)(argv[1:])
-        return status
-    return _train(argv)
+    is_version = verb is None and "--version" in argv
+    has_help = bool({"-h", "--help"} & set(argv))
+    with required_stdout() if is_version or has_help or verb in _PRINTING else nullcontext():
+        if is_version:
+            print(f"deep_cnn {__version__}")
+        elif has_help:
+            print(_verb_help(verb) if verb else _run_help())
+        elif verb is not None:
+            status: int = getattr(import_module(_VERBS[verb]), verb)(argv[1:])
+            return status
+        else:
+            return _train(argv)
+    return 0
 
 
 def _train(argv: list[str]) -> int:
@@ -167,7 +172,7 @@ def _describe(config: TrainConfig) -> int:
     """Describe the data without training."""
     from deep_cnn.training.dry_run import dry_run
 
-    with _log_on(sys.stdout):
+    with required_stdout(), _log_on(sys.stdout):
         for line in dry_run(config):
             print(printable(line))
     return 0
@@ -184,7 +189,9 @@ def _end(result: RunResult) -> int:
 
 @contextmanager
 def _log_on(stream: TextIO) -> Iterator[None]:
-    handler = logging.StreamHandler(stream)
+    from deep_cnn.progress import LogHandler  # Its library is not needed for -h.
+
+    handler = LogHandler(stream)
     handler.setFormatter(LogFormatter())
     _LOGGER.addHandler(handler)
     _LOGGER.setLevel(logging.INFO)

@@ -103,6 +103,9 @@ class TrainingOptions(OptionModel):
     amp: str = option(
         "auto", "precision; auto: bfloat16 if it is faster", choices=("auto", "bf16", "fp16", "off")
     )
+    threads: int | None = _no_effect(
+        None, "CPU threads; None: OMP_NUM_THREADS, or 1 for a small network, or all cores", low=1
+    )
     device: str = _no_effect("auto", "device to use", choices=("auto", "cpu", "cuda", "mps"))
 
 

@@ -39,7 +39,7 @@ def test_the_readmes_command_on_the_sample(deep_cnn: Command, tmp_path: Path) ->
     done = deep_cnn("--epochs=1", "--wandb=False", "--run_name=first", f"--data_dir={SAMPLE}")
     assert done.returncode == 0, done.stderr
     assert done.stderr.splitlines()[0] == "Running on cpu device"
-    assert re.search(r"(?m)^Epoch 0: 100%\|.*\| 2/2 \[.*batch.*, loss=.*\]$", done.stderr)
+    assert re.search(r"(?m)^Epoch 0/1: 100%\|.*\| 3/3 \[.*batch.*\]$", done.stderr)
     assert re.fullmatch(r"first finished, best loss_val=\S+ at epoch 0\n", done.stdout)
     out = tmp_path / "outputs"
     left = {str(p.relative_to(out)) for p in tmp_path.rglob("*") if p.is_file()}

@@ -13,8 +13,8 @@ PACKAGE = Path(__file__).parent.parent / "deep_cnn"
 # From the bottom to the top; what stands in one line does not see each other.
 LAYERS = [
     ["synonyms", "text"],
-    ["errors", "hosts", "processes"],
-    ["options"],
+    ["errors", "hosts", "processes", "home", "resources"],
+    ["options", "streams"],
     ["names"],
     ["config"],
     ["argv", "resolve", "effects"],
@@ -42,8 +42,8 @@ KNOW_WANDB = {"wandb_tracker.py", "wandb_client.py", "api.py"}
 # What takes so long to import that no module has it at its top.
 IMPORTED_WHEN_USED = {"pandas"}
 QUICK_TO_IMPORT = {
-    "synonyms", "text", "errors", "hosts", "processes", "options", "names", "config", "argv",
-    "resolve", "files", "effects", "results", "cli", "fetch", "report",
+    "synonyms", "text", "errors", "hosts", "processes", "home", "resources", "streams", "options",
+    "names", "config", "argv", "resolve", "files", "effects", "results", "cli", "fetch", "report",
 }  # fmt: skip
 # Inside `sweep`, from the bottom to the top; whatever is not named here is above.
 SWEEP_LAYERS = ["spec", "search", "run", "wandb_agent"]

@@ -19,6 +19,7 @@ from deep_cnn.data.preprocessing import Picture, Preprocessing, decode, is_trans
 from deep_cnn.data.splits import Examples
 from deep_cnn.errors import DataError
 from deep_cnn.progress import track
+from deep_cnn.resources import cores
 
 _LOGGER = logging.getLogger("deep_cnn")
 # Increase this number when the values of an entry change their meaning.
@@ -152,7 +153,7 @@ def _in_threads(
     function: Callable[[Picture], _T], pictures: Sequence[Picture], title: str, check: Check
 ) -> Iterator[_T]:
     """Yield the result for each picture, in order; `check` is called regularly and may raise."""
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(cores()) as pool:
         # In chunks, because the results of all pictures do not fit into memory.
         source, starts = iter(pictures), range(0, len(pictures), _CHUNK)
         chunks = (pool.map(function, islice(source, _CHUNK)) for _ in starts)

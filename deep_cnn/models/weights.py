@@ -1,6 +1,7 @@
 """Load pretrained weights into a network, from torchvision or from a file."""
 
 import logging
+import os
 import re
 import socket
 import sys
@@ -26,7 +27,11 @@ _OLD_DENSENET = re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.(?=[12]\.)")
 def weights_address(name: str) -> tuple[str, Path]:
     """Return the URL of torchvision's weights of `name`, and the path of the file in TORCH_HOME."""
     url: str = torchvision().models.get_model_weights(name).DEFAULT.url
-    return url, Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
+    file = f"hub/checkpoints/{url.rpartition('/')[2]}"
+    usual = Path(os.path.expanduser("~/.cache/torch")) / file  # noqa: PTH111 - or it may fail.
+    # A home that can only be read may have the file, while downloads go elsewhere.
+    is_usual = "TORCH_HOME" not in os.environ and usual.is_file()
+    return url, usual if is_usual else Path(torch.hub.get_dir()).parent / file
 
 
 def download_weights(name: str, url: str, file: Path, digest: str | None) -> None:

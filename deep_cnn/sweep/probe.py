@@ -4,6 +4,7 @@ import logging
 import multiprocessing
 import os
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from multiprocessing.connection import Connection
@@ -13,6 +14,7 @@ from timeit import timeit
 from deep_cnn.config import TrainConfig
 from deep_cnn.errors import DeepCnnError, SpecError
 from deep_cnn.processes import end_with_parent
+from deep_cnn.progress import Progress
 from deep_cnn.resolve import resolve
 from deep_cnn.sweep.spec.points import first_points
 from deep_cnn.sweep.spec.schema import SweepSpec
@@ -22,6 +24,13 @@ from deep_cnn.text import first_line
 _LOOKED_AT = 200
 # The mean of a few steps, because a single one varies.
 _STEPS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class _Doing:
+    """What the process that measures is about to do."""
+
+    text: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,14 +63,15 @@ def probe(spec: SweepSpec) -> list[str]:
     configs = [resolve(spec.config(point)) for point in first_points(spec, 0, _LOOKED_AT)]
     # Memory grows with the trainable parameters times the pictures per step.
     largest = max(configs, key=lambda c: (_parameters(c.model, c.freeze) * c.batch_size, c.epochs))
+    _say(f"trying the largest of {len(configs)} configurations, {_name(largest)}")
     cost = _measure_apart(largest.replace(wandb=False))
     trials = spec.run_cap if spec.points is None else min(spec.points, spec.run_cap or spec.points)
     memory = f"memory {cost.memory / 2**30:.2f} GiB"
     if cost.device_memory is not None:
         memory += f", GPU {cost.device_memory / 2**30:.2f} GiB"
     lines = [
-        f"largest configuration: --model={largest.model} --batch_size={largest.batch_size}"
-        f" --pre={largest.pre}, {cost.train} pictures for training, {cost.val} for validation",
+        f"largest configuration: {_name(largest)}, {cost.train} pictures for training, {cost.val}"
+        " for validation",
         f"a step takes {cost.step:.3g} s; {memory}",
         f"a trial of {largest.epochs} epochs takes {_duration(cost.seconds(largest))} at most",
     ]
@@ -69,6 +79,14 @@ def probe(spec: SweepSpec) -> list[str]:
         return [*lines, "the sweep has no end: add run_cap to the file"]
     total = _duration(trials * sum(map(cost.seconds, configs)) / len(configs))
     return [*lines, f"{trials} trials take {total} at most, one after the other on this machine"]
+
+
+def _name(config: TrainConfig) -> str:
+    return f"--model={config.model} --batch_size={config.batch_size} --pre={config.pre}"
+
+
+def _say(text: str) -> None:
+    print(f"probe: {text}", file=sys.stderr, flush=True)
 
 
 @cache
@@ -90,7 +108,8 @@ def _measure_apart(config: TrainConfig) -> Probe:
     process.start()
     theirs.close()
     try:
-        answer = ours.recv()
+        while isinstance(answer := ours.recv(), _Doing):
+            _say(answer.text)
     except EOFError:
         process.join()
         raise SpecError(
@@ -109,7 +128,7 @@ def _measure(config: TrainConfig, answer: Connection) -> None:
     sys.stdout = sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115 - the parent's alone.
     logging.disable()
     try:
-        answer.send(_steps(config))
+        answer.send(_steps(config, lambda text: answer.send(_Doing(text))))
     except DeepCnnError as error:
         answer.send(str(error))
     except (RuntimeError, MemoryError) as error:
@@ -119,11 +138,13 @@ def _measure(config: TrainConfig, answer: Connection) -> None:
         )
 
 
-def _steps(config: TrainConfig) -> Probe:
+def _steps(config: TrainConfig, say: Callable[[str], None]) -> Probe:
+    """Take a few steps, and call `say` with each thing before it is done."""
     import resource
 
     import torch
 
+    from deep_cnn.training.devices import choose_threads
     from deep_cnn.training.loop import compute_features, evaluate, learn
     from deep_cnn.training.session import open_session
     from deep_cnn.training.stop import StopToken
@@ -132,13 +153,19 @@ def _steps(config: TrainConfig) -> Probe:
     one_batch = min(config.batch_size, count or config.batch_size)
     # The cache would hide the cost of decoding, and keep what no run needs.
     limited = config.replace(train_samples=one_batch, cache="off")
+    torch.set_num_threads(choose_threads(config))
+    say("reading the data, building the network")
     session = open_session(limited, ("train",), StopToken())
-    pictures = len(session.splits["train"])
+    pictures, progress = len(session.splits["train"]), Progress("Probe", 1)
+    say(f"preparing {pictures} pictures, as once before the first epoch")
     once = timeit(lambda: compute_features(session, "train"), number=1) / pictures
-    learn(session, 0)  # The first one warms up.
+    say(f"a first training step with {pictures} pictures")
+    learn(session, 0, progress)  # The first one warms up.
+    say(f"{_STEPS} more training steps")
     epochs = iter(range(1, _STEPS + 1))
-    step = timeit(lambda: learn(session, next(epochs)), number=_STEPS) / _STEPS
-    check = timeit(lambda: evaluate(session, "train", "Validation"), number=1) / pictures
+    step = timeit(lambda: learn(session, next(epochs), progress), number=_STEPS) / _STEPS
+    say("a validation step")
+    check = timeit(lambda: evaluate(session, "train", progress), number=1) / pictures
     # The system counts in KiB, but macOS in bytes.
     unit = 1 if sys.platform == "darwin" else 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -1,6 +1,7 @@
 """Find out whether and how to reach W&B, from --wandb and the environment."""
 
 import logging
+import os
 import re
 from collections.abc import Mapping
 from contextlib import suppress
@@ -109,7 +110,7 @@ def _problem(access: Access) -> str | None:
 
 def _in_netrc(environ: Mapping[str, str]) -> bool:
     """Return whether `wandb login` has stored a key."""
-    home = Path(environ.get("HOME", "~")).expanduser()
+    home = Path(os.path.expanduser(environ.get("HOME", "~")))  # noqa: PTH111 - or it may fail.
     named = [Path(environ["NETRC"])] if environ.get("NETRC") else [home / ".netrc", home / "_netrc"]
     own = urlsplit(environ.get("WANDB_BASE_URL", "")).netloc
     hosts = {own} if own else _DEFAULT_HOSTS

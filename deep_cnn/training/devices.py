@@ -1,6 +1,7 @@
 """Choose device, precision, threads and seeds, and describe the environment of a run."""
 
 import logging
+import math
 import os
 import random
 import subprocess
@@ -16,12 +17,19 @@ import torch
 from torch import Tensor
 
 from deep_cnn import __version__
+from deep_cnn.config import TrainConfig
 from deep_cnn.errors import ConfigError
+from deep_cnn.names import WEIGHTS
+from deep_cnn.resources import cores
 
 _LOGGER = logging.getLogger("deep_cnn")
 _PACKAGES = ("torch", "torchvision", "numpy", "Pillow", "optuna", "wandb")
 # A repository on a network file system that does not respond must not delay a run.
 _SECONDS_FOR_GIT = 5
+# Millions of parameters, below which one thread is the fastest.
+_SMALL = 1.0
+# The number of cores of this process, if it is one of several workers.
+_share: int | None = None
 
 
 def choose_device(name: str) -> torch.device:
@@ -65,11 +73,47 @@ def choose_workers(wanted: int | str, device: torch.device) -> int:
     return 0 if device.type == "cpu" else min(8, cores())
 
 
-def cores() -> int:
-    """Return the number of cores of this process; a cluster job may have fewer than its node."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+def share_cores(number: int) -> None:
+    """Set how many of the cores this process takes, if it is one of several workers."""
+    global _share
+    _share = number
+
+
+def choose_threads(config: TrainConfig, earlier: int | None = None) -> int:
+    """Return the number of threads of a run.
+
+    Without --threads and OMP_NUM_THREADS, it is that of the checkpoint (`earlier`) if there are
+    enough cores, because numbers repeat bit for bit on the same number of threads only.
+    """
+    if config.threads is not None:
+        return config.threads
+    most = _share or cores()
+    if earlier is not None and earlier <= most and _omp_threads() is None:
+        return earlier
+    threads = _default_threads(config, most)
+    return min(threads, _share) if _share else threads
+
+
+def _default_threads(config: TrainConfig, most: int) -> int:
+    # A step of a small network is so short that its threads spend their time waiting.
+    is_small = WEIGHTS.get(config.model, math.inf) < _SMALL
+    return _omp_threads() or (1 if is_small else most)
+
+
+def _omp_threads() -> int | None:
+    """Return OMP_NUM_THREADS, of which the first number counts, or None."""
+    text = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    return int(text) if text.isdecimal() and int(text) > 0 else None
+
+
+@contextmanager
+def threads_restored() -> Iterator[None]:
+    """Restore the number of threads at the end of this context."""
+    before = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:
@@ -81,14 +125,13 @@ def to_device(tensor: Tensor, device: torch.device) -> Tensor:
 
 
 @contextmanager
-def every_core() -> Iterator[None]:
-    """Use all cores that OMP_NUM_THREADS allows, because other workers wait for the result."""
-    before, allowed = torch.get_num_threads(), os.environ.get("OMP_NUM_THREADS", "")
-    torch.set_num_threads(max(before, int(allowed) if allowed.isdecimal() else cores()))
-    try:
+def every_core(config: TrainConfig) -> Iterator[None]:
+    """Use more than the share of a worker, because other workers wait for the result."""
+    with threads_restored():
+        if config.threads is None:
+            most = _default_threads(config, cores())
+            torch.set_num_threads(max(torch.get_num_threads(), most))
         yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def seed_everything(seed: int) -> None:

@@ -16,11 +16,20 @@ from deep_cnn.config import SAMPLE_DATA, TrainConfig
 from deep_cnn.data.preprocessing import thumbnail
 from deep_cnn.files import RunFiles, claim_run
 from deep_cnn.names import TASKS
+from deep_cnn.progress import Progress
 from deep_cnn.results import Best, EpochRecord, Metric, RunResult, StopReason, SweepTrial
 from deep_cnn.tracking import Example, Tracker
 from deep_cnn.training.checkpoint import Checkpoint, CheckpointWriter, load_resumable, random_states
-from deep_cnn.training.devices import choose_device, environment
-from deep_cnn.training.loop import EpochOutput, baseline, compute_features, evaluate, learn, score
+from deep_cnn.training.devices import choose_device, choose_threads, environment
+from deep_cnn.training.loop import (
+    EpochOutput,
+    baseline,
+    batches_per_epoch,
+    compute_features,
+    evaluate,
+    learn,
+    score,
+)
 from deep_cnn.training.optim import weights_of
 from deep_cnn.training.session import Session
 from deep_cnn.training.stop import Interrupted, StopToken
@@ -61,6 +70,8 @@ class Run:
         self.config = config.replace(run_name=self.files.name, resume=resume)
         self.tracker, self.sweep = tracker, sweep
         self.should_stop, self.stop = should_stop, stop
+        earlier = checkpoint.threads if checkpoint else None
+        torch.set_num_threads(choose_threads(config, earlier))
         self.environment = environment(device)
         self.writer = CheckpointWriter(self.files)
         self.checkpoint = checkpoint
@@ -100,25 +111,34 @@ def train(run: Run, session: Session) -> StopReason | None:
     if "val" in session.splits:
         text = format_metrics(baseline(session, "val"))
         _LOGGER.info("Baseline that sees no picture: %s", text)
-    while run.epoch < epochs and not reason:
-        _save(run, session, _train_epoch(run, session))
-        reason = _reason_to_stop(run)
+    each = batches_per_epoch(session)
+    with Progress(_title(run), epochs * each, run.epoch * each) as progress:
+        while run.epoch < epochs and not reason:
+            _save(run, session, _train_epoch(run, session, progress))
+            reason = _reason_to_stop(run)
     return reason
 
 
-def _train_epoch(run: Run, session: Session) -> EpochRecord:
+def _title(run: Run) -> str:
+    return f"Epoch {run.epoch}/{run.config.epochs}"
+
+
+def _train_epoch(run: Run, session: Session, progress: Progress) -> EpochRecord:
     """Train on every training picture once, then validate."""
     epoch = run.epoch
+    progress.begin(_title(run))
     watched = "loss_val" if "val" in session.splits else "loss_train"
     lr = session.stepper.begin(epoch, [record.metrics[watched] for record in run.history])
     started = time.monotonic()
-    training = learn(session, epoch)
+    training = learn(session, epoch, progress)
     speed = len(session.splits["train"]) / max(time.monotonic() - started, 1e-9)
     metrics = score(session, "train", training)
     step_losses = {"train": training.step_losses}
     if "val" in session.splits:
         try:
-            run.validation = evaluate(session, "val", f"Validation {epoch}")
+            progress.begin(f"{_title(run)}, validation")
+            run.validation = evaluate(session, "val", progress)
+            progress.begin(_title(run))
         except Interrupted as error:
             raise Interrupted(error.request, len(training.step_losses)) from None
         validation = score(session, "val", run.validation)

@@ -12,6 +12,7 @@ from itertools import count
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from deep_cnn.bootstrap import Statistic, bootstrap_intervals, mean_of, statistics_of
@@ -25,12 +26,13 @@ from deep_cnn.files import (
     write_text,
 )
 from deep_cnn.metrics import confusion
+from deep_cnn.progress import Progress
 from deep_cnn.resolve import resolve
 from deep_cnn.results import LookAtTest, RunResult
 from deep_cnn.tracking import Start, open_tracker
 from deep_cnn.tracking.files import log_to
 from deep_cnn.training.checkpoint import Checkpoint, load_resumable
-from deep_cnn.training.devices import choose_device
+from deep_cnn.training.devices import choose_device, choose_threads, threads_restored
 from deep_cnn.training.epochs import format_metrics
 from deep_cnn.training.loop import EpochOutput, compute_features, evaluate, score
 from deep_cnn.training.session import Session, open_session
@@ -60,7 +62,8 @@ def look_at_test(config: TrainConfig) -> tuple[int, LookAtTest]:
     _LOGGER.info("Running on %s device", device.type)
     checkpoint = load_resumable(Path(str(config.test_net)), config)
     files = RunFiles(config.out_path, checkpoint.run_name)
-    with log_to(files.log):
+    with log_to(files.log), threads_restored():
+        torch.set_num_threads(choose_threads(config, checkpoint.threads))
         number, look = _evaluate(config, checkpoint, files)
     if number > 1:  # W&B keeps the first, too.
         return number, look
@@ -78,7 +81,8 @@ def _evaluate(
     session = open_session(config, ("test",), StopToken(), checkpoint)
     session.restore(checkpoint, config.test_net)
     compute_features(session, "test")
-    output = evaluate(session, "test", "Test")
+    with Progress("Test", len(session.order(session.splits["test"]))) as progress:
+        output = evaluate(session, "test", progress)
     examples, task, labels = session.splits["test"].examples, session.task, session.labels
     predictions = task.predictions(output.outputs, labels)
     extra = task.extra_metrics(config, examples, predictions)

@@ -19,11 +19,12 @@ from deep_cnn.results import RunResult, State, StopReason, SweepTrial
 from deep_cnn.text import first_line
 from deep_cnn.tracking import Start, Tracker, TrackingState, is_agents_stop
 from deep_cnn.training.checkpoint import Checkpoint, copy_checkpoint, restore_random_states
+from deep_cnn.training.devices import threads_restored
 from deep_cnn.training.epochs import Run, ShouldStop, examples, make_checkpoint, train
 from deep_cnn.training.loop import LossNotFinite
 from deep_cnn.training.memory import advise_batch_size, is_out_of_memory
 from deep_cnn.training.session import Session, open_session
-from deep_cnn.training.stop import Interrupted, StopRequest, StopToken
+from deep_cnn.training.stop import Interrupted, StopRequest, StopToken, interruptible
 
 _LOGGER = logging.getLogger("deep_cnn")
 
@@ -39,19 +40,17 @@ def fit(
 ) -> RunResult:
     """Fine-tune the network that `config` describes, or resume from the checkpoint config.resume.
 
-    Each epoch saves the last checkpoint, and the best checkpoint if the epoch is the best.
-
     Args:
         config: The configuration; it is resolved first.
-        tracker: The tracker of the run, by default none. `FileTracker()` writes the same files as
-            the command line.
+        tracker: The tracker of the run. `FileTracker()` writes the files of the command line.
         should_stop: Called after each epoch with the epochs so far; a returned reason ends the run.
         stop: Checked between two steps; a request ends the run, and so does KeyboardInterrupt.
         files: The files of the run, if a trial of a sweep has reserved them already.
         sweep: The sweep that the run belongs to.
 
     Returns:
-        How the run ended. A stopped run is a result, not an exception.
+        How the run ended. A stopped run is a result, not an exception. Each epoch has saved the
+        last checkpoint, and the best one if it was the best.
 
     Raises:
         DeepCnnError: The configuration, the data or the checkpoint are not usable.
@@ -59,20 +58,22 @@ def fit(
     if config.dry_run:
         raise ConfigError("--dry_run trains nothing; fit() and sweeps do not take it, drop it")
     tracker = tracker or Tracker()
-    run = Run(resolve(config), tracker, should_stop, _with_tracker(stop, tracker), files, sweep)
-    closed = False
-    try:
-        result = _train_to_the_end(run)
-        closed = _close(run, result)
-        return replace(result, unsynced=tracker.unsynced)
-    except DataError as error:
-        closed = _close_failed(run, error)
-        raise
-    finally:
-        if not closed:  # A run that never began leaves nothing.
-            tracker.abandon()
-            if not run.files.last.exists():
-                run.files.log.unlink(missing_ok=True)
+    with threads_restored():
+        stop = _with_tracker(stop, tracker)
+        run = Run(resolve(config), tracker, should_stop, stop, files, sweep)
+        closed = False
+        try:
+            result = _train_to_the_end(run)
+            closed = _close(run, result)
+            return replace(result, unsynced=tracker.unsynced)
+        except DataError as error:
+            closed = _close_failed(run, error)
+            raise
+        finally:
+            if not closed:  # A run that never began leaves nothing.
+                tracker.abandon()
+                if not run.files.last.exists():
+                    run.files.log.unlink(missing_ok=True)
 
 
 def _with_tracker(stop: StopToken | None, tracker: Tracker) -> StopToken:
@@ -128,11 +129,14 @@ def _prepare(run: Run) -> Session:
     config = run.config
     if config.data_dir == SAMPLE_DATA and config.task != "digits":
         _LOGGER.info("Data: the bundled sample %s; --data_dir=FOLDER takes yours", SAMPLE_DATA)
-    session = open_session(config, ("train", "val"), run.stop, run.checkpoint)
+    run.stop.raise_if_set()  # Otherwise a request would wait for the download of the weights.
+    with interruptible():
+        session = open_session(config, ("train", "val"), run.stop, run.checkpoint)
     sizes = {name: len(split) for name, split in session.splits.items()}
     _LOGGER.info(
         f"Run {config.run_name}: task {config.task}, model {config.model}, {sizes['train']}"
-        f" pictures for training, {sizes.get('val', 0)} for validation"
+        f" pictures for training, {sizes.get('val', 0)} for validation;"
+        f" threads: {torch.get_num_threads()}"
     )
     if run.checkpoint:
         _resume(run, run.checkpoint, session)
@@ -157,7 +161,7 @@ def _resume(run: Run, checkpoint: Checkpoint, session: Session) -> None:
         _LOGGER.warning(
             f"The checkpoint was computed with {checkpoint.threads} threads, this is with"
             f" {threads}: numbers may differ in the last digits"
-            f" (OMP_NUM_THREADS={checkpoint.threads} repeats them)"
+            f" (--threads={checkpoint.threads} repeats them)"
         )
     if checkpoint.data != session.digest:
         _LOGGER.warning("The pictures or scores have changed since the checkpoint")

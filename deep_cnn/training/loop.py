@@ -35,7 +35,14 @@ class EpochOutput:
     step_losses: list[float]
 
 
-def learn(session: Session, epoch: int) -> EpochOutput:
+def batches_per_epoch(session: Session) -> int:
+    """Return the number of batches of an epoch, those of its validation included."""
+    train, val = session.splits["train"], session.splits.get("val")
+    order = epoch_order(len(train), session.config.batch_size, seed=0, epoch=0)
+    return len(order) + (len(session.order(val)) if val else 0)
+
+
+def learn(session: Session, epoch: int, progress: Progress) -> EpochOutput:
     """Train on the training split once, and return the outputs before each step.
 
     Raises:
@@ -46,23 +53,23 @@ def learn(session: Session, epoch: int) -> EpochOutput:
     split, config = session.splits["train"], session.config
     order = epoch_order(len(split), config.batch_size, seed=config.seed, epoch=epoch)
     augmentation = Augmentation(config.seed, epoch)
-    output = _run_epoch(session, split, order, f"Epoch {epoch}", augmentation)
+    output = _run_epoch(session, split, order, progress, augmentation)
     session.stepper.end()
     return output
 
 
-def evaluate(session: Session, name: str, title: str) -> EpochOutput:
+def evaluate(session: Session, name: str, progress: Progress) -> EpochOutput:
     """Return the outputs for a whole split, in order, without training; raise as `learn`."""
     session.stepper.ema_model.eval()
     split = session.splits[name]
-    return _run_epoch(session, split, session.order(split), title)
+    return _run_epoch(session, split, session.order(split), progress)
 
 
 def _run_epoch(
     session: Session,
     split: Split,
     order: list[list[int]],
-    title: str,
+    progress: Progress,
     augmentation: Augmentation | None = None,
 ) -> EpochOutput:
     """Run once over the batches in `order`; with an augmentation, train on them.
@@ -78,7 +85,7 @@ def _run_epoch(
         session.stop.raise_if_set(len(steps))
 
     batches = closing(session.batches(split, order, check, augmentation))
-    with mode, batches as loaded, Progress(title, len(order)) as progress:
+    with mode, batches as loaded:
         for x, indices in loaded:
             check()
             rows = to_device(indices, device)
@@ -170,7 +177,7 @@ def _open_cached(session: Session) -> NDArray[np.float32] | None:
         rows = [row for name, row in images.rows.items() if name not in images.unreadable]
         size = session.evaluation_batch
         batches = [rows[begin : begin + size] for begin in range(0, len(rows), size)]
-        with torch.inference_mode(), every_core():
+        with torch.inference_mode(), every_core(session.config):
             for batch in track(batches, "Features, once for all", len(batches)):
                 session.stop.raise_if_set()
                 x = torch.from_numpy(images.values[batch]).to(session.device)

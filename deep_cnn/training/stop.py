@@ -1,11 +1,13 @@
 """Define requests to end a run, by signals and other sources, checked between two steps."""
 
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
 
 from deep_cnn.processes import exit_at_once, set_handlers
+from deep_cnn.streams import write_at_once
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +84,8 @@ class Signals(StopToken):
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self._request is not None and self._request.signum == signal.SIGINT == number:
             raise KeyboardInterrupt
+        if number == signal.SIGINT:
+            write_at_once("saving and ending ...; Ctrl-C again ends at once")
         self.set(StopRequest(number))
 
     def __enter__(self) -> "Signals":
@@ -93,3 +97,23 @@ class Signals(StopToken):
             # The run is over, so a late request to end must not turn it into a failure.
             late = handler in (signal.SIG_DFL, exit_at_once) and number != signal.SIGINT
             signal.signal(number, signal.SIG_IGN if late else handler)
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Let Ctrl-C also raise KeyboardInterrupt in this context, in which nothing is to be saved."""
+    handler = signal.getsignal(signal.SIGINT)
+    if not isinstance(getattr(handler, "__self__", None), Signals):
+        yield  # Somebody else decides, in a worker or a notebook.
+        return
+    assert callable(handler)
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        handler(number, frame)
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, handle)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)

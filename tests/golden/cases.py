@@ -38,6 +38,7 @@ VALUES: dict[str, tuple[str, ...]] = {
     "train_on": ("train+val", "train", "val", "train val"),
     "seed": ("7", "-1", "4294967295", "4294967296", "None"),
     "amp": ("off", "False", "bf16", "True", "fp32"),
+    "threads": ("2", "1.0", "None", "0", "1.5", "1025", "many"),
     "device": ("cpu", "auto", "tpu"),
     "root_dir": (".", "missing", "tiny", ""),
     "out_dir": ("o", "None", ""),

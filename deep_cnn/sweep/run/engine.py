@@ -1,4 +1,4 @@
-"""Run a sweep with local workers: start them, watch over them, show how far they are."""
+"""Run a sweep with local workers: start them and watch over them."""
 
 import sys
 import time
@@ -11,8 +11,9 @@ from pathlib import Path
 
 from deep_cnn.errors import OutputError
 from deep_cnn.files import RunFiles, safe_name
-from deep_cnn.progress import ProgressBar, progress_bar
+from deep_cnn.progress import progress_bar
 from deep_cnn.sweep.run.data_check import check_data
+from deep_cnn.sweep.run.display import SweepDisplay
 from deep_cnn.sweep.run.identity import SweepRecord, continue_sweep
 from deep_cnn.sweep.run.pool import WorkerPool
 from deep_cnn.sweep.run.process import default_workers, threads_each
@@ -184,13 +185,14 @@ class _Engine:
         self.pruned: set[int] = set()
         self.is_table_current = False
         self.table_due = 0.0
-        self.last_status = ""
 
     def run(self) -> SweepSummary:
         """Run the sweep; its files are complete afterwards, however it ended."""
         with progress_bar(printable(self.spec.name), self.total, "trial") as bar:
             try:
-                return self._watch(bar)
+                config = self.sweep.config
+                display = SweepDisplay(self.spec, config.out, self.sweep.work, bar)
+                return self._watch(display)
             finally:
                 self.pool.stop()
                 with suppress(OutputError):
@@ -199,13 +201,14 @@ class _Engine:
                     self.sweep.work.publish_rest(self.store.trial)
                     self._write_table()
 
-    def _watch(self, bar: ProgressBar) -> SweepSummary:
+    def _watch(self, display: SweepDisplay) -> SweepSummary:
         if self.stop.signum is None:
             self.pool.start()
         while True:
             self.store.look()
             self._count()
-            self._display(bar)
+            running = [trial for trial in self.store.unfinished() if trial.state == "running"]
+            display.show(self.states, self.best, running)
             if time.monotonic() >= self.table_due:
                 self.sweep.work.publish_rest(self.store.trial)
                 self._write_table()
@@ -237,20 +240,6 @@ class _Engine:
                 self.pool.record_success()
             elif trial.failures > before.failures and not self.pool.error:
                 self.pool.record_failure(trial.number, trial.error)
-
-    def _display(self, bar: ProgressBar) -> None:
-        """Update the progress bar, or print a line where there is no terminal."""
-        over = self.states["finished"] + self.states["stopped"]
-        parts = [f"{self.states[state]} {state}" for state in ("running", "failed")]
-        if self.best is not None:
-            parts.append(f"best {self.best:.4g}")
-        bar.n = over
-        bar.set_postfix_str(", ".join(parts), refresh=True)
-        total = "" if bar.total is None else f" of {bar.total}"
-        status = f"{self.spec.name}: {over}{total} over, {', '.join(parts)}"
-        if bar.disable and status != self.last_status:
-            print(printable(status), file=sys.stderr)
-        self.last_status = status
 
     def _prune(self) -> None:
         """Remove the checkpoints of trials that are over and not among the best to keep."""

@@ -16,6 +16,7 @@ from typing import Any
 from deep_cnn.errors import ConfigError
 from deep_cnn.processes import EXIT_STATUS, blocked_signals, end_with_parent
 from deep_cnn.progress import use_thread_lock
+from deep_cnn.resources import available_memory, cores
 
 # What fine-tuning a whole network of middle size may need.
 _MEMORY_EACH = 2**32
@@ -77,7 +78,7 @@ def default_workers(method: str, total: int | None) -> int:
     """
     if method == "bayes":
         return 1
-    most = _gpus() or min(threads_each(1), 4, _memory() // _MEMORY_EACH)
+    most = _gpus() or min(cores(), 4, available_memory() // _MEMORY_EACH)
     return max(1, most if total is None else min(most, total))
 
 
@@ -89,19 +90,9 @@ def _gpus() -> int:
     return len(list(Path("/proc/driver/nvidia/gpus").glob("*")))
 
 
-def _memory() -> int:
-    """Return the bytes of memory that are available, or enough if the system does not say."""
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-    except OSError:
-        return 4 * _MEMORY_EACH
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
-
-
 def threads_each(workers: int) -> int:
     """Return the number of cores that each worker may use."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return max(1, (cores or 1) // workers)
+    return max(1, cores() // workers)
 
 
 def init_worker(slot: int, threads: int) -> None:
@@ -109,7 +100,7 @@ def init_worker(slot: int, threads: int) -> None:
 
     Its parents are the process that has started it and the fork server. SIGTERM stays blocked.
     """
-    import torch
+    from deep_cnn.training.devices import share_cores
 
     starter = parent_process()
     assert starter is not None
@@ -121,8 +112,7 @@ def init_worker(slot: int, threads: int) -> None:
     use_thread_lock()
     logging.getLogger("deep_cnn").setLevel(logging.INFO)
     _take_a_gpu(slot)
-    # No more than a run of its own would take: OMP_NUM_THREADS counts here, too.
-    torch.set_num_threads(min(threads, torch.get_num_threads()))
+    share_cores(threads)
 
 
 def _take_a_gpu(slot: int) -> None:

@@ -104,7 +104,7 @@ class TrainingOptions(OptionModel):
         "auto", "precision; auto: bfloat16 if it is faster", choices=("auto", "bf16", "fp16", "off")
     )
     threads: int | None = _no_effect(
-        None, "CPU threads; None: OMP_NUM_THREADS, or 1 for a small network, or all cores", low=1
+        None, "threads; None: OMP_NUM_THREADS, or 1 for small networks, or all", low=1, high=1024
     )
     device: str = _no_effect("auto", "device to use", choices=("auto", "cpu", "cuda", "mps"))
 

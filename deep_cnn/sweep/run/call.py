@@ -1,5 +1,6 @@
 """Call a function in a warm process, so that this process does without torch."""
 
+import time
 from collections.abc import Callable
 from multiprocessing import Pipe, connection
 from typing import Any, TypeVar
@@ -9,7 +10,7 @@ from deep_cnn.sweep.run.process import init_worker, start_warm, threads_each
 from deep_cnn.training.stop import StopToken
 
 _PAUSE = 0.2
-_ATTEMPTS = 3
+_ATTEMPTS = 10
 A = TypeVar("A")
 R = TypeVar("R")
 
@@ -31,6 +32,7 @@ def call_in_process(function: Callable[[A], R], argument: A, stop: StopToken) ->
             answer = _call(function, argument, stop)
         except (EOFError, OSError) as error:
             reason = f"{type(error).__name__} {error}".strip()
+            time.sleep(_PAUSE)  # Until the system has noticed that the server is gone.
             continue
         if isinstance(answer, DeepCnnError):
             raise answer

@@ -115,6 +115,9 @@ def format_summary(spec: SweepSpec, summary: SweepSummary) -> list[str]:
     same = sum(t.outcome is not None and t.outcome.same_as is not None for t in summary.trials)
     if same:
         lines.append(f"{same} of them are the same run as an earlier trial, and have its result")
+    waiting = sum(trial.state == "waiting" for trial in summary.trials)
+    if waiting and summary.failed and summary.signal is None and not summary.error:
+        lines.append(f"{waiting} are the same run as a trial that failed, and were not run")
     valued = best_trials(spec, summary.trials)
     best = valued[:_LISTED]
     if best:

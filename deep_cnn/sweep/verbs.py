@@ -4,7 +4,8 @@ import os
 import shlex
 import statistics
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -31,10 +32,11 @@ from deep_cnn.sweep.options import (
     parse_sweep_options,
 )
 from deep_cnn.sweep.run import derived, engine
+from deep_cnn.sweep.run.identity import stored_constants
 from deep_cnn.sweep.run.records import Trial
 from deep_cnn.sweep.run.table import best_trials
 from deep_cnn.sweep.spec.command import DEEP_CNN_COMMAND
-from deep_cnn.sweep.spec.parse import parse_sweep, read_sweep
+from deep_cnn.sweep.spec.parse import parse_sweep, read_sweep, read_unchecked
 from deep_cnn.sweep.spec.points import first_points
 from deep_cnn.sweep.spec.rules import metric_direction
 from deep_cnn.sweep.spec.schema import SweepSpec
@@ -86,6 +88,7 @@ def sweep(argv: list[str]) -> int:
     sweep, and so may be left out when it is resumed.
     """
     file, options, constants = parse_sweep_options("sweep", SweepOptions, argv)
+    constants = {**_stored_constants(Path(file), options.out_dir, constants), **constants}
     spec = read_sweep(Path(file), constants)
     _check_runnable(spec, Path(file), options.count)
     if note := metric_direction(spec):
@@ -118,6 +121,19 @@ def sweep(argv: list[str]) -> int:
         print(printable(line), file=sys.stderr)
     local.close(summary.trials, export=signals.signum is None)
     return status
+
+
+def _stored_constants(
+    file: Path, out_dir: str | None, constants: Mapping[str, str]
+) -> Mapping[str, str]:
+    """Return the options that the sweep was begun with, by which its file is judged, too."""
+    spec = read_unchecked(file)
+    with suppress(ConfigError):  # A wrong command; it is reported with all other errors.
+        if spec is not None:
+            spec = replace(spec, constants=constants)
+            out = Path(out_dir) if out_dir else _base_out(spec)
+            return stored_constants(out / "sweeps" / safe_name(spec.name), spec)
+    return {}
 
 
 def _check_runnable(spec: SweepSpec, file: Path, count: int | None) -> None:

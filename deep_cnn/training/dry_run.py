@@ -1,7 +1,7 @@
 """Describe the data of a run, and refuse what the run would refuse, without training."""
 
-import errno
 import os
+import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -59,6 +59,8 @@ def _check_writable(folder: Path) -> None:
     there = folder.absolute()
     while not os.path.lexists(there) and there != there.parent:
         there = there.parent
-    reason = errno.ENOTDIR if not os.path.isdir(there) else errno.EACCES  # noqa: PTH112
-    if reason == errno.ENOTDIR or not os.access(there, os.W_OK | os.X_OK):
-        raise unwritable(folder, OSError(reason, os.strerror(reason)))
+    try:
+        with tempfile.TemporaryFile(dir=there):
+            pass
+    except OSError as error:
+        raise unwritable(folder, error) from None

@@ -1,8 +1,10 @@
 """Prepare the data, the network and the optimizer of one run."""
 
 import hashlib
+import os
 from collections.abc import Callable, Collection, Generator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -227,10 +229,20 @@ def _encode(task: Task, labels: Labels, examples: Examples, images: ImageCache |
 def data_digest(config: TrainConfig) -> str:
     """Return a short hash of the pictures and targets of all splits; raise DataError.
 
-    `config` is resolved. The folder does not matter, nor does any option that changes no split.
+    A picture counts by its name and the size of its file. `config` is resolved. The folder does not
+    matter, nor does any option that changes no split.
     """
     splits = get_task(config.task).all_splits(config)
-    return _digest(*(splits[name] for name in sorted(splits)))
+    digest = hashlib.sha256(_digest(*(splits[name] for name in sorted(splits))).encode())
+    for name in sorted(splits):
+        for picture in splits[name].pictures:
+            if isinstance(picture, Path):
+                try:
+                    size = os.stat(picture).st_size  # noqa: PTH116 - Path's own is slower.
+                except OSError:
+                    size = -1
+                digest.update(f"{size} ".encode())
+    return digest.hexdigest()[:16]
 
 
 def _digest(*splits: Examples) -> str:

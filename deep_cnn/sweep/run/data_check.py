@@ -1,9 +1,10 @@
 """Check that the data of a sweep are those that it began with."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
-from deep_cnn.config import TrainConfig
+from deep_cnn.config import SAMPLE_DATA, TrainConfig
 from deep_cnn.errors import SpecError
 from deep_cnn.resolve import resolve
 from deep_cnn.sweep.run.call import call_in_process
@@ -14,8 +15,10 @@ from deep_cnn.tracking.access import access_of
 from deep_cnn.training.stop import StopToken
 
 
-def check_data(path: Path, record: SweepRecord, spec: SweepSpec, stop: StopToken) -> DataRecord:
-    """Read the data of the first trial, and return their record.
+def check_data(path: Path, record: SweepRecord, spec: SweepSpec, stop: StopToken) -> SweepRecord:
+    """Read the data of the first trial, and return the record with them.
+
+    A folder of the command line is recorded as an absolute path.
 
     Args:
         path: The file of the sweep's record, for messages.
@@ -42,7 +45,10 @@ def check_data(path: Path, record: SweepRecord, spec: SweepSpec, stop: StopToken
             f"{path}: {config.data_path} has {what} than the sweep began with; restore the data,"
             f" {NEW_SWEEP}"
         )
-    return data
+    constants = dict(record.constants)
+    if constants.get("data_dir", SAMPLE_DATA) != SAMPLE_DATA:
+        constants["data_dir"] = str(config.data_path.absolute())
+    return replace(record, data=data, constants=constants)
 
 
 def _digest(config: TrainConfig) -> str:

@@ -5,7 +5,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -102,7 +102,7 @@ class LocalSweep:
             self.spec, record = continue_sweep(path, known, spec, options.seed)
             if not reads_data:
                 return record
-            return replace(record, data=check_data(path, record, self.spec, options.stop))
+            return check_data(path, record, self.spec, options.stop)
 
         self.store = FolderStore(folder, retries=options.retries, lease=lease_seconds())
         self.store.open(update)

@@ -10,6 +10,8 @@ import yaml
 from deep_cnn.config import all_options
 from deep_cnn.errors import SpecError
 from deep_cnn.options import option_name
+from deep_cnn.sweep.run.folder_io import FolderIO
+from deep_cnn.sweep.run.records import read_record
 from deep_cnn.sweep.spec.distributions import Distribution
 from deep_cnn.sweep.spec.parse import parse_text
 from deep_cnn.sweep.spec.points import next_point
@@ -93,6 +95,17 @@ def continue_sweep(
     record = replace(wanted, constants=dict(spec.constants), grids=grids)
     record = replace(record, data=known.data, by_level=known.by_level)
     return replace(spec, earlier=earlier), record
+
+
+def stored_constants(folder: Path, spec: SweepSpec) -> dict[str, str]:
+    """Return the options for every run that the sweep in a folder was begun with.
+
+    An option that the file sets by now is left out.
+    """
+    record = read_record(SweepRecord, FolderIO().read(folder / "sweep.json"))
+    set_in_file = {option_name(name.rpartition("/")[2]) for name in spec.space}
+    stored = record.constants.items() if record else ()
+    return {k: v for k, v in stored if k in all_options() and k not in set_in_file}
 
 
 def _with_constants(path: Path, known: SweepRecord, spec: SweepSpec, seed: int) -> SweepSpec:

@@ -84,11 +84,10 @@ class TrialSearch:
             self.next_number += 1
 
     def earlier_twin(self, trial: Trial) -> Trial | None:
-        """Return an earlier trial that is the same run, unless that trial was given up."""
+        """Return an earlier trial that is the same run; if that one is given up, so is this."""
         run_key = self._equal.key(self.spec.current(trial.point or {}))
         number = trial.number if run_key is None else self._first.get(run_key, trial.number)
-        twin = self.store.trial(number) if number < trial.number else None
-        return None if twin is None or twin.state == "failed" else twin
+        return self.store.trial(number) if number < trial.number else None
 
     def propose(self) -> Proposal | None:
         """Return the configuration of trial `next_number`, or None if there is none to make."""

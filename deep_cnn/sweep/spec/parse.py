@@ -58,6 +58,14 @@ def parse_sweep(
     return parse_text(text, path.stem, constants)
 
 
+def read_unchecked(path: Path) -> SweepSpec | None:
+    """Return what is legal in a file, without the errors; None if it is not YAML."""
+    try:
+        return _read_content(Document(path.read_bytes().decode("utf-8-sig")), path.stem, [])
+    except (OSError, UnicodeDecodeError, UnreadableError):
+        return None
+
+
 def parse_text(
     text: str, stem: str, constants: Mapping[str, str] | None = None
 ) -> tuple[SweepSpec | None, list[Finding]]:

@@ -167,16 +167,43 @@ def test_data_count_by_content_and_not_by_path(tmp_path: Path, here: Command) ->
     (tmp_path / "first").rename(tmp_path / "second")
     result = here("sweep", "s.yaml", "--workers=1", "--seed=3")
     assert result.returncode == 2
-    assert "--data_dir=first does not exist" in result.stderr
+    assert f"--data_dir={tmp_path / 'first'} does not exist" in result.stderr
     result = here("sweep", "s.yaml", "--workers=1", "--seed=3", "--data_dir=second")
     assert result.returncode == 0, result.stderr
     assert [row["lr"] for row in trials(tmp_path)] == ["0.1", "0.2"]
     record = json.loads((tmp_path / "outputs/sweeps/s/sweep.json").read_text())
-    assert record["constants"]["data_dir"] == "second"
-    (tmp_path / "second" / "train" / "a" / "0.png").unlink()
+    assert record["constants"]["data_dir"] == str(tmp_path / "second")
+    changed = tmp_path / "second" / "train" / "a" / "0.png"
+    changed.write_bytes(changed.read_bytes() + b" ")  # The same name, and another picture.
     result = here("sweep", "s.yaml", "--workers=1", "--seed=3")
     assert result.returncode == 2
     assert "second has other pictures, targets or splits than the sweep began with" in result.stderr
+
+
+def test_the_stored_constants_judge_the_file(tmp_path: Path, here: Command) -> None:
+    text = "method: grid\nmetric: {name: precision@1_val, goal: maximize}\n"
+    parameters = "parameters: {hidden: {values: [8, 16]}}\n"
+    write(tmp_path, f"{text}{parameters}command: [python, -m, deep_cnn, '${{args}}']\n")
+    result = here("sweep", "s.yaml", "--count=1", "--workers=1", *LENET)
+    assert result.returncode == 0, result.stderr
+    result = here("sweep", "s.yaml", "--workers=1")
+    assert result.returncode == 0, result.stderr
+    assert [row["state"] for row in trials(tmp_path)] == ["finished", "finished"]
+    result = here("sweep", "s.yaml", "--epochs=7")
+    assert "this sweep has --epochs=1, not 7; keep it" in result.stderr
+
+
+def test_what_equals_a_failed_trial_is_not_tried(tmp_path: Path, here: Command) -> None:
+    command = "command: [python, -m, deep_cnn, --optimizer=sgd, '${args}']"
+    lists = (
+        "lr: {values: [1.0e+29, '1e29', 1.0e+29, '1e+29', 0.01]}, weight_decay: {values: [0, 1]}"
+    )
+    write(tmp_path, f"method: grid\nparameters: {{{lists}}}\n{command}\n")
+    result = here("sweep", "s.yaml", "--workers=1", "--retries=0", *LENET)
+    assert result.returncode == 1
+    states = [row["state"] for row in trials(tmp_path)]
+    assert states == ["failed"] * 2 + ["waiting"] * 4 + ["finished"] * 2
+    assert "4 are the same run as a trial that failed, and were not run" in result.stdout
 
 
 def test_equal_configurations_are_trained_once(tmp_path: Path, here: Command) -> None:

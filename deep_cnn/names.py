@@ -88,6 +88,9 @@ class FoldersOptions(ClassificationOptions):
     """Options of the task folders."""
 
     summary = "a class for each picture, from the folders train/<class>/ and val/<class>/"
+    test_folder: str = option(
+        "val", "folder of the test split; by default test, or val if there is no test"
+    )
     keep: str = option(
         "auto", "file that lists the classes to use; auto: keep.txt if it exists; none: all classes"
     )

@@ -6,6 +6,13 @@ from pathlib import Path
 
 from deep_cnn.config import SAMPLE_DATA, TrainConfig
 from deep_cnn.errors import ConfigError, DataError, choose_from
+from deep_cnn.layout import (
+    choose_test_folder,
+    has_class_folders,
+    picture_table,
+    split_folders,
+    subfolders,
+)
 from deep_cnn.names import STUDIES
 
 
@@ -24,6 +31,8 @@ def resolve(config: TrainConfig) -> TrainConfig:
         raise _without_task(folder)
     has_studies = task == "perception" and is_place_pulse(folder)
     defaults = {"study": "safer"} if has_studies else {}
+    if task == "folders" and "test_folder" not in config.chosen:
+        defaults = {"test_folder": choose_test_folder(folder)}
     resolved = config.resolved(detected or "auto", folder, defaults)
     if has_studies:
         study_id(resolved.options["study"])
@@ -43,7 +52,16 @@ def detect_task(folder: Path) -> str | None:
     # Path's own methods fail for a name that is too long.
     if any(os.path.isfile(folder / table) for table in ("scores.csv", "qscores.tsv")):  # noqa: PTH113
         return "perception"
-    return "folders" if os.path.isdir(folder / "train") else None  # noqa: PTH112
+    if not has_class_folders(folder):
+        return None
+    table = picture_table(folder)
+    # Beside train/, a table may be about other pictures, such as a submission to Kaggle.
+    takes_precedence = table and (not split_folders(folder)["train"] or _exists(folder, table[2]))
+    return None if takes_precedence else "folders"
+
+
+def _exists(folder: Path, picture: str) -> bool:
+    return os.path.isfile(folder / picture)  # noqa: PTH113
 
 
 def _without_task(folder: Path) -> DataError:
@@ -53,6 +71,18 @@ def _without_task(folder: Path) -> DataError:
             return DataError(f"--data_dir={folder} {what}; name the folder with your pictures")
     except OSError as error:
         return DataError(f"--data_dir is no path ({error.strerror}); name your folder")
+    table, inside = picture_table(folder), subfolders(folder)
+    if table and has_class_folders(folder):
+        return DataError(
+            f"--data_dir={folder} has the table {table[0]} (columns {', '.join(table[1])}), which"
+            f" names pictures and takes precedence over class folders; use --scores={table[0]} to"
+            " learn from the table, or --task=folders to learn the classes"
+        )
+    if len(inside) == 1 and detect_task(folder / inside[0]):
+        return DataError(
+            f"--data_dir={folder} has only the folder {inside[0]}/; use"
+            f" --data_dir={folder / inside[0]}"
+        )
     return DataError(
         f"--data_dir={folder} has neither scores.csv nor qscores.tsv (perception) nor"
         " train/<class>/ folders (folders); add one of them, or use --task=digits, which needs"

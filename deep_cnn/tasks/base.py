@@ -64,6 +64,10 @@ class Task(ABC):
     def display(self, predictions: NDArray[Any], labels: Labels) -> list[Any]:
         """Return predictions for display: scores or class names, (N,)."""
 
+    def left_out(self, config: TrainConfig) -> Mapping[str, int]:
+        """Return the number of files in the data folder that are no examples, by reason."""
+        return {}
+
     def check_labels(self, labels: Labels, config: TrainConfig) -> None:  # noqa: B027
         """Raise CheckpointError if a checkpoint with these labels does not fit the data."""
 

@@ -9,9 +9,10 @@ from numpy.typing import NDArray
 
 from deep_cnn.config import TrainConfig
 from deep_cnn.data.image_cache import broken_rule, find_unreadable
-from deep_cnn.data.splits import SPLITS, Examples
+from deep_cnn.data.splits import SPLITS, Examples, Splits
 from deep_cnn.metrics import HUGE, mean_and_std
-from deep_cnn.tasks import get_task
+from deep_cnn.names import TASKS
+from deep_cnn.tasks import Task, get_task
 from deep_cnn.tasks.base import Classification
 
 _BINS, _WIDTH = 10, 40
@@ -27,7 +28,7 @@ class DataDescription:
         unreadable: The reason for each picture that cannot be decoded, by its name.
     """
 
-    splits: Mapping[str, Examples] = field(default_factory=dict)
+    splits: Splits = field(default_factory=Splits)
     unreadable: dict[str, str] = field(default_factory=dict)
 
     def lines(self, config: TrainConfig) -> Iterator[str]:
@@ -39,7 +40,8 @@ class DataDescription:
         config = config.replace(cache="off")  # Which would write the listings of folders.
         task = get_task(config.task)
         yield f"task {config.task}, data {config.data_path}"
-        splits = self.splits = task.all_splits(config)
+        self.splits = splits = task.all_splits(config)
+        yield summarize(task, splits, config)
         yield _row("", SPLITS)
         yield _row("pictures", [len(splits[name]) for name in SPLITS])
         if config.options.get("group", "none") != "none":
@@ -50,6 +52,20 @@ class DataDescription:
         else:
             yield from _scores(targets)
         yield from _unreadable(splits, config, self.unreadable)
+
+
+def summarize(task: Task, splits: Splits, config: TrainConfig) -> str:
+    """Return one line on the pictures, classes and splits, and on what is left out and why."""
+    pictures = f"{sum(map(len, splits.values()))} pictures"
+    if isinstance(task, Classification):
+        pictures += f" in {len(task.classes(config))} classes"
+    counts = ", ".join(
+        f"{name} {len(part)}{' (marked)' if name in splits.marked - {'train'} else ''}"
+        for name, part in splits.items()
+    )
+    where = config.data_dir if TASKS[config.task].reads_folder else config.task
+    reasons = ", ".join(f"{count} {reason}" for reason, count in task.left_out(config).items())
+    return f"Data {where}: {pictures}: {counts}; left out: {reasons or 'nothing'}"
 
 
 def _row(title: str, cells: Iterable[object]) -> str:

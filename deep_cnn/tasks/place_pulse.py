@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from deep_cnn.bootstrap import Statistic
 from deep_cnn.config import TrainConfig
-from deep_cnn.data.listing import SUFFIXES
 from deep_cnn.data.splits import Examples
 from deep_cnn.errors import DataError
+from deep_cnn.layout import SUFFIXES, is_litter
 from deep_cnn.metrics import pairwise_accuracy
 from deep_cnn.names import STUDIES
 from deep_cnn.resolve import study_id
@@ -191,11 +191,12 @@ def _find_pictures(root: Path) -> dict[str, str]:
     """Return picture paths from `root`, by location id, in images/ or else in all of `root`."""
     names: dict[str, str] = {}
     top = root / "images" if (root / "images").is_dir() else root
-    for folder, _, files in os.walk(top, followlinks=True):
+    for folder, folders, files in os.walk(top, followlinks=True):
+        folders[:] = [name for name in folders if not is_litter(name)]
         start = Path(folder).relative_to(root).as_posix()
         for file in files:
             location, suffix = _location(file)[0], file.rpartition(".")[2]
-            if not location or f".{suffix.lower()}" not in SUFFIXES or file.startswith("."):
+            if not location or f".{suffix.lower()}" not in SUFFIXES or is_litter(file):
                 continue
             name = file if start == "." else f"{start}/{file}"
             first = names.setdefault(location, name)

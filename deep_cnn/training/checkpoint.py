@@ -166,7 +166,10 @@ def resumed_config(path: Path, changes: Mapping[str, Any]) -> TrainConfig:
     """
     folder = path.resolve().parent
     out = {"out_dir": str(folder.parent)} if folder.name == "models" else {}
-    return resolve(TrainConfig.parse({**load_checkpoint(path).config, **out, **changes}))
+    before = load_checkpoint(path).config
+    if before.get("task") == "folders":  # Earlier versions had val/ as the test split at all times.
+        before = {"test_folder": all_options("folders")["test_folder"].default, **before}
+    return resolve(TrainConfig.parse({**before, **out, **changes}))
 
 
 def load_resumable(path: Path, config: TrainConfig) -> Checkpoint:

@@ -87,6 +87,7 @@ class Task(ABC):
             weights=weights or config.weights,
             dropout=config.dropout,
             input_spec=preprocessing_spec(config.pre, config.model),
+            preset=config.weights,
         )
 
     def check_splits(

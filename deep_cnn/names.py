@@ -73,12 +73,24 @@ class PerceptionOptions(RegressionOptions):
     """Options of the task perception."""
 
     summary = "a score for each picture, from scores.csv or Place Pulse 2.0"
-    study: str = option("score", "column of scores.csv, or study of Place Pulse (safer by default)")
+    study: str = option(
+        "score", "name of the score: a column, or study of Place Pulse (safer by default)"
+    )
     group: str = option(
         "none", "city: put all pictures of a city into the same split", choices=("none", "city")
     )
+    scores: str | None = option(
+        None, "table of scores, in data_dir or elsewhere; None: scores.csv or qscores.tsv"
+    )
+    image_column: str | None = option(None, "its column with the pictures; None: image")
+    score_column: str | None = option(None, "its column with the scores; None: that of --study")
+    rater_column: str | None = option(
+        None, "its column with the raters, if it has one row per rating; the mean is learned"
+    )
     weighting: str = option(
-        "none", "Place Pulse: weights in the loss; sigma: 1/sigma^2", choices=("none", "sigma")
+        "none",
+        "weights in the loss; sigma: 1/sigma^2 of Place Pulse; votes: number of votes or ratings",
+        choices=("none", "sigma", "votes"),
     )
     min_votes: int = option(0, "Place Pulse: leave out pictures with fewer votes", low=0)
     no_imagery: str = option(

@@ -2,11 +2,16 @@
 
 import os
 import re
+from contextlib import suppress
 from pathlib import Path
 
 from deep_cnn.config import SAMPLE_DATA, TrainConfig
+from deep_cnn.delimited import find_dialect, read_rows
 from deep_cnn.errors import ConfigError, DataError, choose_from
 from deep_cnn.names import STUDIES
+
+_TABLES = (".csv", ".tsv", ".tab", ".txt")
+_NUMBER = re.compile(r"[+-]?\d+([.,]\d+)?")
 
 
 def resolve(config: TrainConfig) -> TrainConfig:
@@ -18,11 +23,14 @@ def resolve(config: TrainConfig) -> TrainConfig:
     if config.is_resolved:
         return config
     folder = data_folder(config)
-    detected = detect_task(folder)
+    scores = config.options.get("scores")
+    detected = "perception" if scores else detect_task(folder)
     task = detected if config.task == "auto" else config.task
-    if task is None:
-        raise _without_task(folder)
-    has_studies = task == "perception" and is_place_pulse(folder)
+    if task is None or (task == "perception" and detected != task):
+        unread = _unread_table(folder)
+        if unread or task is None:
+            raise unread or _without_task(folder)
+    has_studies = task == "perception" and is_place_pulse(folder, scores)
     defaults = {"study": "safer"} if has_studies else {}
     resolved = config.resolved(detected or "auto", folder, defaults)
     if has_studies:
@@ -60,8 +68,36 @@ def _without_task(folder: Path) -> DataError:
     )
 
 
-def is_place_pulse(folder: Path) -> bool:
-    """Return whether the folder has qscores.tsv, as Place Pulse 2.0, and no scores.csv."""
+def _unread_table(folder: Path) -> DataError | None:
+    """Return the error for a folder with a table of another name, or None if it has no table."""
+    try:
+        tables = sorted(path for path in folder.iterdir() if path.suffix.lower() in _TABLES)
+    except OSError:
+        return None
+    for path in tables:
+        with suppress(DataError, StopIteration):
+            rows = read_rows(path, find_dialect(path))
+            columns, first = next(rows)[1], next(rows)[1]
+            cells = list(zip(columns, first, strict=False))
+            image = next((k for k, v in cells if _is_picture(v)), "COLUMN")
+            numbers = (k for k, v in cells if _NUMBER.fullmatch(v.strip()) and k.strip())
+            score = next(numbers, "COLUMN")
+            options = f"--scores={path.name} --image_column={image} --score_column={score}"
+            return DataError(
+                f"--data_dir={folder} has no scores.csv, but {path.name} with the columns"
+                f" {', '.join(columns)}; read it with {options}"
+            )
+    return None
+
+
+def _is_picture(text: str) -> bool:
+    return bool(re.search(r"\.(jpe?g|png|tiff?|bmp|gif|webp)\s*$", text, re.IGNORECASE))
+
+
+def is_place_pulse(folder: Path, scores: str | None = None) -> bool:
+    """Return whether the folder has qscores.tsv, as Place Pulse 2.0, and no table of scores."""
+    if scores:
+        return False
     there = [os.path.isfile(folder / name) for name in ("scores.csv", "qscores.tsv")]  # noqa: PTH113
     return there == [False, True]
 

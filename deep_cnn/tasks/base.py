@@ -1,7 +1,7 @@
 """Define a task: its pictures, their targets, and how outputs are scored."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, ClassVar
 
 import numpy as np
@@ -63,6 +63,10 @@ class Task(ABC):
     @abstractmethod
     def display(self, predictions: NDArray[Any], labels: Labels) -> list[Any]:
         """Return predictions for display: scores or class names, (N,)."""
+
+    def notes(self, config: TrainConfig) -> Iterable[str]:
+        """Return lines about the targets for the log and --dry_run; raise DataError."""
+        return ()
 
     def check_labels(self, labels: Labels, config: TrainConfig) -> None:  # noqa: B027
         """Raise CheckpointError if a checkpoint with these labels does not fit the data."""

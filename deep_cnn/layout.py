@@ -1,10 +1,8 @@
 """Recognise pictures, split folders and the litter of operating systems by their names."""
 
-import csv
 import os
 from collections.abc import Mapping
 from contextlib import suppress
-from itertools import chain
 from pathlib import Path
 
 from deep_cnn.errors import DataError
@@ -42,7 +40,6 @@ _LITTER = frozenset(
         "system volume information", "found.000", "lost+found", "__pycache__",
     )
 )  # fmt: skip
-_HEAD = 2**14
 
 
 def is_litter(name: str) -> bool:
@@ -107,31 +104,3 @@ def has_pictures(folder: Path) -> bool:
     with suppress(OSError), os.scandir(folder) as entries:
         return any(e.name.lower().endswith(SUFFIXES) and not is_litter(e.name) for e in entries)
     return False
-
-
-def picture_table(root: Path) -> tuple[str, list[str], str] | None:
-    """Return the first table in `root` with a picture column: its name, columns, first picture.
-
-    Only the head of each table is read.
-    """
-    with suppress(OSError):
-        names = sorted(name for name in os.listdir(root) if not is_litter(name))  # noqa: PTH208
-        for name in names:
-            if name.lower().endswith((".csv", ".tsv")):
-                columns, *rows = _head(root / name) or [[]]
-                pictures = [cell for cell in chain(*rows) if cell.lower().endswith(SUFFIXES)]
-                if pictures:
-                    return name, columns, pictures[0]
-    return None
-
-
-def _head(path: Path) -> list[list[str]]:
-    """Return the first rows of a table, which may be damaged."""
-    with suppress(OSError, csv.Error), path.open("rb") as file:
-        head = file.read(_HEAD)
-        encoding = "utf-16" if head.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig"
-        lines = head.decode(encoding, errors="replace").splitlines()
-        lines = [line for line in lines if line and not line.startswith("sep=")][:3]
-        separator = max(",;\t", key=lines[0].count) if lines else ","
-        return [[cell.strip() for cell in row] for row in csv.reader(lines, delimiter=separator)]
-    return []

@@ -2,18 +2,24 @@
 
 import os
 import re
+from contextlib import suppress
 from pathlib import Path
 
 from deep_cnn.config import SAMPLE_DATA, TrainConfig
+from deep_cnn.delimited import find_dialect, read_rows
 from deep_cnn.errors import ConfigError, DataError, choose_from
 from deep_cnn.layout import (
+    SUFFIXES,
     choose_test_folder,
     has_class_folders,
-    picture_table,
+    is_litter,
     split_folders,
     subfolders,
 )
 from deep_cnn.names import STUDIES
+
+_TABLES = (".csv", ".tsv", ".tab", ".txt")
+_NUMBER = re.compile(r"[+-]?\d+([.,]\d+)?")
 
 
 def resolve(config: TrainConfig) -> TrainConfig:
@@ -25,11 +31,14 @@ def resolve(config: TrainConfig) -> TrainConfig:
     if config.is_resolved:
         return config
     folder = data_folder(config)
-    detected = detect_task(folder)
+    scores = config.options.get("scores")
+    detected = "perception" if scores else detect_task(folder)
     task = detected if config.task == "auto" else config.task
-    if task is None:
-        raise _without_task(folder)
-    has_studies = task == "perception" and is_place_pulse(folder)
+    if task is None or (task == "perception" and detected != task):
+        unread = _unread_table(folder)
+        if unread or task is None:
+            raise unread or _without_task(folder)
+    has_studies = task == "perception" and is_place_pulse(folder, scores)
     defaults = {"study": "safer"} if has_studies else {}
     if task == "folders" and "test_folder" not in config.chosen:
         defaults = {"test_folder": choose_test_folder(folder)}
@@ -54,14 +63,15 @@ def detect_task(folder: Path) -> str | None:
         return "perception"
     if not has_class_folders(folder):
         return None
-    table = picture_table(folder)
-    # Beside train/, a table may be about other pictures, such as a submission to Kaggle.
-    takes_precedence = table and (not split_folders(folder)["train"] or _exists(folder, table[2]))
-    return None if takes_precedence else "folders"
-
-
-def _exists(folder: Path, picture: str) -> bool:
-    return os.path.isfile(folder / picture)  # noqa: PTH113
+    in_train = split_folders(folder)["train"]
+    for path, _, first in _tables(folder):
+        # Beside train/, a table may be about other pictures, such as a submission to Kaggle, and
+        # lists of pictures are text.
+        pictures = [folder / cell.strip() for cell in first if _is_picture(cell)]
+        is_list = path.suffix.lower() == ".txt"
+        if pictures and not is_list and (not in_train or os.path.isfile(pictures[0])):  # noqa: PTH113
+            return None
+    return "folders"
 
 
 def _without_task(folder: Path) -> DataError:
@@ -71,13 +81,7 @@ def _without_task(folder: Path) -> DataError:
             return DataError(f"--data_dir={folder} {what}; name the folder with your pictures")
     except OSError as error:
         return DataError(f"--data_dir is no path ({error.strerror}); name your folder")
-    table, inside = picture_table(folder), subfolders(folder)
-    if table and has_class_folders(folder):
-        return DataError(
-            f"--data_dir={folder} has the table {table[0]} (columns {', '.join(table[1])}), which"
-            f" names pictures and takes precedence over class folders; use --scores={table[0]} to"
-            " learn from the table, or --task=folders to learn the classes"
-        )
+    inside = subfolders(folder)
     if len(inside) == 1 and detect_task(folder / inside[0]):
         return DataError(
             f"--data_dir={folder} has only the folder {inside[0]}/; use"
@@ -90,8 +94,42 @@ def _without_task(folder: Path) -> DataError:
     )
 
 
-def is_place_pulse(folder: Path) -> bool:
-    """Return whether the folder has qscores.tsv, as Place Pulse 2.0, and no scores.csv."""
+def _tables(folder: Path) -> list[tuple[Path, list[str], list[str]]]:
+    """Return the tables in a folder with their columns and first rows, those of pictures first."""
+    found = []
+    with suppress(OSError):
+        for path in sorted(folder.iterdir()):
+            if path.suffix.lower() in _TABLES and not is_litter(path.name):
+                with suppress(DataError, StopIteration):
+                    rows = read_rows(path, find_dialect(path))
+                    found.append((path, next(rows)[1], next(rows)[1]))
+    return sorted(found, key=lambda table: not any(map(_is_picture, table[2])))
+
+
+def _unread_table(folder: Path) -> DataError | None:
+    """Return the error for a folder with a table of another name, or None if it has no table."""
+    for path, columns, first in _tables(folder):
+        cells = list(zip(columns, first, strict=False))
+        image = next((k for k, v in cells if _is_picture(v)), "COLUMN")
+        numbers = (k for k, v in cells if _NUMBER.fullmatch(v.strip()) and k.strip())
+        score = next(numbers, "COLUMN")
+        options = f"--scores={path.name} --image_column={image} --score_column={score}"
+        other = ", or the class folders with --task=folders" if has_class_folders(folder) else ""
+        return DataError(
+            f"--data_dir={folder} has no scores.csv, but {path.name} with the columns"
+            f" {', '.join(columns)}; read it with {options}{other}"
+        )
+    return None
+
+
+def _is_picture(text: str) -> bool:
+    return text.strip().lower().endswith(SUFFIXES)
+
+
+def is_place_pulse(folder: Path, scores: str | None = None) -> bool:
+    """Return whether the folder has qscores.tsv, as Place Pulse 2.0, and no table of scores."""
+    if scores:
+        return False
     there = [os.path.isfile(folder / name) for name in ("scores.csv", "qscores.tsv")]  # noqa: PTH113
     return there == [False, True]
 

@@ -1,6 +1,7 @@
 """Describe the data of a configuration without training."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 from deep_cnn.config import TrainConfig
 from deep_cnn.data.image_cache import broken_rule, find_unreadable
 from deep_cnn.data.splits import SPLITS, Examples, Splits
+from deep_cnn.errors import DataError
 from deep_cnn.metrics import HUGE, mean_and_std
 from deep_cnn.names import TASKS
 from deep_cnn.tasks import Task, get_task
@@ -51,6 +53,8 @@ class DataDescription:
             yield from _classes(targets, task.classes(config))
         else:
             yield from _scores(targets)
+            yield from _baseline(splits, task, config)
+        yield from task.notes(config)
         yield from _unreadable(splits, config, self.unreadable)
 
 
@@ -64,8 +68,11 @@ def summarize(task: Task, splits: Splits, config: TrainConfig) -> str:
         for name, part in splits.items()
     )
     where = config.data_dir if TASKS[config.task].reads_folder else config.task
-    reasons = ", ".join(f"{count} {reason}" for reason, count in task.left_out(config).items())
-    return f"Data {where}: {pictures}: {counts}; left out: {reasons or 'nothing'}"
+    line, reasons = f"Data {where}: {pictures}: {counts}", task.left_out(config)
+    if reasons is None:
+        return line
+    text = ", ".join(f"{count} {reason}" for reason, count in reasons.items())
+    return f"{line}; left out: {text or 'nothing'}"
 
 
 def _row(title: str, cells: Iterable[object]) -> str:
@@ -88,6 +95,19 @@ def _scores(targets: Sequence[NDArray[Any]]) -> Iterator[str]:
     for count, low, high in zip(counts, shown, shown[1:], strict=False):
         bar = "#" * round(_WIDTH * count / counts.max())
         yield f"{low:>10} to {high:<10}{count:>8} {bar}".rstrip()
+
+
+def _baseline(splits: Mapping[str, Examples], task: Task, config: TrainConfig) -> Iterator[str]:
+    """Yield the metrics on val of the mean of the training scores, which sees no picture."""
+    train, val = splits["train"], splits["val"]
+    if len(val) and len(train):
+        with suppress(DataError), np.errstate(all="ignore"):
+            labels = task.labels(train, config)
+            outputs = task.baseline(train.targets, len(val), labels)
+            predictions = task.predictions(outputs, labels)
+            values = {f"{k}_val": fn(predictions, val.targets) for k, fn in task.metrics.items()}
+            text = " ".join(f"{k}={v:.4g}" for k, v in values.items() if np.isfinite(v))
+            yield f"Baseline that sees no picture: {text}"
 
 
 def _histogram(values: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:

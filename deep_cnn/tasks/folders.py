@@ -16,10 +16,10 @@ from deep_cnn.config import TrainConfig
 from deep_cnn.data.image_cache import broken_rule
 from deep_cnn.data.listing import Listing, list_pictures
 from deep_cnn.data.splits import Examples, Files
+from deep_cnn.delimited import open_text
 from deep_cnn.errors import DataError
 from deep_cnn.layout import SUFFIXES, split_folders, subfolders
 from deep_cnn.tasks.base import Classification
-from deep_cnn.tasks.tables import open_text
 
 _LOGGER = logging.getLogger("deep_cnn")
 # For each class, by its plain name: its folder, and the names of its pictures joined by slashes.

@@ -28,7 +28,7 @@ VERSION = 1
 # A checkpoint takes about 30 ms, so several very short epochs share one.
 _SECONDS_BETWEEN = 1.0
 # Options that may differ between a checkpoint and the run that resumes it.
-_FREE_ON_RESUME = ("epochs", "patience", "data_dir", "keep", "strict_data")
+_FREE_ON_RESUME = ("epochs", "patience", "data_dir", "scores", "keep", "strict_data")
 Weights = dict[str, Tensor]
 # The state of an optimizer or a random generator: only the library that made it reads it.
 StateDict = dict[str, Any]

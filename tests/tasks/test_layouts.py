@@ -219,8 +219,9 @@ def test_a_table_of_pictures_takes_precedence(
     (tmp_path / "data" / "ratings.csv").write_bytes(table.encode(encoding))
     done = here("--data_dir=data", *FAST)
     assert done.returncode == 2
-    assert "has the table ratings.csv (columns photo, r" in done.stderr
-    assert "use --scores=ratings.csv" in done.stderr
+    assert "but ratings.csv with the columns photo, r" in done.stderr
+    assert "--scores=ratings.csv --image_column=photo --score_column=r" in done.stderr
+    assert "or the class folders with --task=folders" in done.stderr
     done = here("--data_dir=data", "--task=folders", "--dry_run")
     assert "18 pictures in 2 classes" in done.stdout
 
@@ -229,7 +230,13 @@ def test_scores_have_the_same_line(tmp_path: Path, here: Command) -> None:
     make_scored(tmp_path / "data", 24)
     done = here("--data_dir=data", *FAST)
     assert done.returncode == 0, done.stderr
-    assert re.search(r"Data data: 24 pictures: train \d+, val \d+, test \d+; left out", done.stderr)
+    line = r"(?m)^Data data: 24 pictures: train \d+, val \d+, test \d+; left out: nothing$"
+    assert re.search(line, done.stderr)
+    table = tmp_path / "data" / "scores.csv"
+    table.write_text(re.sub(r"(?m)(p00\d.png),.*$", r"\1,", table.read_text()))
+    done = here("--data_dir=data", "--dry_run")
+    assert "14 pictures: " in done.stdout
+    assert "left out: 10 rows without a score\n" in done.stdout
 
 
 def folders_in_test(root: Path) -> set[str]:

@@ -101,9 +101,9 @@ class PerceptionOptions(RegressionOptions):
 class FoldersOptions(ClassificationOptions):
     """Options of the task folders."""
 
-    summary = "a class for each picture, from the folders train/<class>/ and val/<class>/"
+    summary = "a class for each picture, from folders train/<class>/, val/<class>/ or <class>/"
     test_folder: str = option(
-        "val", "folder of the test split; by default test, or val if there is no test"
+        "val", "folder with the test split; test, if there is one, takes precedence over val"
     )
     keep: str = option(
         "auto", "file that lists the classes to use; auto: keep.txt if it exists; none: all classes"

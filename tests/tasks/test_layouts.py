@@ -15,7 +15,7 @@ from deep_cnn.errors import DataError
 from deep_cnn.resolve import resolve
 from deep_cnn.tasks import get_task
 from deep_cnn.tasks.describe_data import summarize
-from tests.conftest import Command, make_classes, make_scored
+from tests.conftest import ROOT, Command, make_classes, make_scored
 
 FAST = ("--model=lenet", "--weights=none", "--epochs=1", "--wandb=False", "--run_name=r")
 
@@ -237,6 +237,20 @@ def test_scores_have_the_same_line(tmp_path: Path, here: Command) -> None:
     done = here("--data_dir=data", "--dry_run")
     assert "14 pictures: " in done.stdout
     assert "left out: 10 rows without a score\n" in done.stdout
+
+
+README = (ROOT / "deep_cnn/tasks/README.md").read_text(encoding="utf-8")
+SECTION = README.partition("### Class folders")[2].partition("### ")[0]
+EXAMPLES = re.findall(r"```text\n(.*?)```", SECTION, re.DOTALL)
+
+
+@pytest.mark.parametrize("number", range(3))
+def test_the_examples_of_the_readme(tmp_path: Path, number: int) -> None:
+    rows = [re.split(r" {2,}", row) for row in EXAMPLES[number].splitlines()]
+    splits, _ = read(touch(tmp_path / "data", *(name for name, _ in rows)))
+    for name, text in rows:
+        homes = [split for split in SPLITS if name in splits[split]]
+        assert not homes if text == "left out" else homes[0] in text.split(" or "), name
 
 
 def folders_in_test(root: Path) -> set[str]:

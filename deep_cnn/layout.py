@@ -3,6 +3,7 @@
 import os
 from collections.abc import Mapping
 from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 
 from deep_cnn.errors import DataError
@@ -96,7 +97,8 @@ def has_class_folders(root: Path) -> bool:
     folders = split_folders(root)
     if any(folders.values()):
         return bool(folders["train"])
-    return sum(map(has_pictures, (root / name for name in subfolders(root)))) > 1
+    pictured = filter(has_pictures, (root / name for name in subfolders(root)))
+    return len([*islice(pictured, 2)]) == 2
 
 
 def has_pictures(folder: Path) -> bool:

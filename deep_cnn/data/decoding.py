@@ -28,6 +28,7 @@ _LARGEST_ASPECT = 100  # A longer side than this many shorter ones is a damaged 
 _MOST_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 0)
 _MOST_MEMORY = 2**30
 _large_picture = Lock()
+_UINT32 = 2.0**32 - 1
 # The largest values of the ranges of floats that are read, how far a range may go beyond them, and
 # the part of white that the brightest pixel must have.
 _WHITE, _ROUNDING, _DARKEST = (1.0, 255.0, 65535.0), 1e-3, 16
@@ -138,6 +139,8 @@ def _white_of(image: Image.Image) -> float | None:
 def _to_rgb(image: Image.Image, white: float | None) -> Image.Image:
     if image.mode == "F" or white:
         values = np.asarray(image, dtype=np.float64)
+        if white == _UINT32:  # Pillow reads them as signed.
+            values = values % (_UINT32 + 1)
         if white and values.min() < 0:
             raise ValueError(f"integers down to {values.min():g}; save them as 0 to {white:g}")
         white = white or _white_of_floats(values)

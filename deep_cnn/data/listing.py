@@ -4,7 +4,7 @@ import json
 import os
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -38,16 +38,19 @@ class Listing(NamedTuple):
 _listed: dict[str, Mapping[str, Listing]] = {}
 
 
-def list_pictures(root: Path, cache: Path | None) -> Mapping[str, Listing]:
+def list_pictures(
+    root: Path, cache: Path | None, skip: Collection[str] = ()
+) -> Mapping[str, Listing]:
     """Return what `root` and every folder below it contain, by path from there ("" is `root`).
 
-    Skips litter. Neither opens pictures nor reads their sizes or times. The listings stay
-    in memory, and under `cache` if it is writable. A folder is listed again if its times show a
-    change, or a change just before it was listed. Raises DataError.
+    Skips litter, and the folders `skip` in `root`. Neither opens pictures nor reads their sizes or
+    times. The listings stay in memory, and under `cache` if it is writable. A folder is listed
+    again if its times show a change, or a change just before it was listed. Raises DataError.
     """
     path = os.path.abspath(root)  # noqa: PTH100 - a link and its target are two names.
-    file = cache and cache / "listings" / f"{fingerprint([_VERSION, SUFFIXES, path])}.json"
-    before = _listed.get(path) or (_read(file) if file else {})
+    key = "/".join([path, *sorted(skip)])
+    file = cache and cache / "listings" / f"{fingerprint([_VERSION, SUFFIXES, key])}.json"
+    before = _listed.get(key) or (_read(file) if file else {})
     folders: dict[str, Listing] = {}
     level = [("", frozenset[tuple[int, int]]())]
     with ThreadPoolExecutor() as pool:  # On a network file system most of the time is waiting.
@@ -58,13 +61,14 @@ def list_pictures(root: Path, cache: Path | None) -> Mapping[str, Listing]:
                 if identity in above:  # A link that leads back up.
                     continue
                 folders[name] = listing
-                children = filter(None, listing.folders.split("/"))
+                skipped = {"", *(() if name else skip)}
+                children = [each for each in listing.folders.split("/") if each not in skipped]
                 below += [(f"{name}/{each}".lstrip("/"), above | {identity}) for each in children]
             level = below
     if file and folders != before:
         with suppress(OutputError):  # Then each run lists for itself.
             write_text(file, json.dumps(folders))
-    _listed[path] = folders
+    _listed[key] = folders
     return folders
 
 

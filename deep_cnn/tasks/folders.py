@@ -136,9 +136,9 @@ def plain(folder: str) -> str:
 
 
 def _is_output(config: TrainConfig, folder: Path) -> bool:
-    """Return whether a folder is the one for results or for the cache, or within these."""
+    """Return whether a folder holds the results or the cache of the run."""
     outputs = [path.resolve() for path in (config.out_path, config.cache_path) if path]
-    return any(folder.resolve().is_relative_to(path) for path in outputs)
+    return any(path.is_relative_to(folder.resolve()) for path in outputs)
 
 
 def _listings(config: TrainConfig, part: str) -> Mapping[str, Listing]:
@@ -146,9 +146,8 @@ def _listings(config: TrainConfig, part: str) -> Mapping[str, Listing]:
     root = config.data_path
     if part:
         return list_pictures(root / part, config.cache_path)
-    listings = list_pictures(root, config.cache_path)
-    top = {name: not _is_output(config, root / name) for name in subfolders(root)}
-    return {path: each for path, each in listings.items() if top.get(path.split("/")[0], not path)}
+    skip = [name for name in subfolders(root) if _is_output(config, root / name)]
+    return list_pictures(root, config.cache_path, skip)
 
 
 def _class_folders(config: TrainConfig, part: str) -> _Classes:

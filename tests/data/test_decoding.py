@@ -107,17 +107,21 @@ def test_black_floats_are_black(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("part", [1.0, 0.1, 0.02])
-@pytest.mark.parametrize("kind", ["png", "tif", "big endian", "jp2", "pgm", "signed", "int32"])
+@pytest.mark.parametrize(
+    "kind", ["png", "tif", "big endian", "jp2", "pgm", "signed", "int32", "uint32"]
+)
 def test_integers_are_scaled_by_their_depth_and_not_by_what_is_in_them(
     tmp_path: Path, kind: str, part: float
 ) -> None:
-    white = {"signed": 32767, "int32": 2**31 - 1}.get(kind, 65535)
+    white = {"signed": 32767, "int32": 2**31 - 1, "uint32": 2**32 - 1}.get(kind, 65535)
     values = np.round(RAMP * part * white)
     path = tmp_path / f"p.{kind if kind in ('png', 'tif', 'jp2', 'pgm') else 'tif'}"
     if kind == "pgm":
         path.write_bytes(b"P5 64 48 65535\n" + values.astype(">u2").tobytes())
     elif kind == "signed":
         path.write_bytes(tiff(values.astype("<i2"), bits=16, kind=2))
+    elif kind == "uint32":
+        path.write_bytes(tiff(values.astype("<u4"), bits=32, kind=1))
     elif kind == "big endian":
         image = Image.frombytes("I;16B", (64, 48), values.astype(">u2").tobytes())
         image.save(path)

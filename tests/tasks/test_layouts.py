@@ -177,6 +177,8 @@ def test_classes_at_the_root(tmp_path: Path) -> None:
     assert min(map(len, splits.values())) > 0
     assert "1 pictures outside of class folders" in line
     assert "1 files of type .txt" in line
+    config = resolve(TrainConfig(data_dir=str(root), out_dir=str(root), cache="off"))
+    assert get_task("folders").classes(config)[:2] == ["cat", "dog"]
     touch(root, "val/cat/0.jpg")
     with pytest.raises(DataError, match="has neither scores"):
         read(root)

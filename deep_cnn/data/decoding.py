@@ -13,7 +13,7 @@ from threading import Lock
 import numpy as np
 from filelock import FileLock
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from deep_cnn.layout import FORMATS
 from deep_cnn.text import first_line
@@ -67,6 +67,8 @@ def _decoded(picture: Picture) -> tuple[Image.Image, int]:
         raise ValueError("missing") from None
     except Exception as error:  # Pillow's many readers raise many kinds on damaged files.
         reason = first_line(error).replace(repr(str(picture)), "").strip() or type(error).__name__
+        if isinstance(error, UnidentifiedImageError) and picture.suffix.lower() in FORMATS["TIFF"]:
+            reason += "; Pillow reads no TIFF file of 64-bit numbers or of coloured floats"
         raise ValueError(reason) from error
 
 

@@ -47,6 +47,9 @@ class Folders(Classification):
                 names += pictures
                 targets += [target] * len(pictures)
                 marks += [part.mark] * len(pictures)
+        if marks and (part.split, part.mark) == ("val", "test"):
+            text = "%s/ is the test split; validation takes a part of the training pictures"
+            _LOGGER.info(text, part.folder)
         every = tuple(names)
         files, labels = Files(config.data_path, every), np.array(targets, dtype=np.int64)
         return Examples(every, files, labels, np.ones(len(every))), marks
@@ -113,13 +116,13 @@ def _parts(config: TrainConfig) -> list[_Part]:
             )
         return [_Part("train", "", None)]
     parts = [_Part("train", folders["train"][0], None)]
-    if test in folders["test"] and folders["val"]:
+    if test not in ("val", *folders["val"]) and folders["val"]:
         parts.append(_Part("val", folders["val"][0], "val"))
-    if test in subfolders(root) or test in chain(*folders.values()):
+    if test not in folders["train"] and test in (*subfolders(root), *chain(*folders.values())):
         split = "test" if test in folders["test"] else "val" if test in folders["val"] else test
         parts.append(_Part(split, test, "test"))
     elif test != "val":
-        raise DataError(f"--test_folder={test} is no folder in {root}; name one that is there")
+        raise DataError(f"--test_folder={test} is no folder beside {root / parts[0].folder}")
     return parts
 
 

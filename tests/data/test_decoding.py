@@ -157,6 +157,12 @@ def test_twelve_bits(tmp_path: Path) -> None:
     assert_ramp(path)
 
 
+def test_doubles_are_refused_by_name(tmp_path: Path) -> None:
+    (tmp_path / "p.tif").write_bytes(tiff(RAMP, bits=64, kind=3))
+    with pytest.raises(ValueError, match="Pillow reads no TIFF file of 64-bit numbers"):
+        decode(tmp_path / "p.tif")
+
+
 def test_integers_that_would_be_black_or_negative_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "p.tif"
     Image.fromarray(np.array([[0, 255]], np.int32)).save(path)

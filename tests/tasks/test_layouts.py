@@ -116,8 +116,13 @@ def test_val_is_the_test_split_only_without_test(tmp_path: Path) -> None:
     splits, line = read(root, test_folder="val")
     assert splits["test"] == set(pictures("val/a", "val/b"))
     assert "1 folder test/, which is no split" in line
-    with pytest.raises(DataError, match="--test_folder=holdout is no folder"):
-        read(root, test_folder="holdout")
+    for name in ("holdout", "train", "../data"):
+        with pytest.raises(DataError, match=f"--test_folder={name} is no folder beside"):
+            read(root, test_folder=name)
+    touch(root, *pictures("holdout/a", "holdout/b"))
+    splits, _ = read(root, test_folder="holdout")
+    assert splits["test"] == set(pictures("holdout/a", "holdout/b"))
+    assert splits["val"] == set(pictures("val/a", "val/b"))
 
 
 def test_a_test_folder_without_classes_is_no_split(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 from contextlib import suppress
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from deep_cnn.layout import (
 from deep_cnn.names import STUDIES
 
 _TABLES = (".csv", ".tsv", ".tab", ".txt")
+_SPREADSHEETS = (".xlsx", ".xls", ".ods", ".numbers")
 _NUMBER = re.compile(r"[+-]?\d+([.,]\d+)?")
 
 
@@ -108,18 +110,29 @@ def _tables(folder: Path) -> list[tuple[Path, list[str], list[str]]]:
 
 def _unread_table(folder: Path) -> DataError | None:
     """Return the error for a folder with a table of another name, or None if it has no table."""
+    texts: dict[bool, str] = {}
+    with suppress(OSError):
+        for path in folder.iterdir():
+            if path.suffix.lower() in _SPREADSHEETS and not is_litter(path.name):
+                text = "a spreadsheet; save it as CSV, and name it with --scores"
+                texts[False] = f"{path.name}, {text}"
     for path, columns, first in _tables(folder):
-        cells = list(zip(columns, first, strict=False))
-        image = next((k for k, v in cells if _is_picture(v)), "COLUMN")
-        numbers = (k for k, v in cells if _NUMBER.fullmatch(v.strip()) and k.strip())
-        score = next(numbers, "COLUMN")
-        options = f"--scores={path.name} --image_column={image} --score_column={score}"
-        other = ", or the class folders with --task=folders" if has_class_folders(folder) else ""
-        return DataError(
-            f"--data_dir={folder} has no scores.csv, but {path.name} with the columns"
-            f" {', '.join(columns)}; read it with {options}{other}"
-        )
-    return None
+        is_picture, text = _described(path.name, columns, first)
+        if is_picture or (len(columns) > 1 and path.suffix.lower() != ".txt"):
+            texts.setdefault(is_picture, text)
+    best = texts.get(True) or texts.get(False)
+    other = ", or the class folders with --task=folders" if has_class_folders(folder) else ""
+    return DataError(f"--data_dir={folder} has no scores.csv, but {best}{other}") if best else None
+
+
+def _described(name: str, columns: list[str], first: list[str]) -> tuple[bool, str]:
+    """Return whether a table has a column of pictures, and the options that read the table."""
+    cells = [pair for pair in zip(columns, first, strict=False) if pair[0]]
+    image = next((column for column, text in cells if _is_picture(text)), None)
+    score = next((column for column, text in cells if _NUMBER.fullmatch(text.strip())), "COLUMN")
+    options = [f"--scores={name}", f"--image_column={image or 'COLUMN'}", f"--score_column={score}"]
+    text = f"{name} with the columns {', '.join(columns)}; read it with {shlex.join(options)}"
+    return image is not None, text
 
 
 def _is_picture(text: str) -> bool:

@@ -7,8 +7,9 @@ import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote
 
@@ -102,31 +103,42 @@ def match_pictures(texts: Iterable[str], root: Path, *, repeated: bool = False) 
     A name that is not that of a file is compared with all pictures, by looser and looser rules,
     until it is that of one picture or of several. If not `repeated`, each picture is used once.
     """
-    matches, folders = Matches(), dict[str, Collection[str]]()
+    files: dict[str, str] = {}
+    missing, folders = [], dict[str, Collection[str]]()
     for text in dict.fromkeys(texts):
         name = own_name(text)
         if name and _exists(root, name, folders):
-            matches.files[text] = name
+            files[text] = name
         else:
-            matches.missing[text] = ""
-    if not matches.missing:
-        return matches
-    names = _pictures(root)
-    taken = set() if repeated else set(matches.files.values())
+            missing.append(text)
+    if not missing:
+        return Matches(files)
+    taken = frozenset() if repeated else frozenset(files.values())
+    found = _match(tuple(missing), tuple(_pictures(root)), taken)
+    return replace(found, files=files | found.files)
+
+
+@lru_cache(1)  # Every trial of a sweep has the same names, and many names take seconds.
+def _match(texts: tuple[str, ...], names: tuple[str, ...], taken: frozenset[str]) -> Matches:
+    matches = Matches(missing=dict.fromkeys(texts, ""))
     keys = dict(zip(names, names, strict=True))
-    left = {text: text for text in matches.missing}
+    left = dict(zip(texts, texts, strict=True))
     for rule, change in _RULES:
         keys = {name: change(key) for name, key in keys.items()}
         left = {text: change(key) for text, key in left.items()}
         _apply(rule, keys, left, taken, matches)
+        if not left:
+            break
     _explain(left, keys, matches)
     return matches
 
 
 def own_name(text: str) -> str:
     """Return the normalised path in a table, or "" if it leads out of the folder."""
-    path = PurePosixPath(text)
-    return "" if text.startswith("/") or ".." in path.parts else str(path)
+    parts = text.split("/")
+    if ".." in parts or text.startswith("/"):
+        return ""
+    return str(PurePosixPath(text)) if "" in parts or "." in parts else text
 
 
 def _exists(root: Path, name: str, folders: dict[str, Collection[str]]) -> bool:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from deep_cnn.data.splits import SPLITS, Examples
+from deep_cnn.data.splits import SPLITS, Examples, Files
 from deep_cnn.errors import DataError
 from deep_cnn.tasks import ratings, tables
 from deep_cnn.tasks.picture_names import match_pictures, own_name
@@ -88,7 +88,7 @@ def read_scores(path: Path, columns: Columns, root: Path | None = None) -> Score
         raise DataError(f"{path} has {len(table)} rows with pictures; 3 at least are needed")
     weights = table["weight"].to_numpy() * (table["votes"].to_numpy() if columns.votes else 1.0)
     names, keys = tuple(table["image"]), tuple(table["key"]) if columns.grouped else ()
-    files = [(root or path.parent) / name for name in names]
+    files = Files(root or path.parent, names)
     examples = Examples(names, files, table["score"].to_numpy(), weights, keys)
     return Scores(examples, [mark or None for mark in table["split"]], notes, measure, unscored)
 

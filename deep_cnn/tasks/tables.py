@@ -168,9 +168,7 @@ def read_table(
     lines = array("q")
     for line, row in rows:
         if len(row) != len(header):
-            names = dialect.delimiter.join(header).replace("\t", ",")
-            wrong = f"{len(row)} values for {len(header)} columns ({names}); make them agree"
-            record.faults.append((line, wrong))
+            record.faults.append((line, _uneven(row, header)))
             if not reading:
                 record.raise_faults()
         elif text is None or row[at] == text:
@@ -179,6 +177,11 @@ def read_table(
                 append(row[i])
     # With any other type than `object`, pictures such as "NA" and "007" would be converted.
     return pd.DataFrame(cells, np.asarray(lines), dtype=object)
+
+
+def _uneven(row: Sequence[str], header: Sequence[str]) -> str:
+    columns = f"{len(header)} columns ({','.join(header)})"
+    return f"{len(row)} values for {columns}; make them agree"
 
 
 def no_columns(path: Path, missing: Sequence[tuple[str, str]], columns: Sequence[str]) -> DataError:

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 _GROUPS = ("city", "group")
+# What R, Excel and databases write for a missing value.
+_EMPTY = ("", "NA", "N/A", "#N/A", "NULL")
 _NOT_SCORES = ("split", "weight", *_GROUPS)
 
 
@@ -65,11 +67,10 @@ def read_scores(path: Path, columns: Columns, root: Path | None = None) -> Score
     table, record = _read(path, columns)
     reading = tables.Reading(path, [*record.faults])
     notes = [f"{path.name}: read with {', '.join(record.notes)}"] if record.notes else []
-    is_scored = table["text"] != ""
-    unscored = int((~is_scored).sum())
+    unscored = int((~table["scored"]).sum())
     if unscored:
         notes.append(f"{path.name}: {unscored} rows without a score are left out")
-        table = table[is_scored]
+        table = table[table["scored"]]
     table, more = _with_pictures(table, reading, root or path.parent, rated=bool(columns.rater))
     notes += [f"{path.name}: {note}" for note in more]
     measure = None
@@ -97,7 +98,7 @@ def read_scores(path: Path, columns: Columns, root: Path | None = None) -> Score
 def _read(path: Path, columns: Columns) -> "tuple[DataFrame, tables.Reading]":
     """Return the rows of the table, and its faults and notes.
 
-    The columns are image, text and score (as written and as number), weight, split, key and rater.
+    The columns are image, scored (whether there is a score), score, weight, split, key and rater.
     """
     header = tables.read_columns(path)
     score, image, rater = _find_columns(path, header, columns)
@@ -106,8 +107,8 @@ def _read(path: Path, columns: Columns) -> "tuple[DataFrame, tables.Reading]":
         raise tables.no_columns(path, [("city", "add one, or use --group=none")], header)
     reading = tables.Reading(path)
     cells = tables.read_table(path, reading=reading).map(str.strip)
-    scored = cells[score] != ""
-    table = cells[[image, score]].set_axis(["image", "text"], axis=1)
+    scored = ~cells[score].isin(_EMPTY)
+    table = cells[[image]].set_axis(["image"], axis=1).assign(scored=scored)
     table["score"], table["weight"] = np.nan, 1.0
     table.loc[scored, "score"] = reading.numbers(cells.loc[scored, score])
     table["split"] = cells["split"].str.lower() if "split" in header else ""

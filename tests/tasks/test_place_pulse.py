@@ -175,7 +175,11 @@ def test_a_row_without_a_score_has_none(tmp_path: Path, caplog: pytest.LogCaptur
 
 def test_weights_are_one_over_the_variance(tmp_path: Path) -> None:
     folder = make_place_pulse(tmp_path)
-    for weighting, weights in (("none", [1.0] * 4), ("sigma", [1 / 9, 1 / 16, 1 / 25, 1 / 36])):
+    for weighting, weights in (
+        ("none", [1.0] * 4),
+        ("sigma", [1 / 9, 1 / 16, 1 / 25, 1 / 36]),
+        ("votes", [2, 3, 4, 5]),
+    ):
         config = resolve(TrainConfig(data_dir=str(folder), options={"weighting": weighting}))
         examples, _ = get_task("perception").all_examples(config)
         assert examples.weights[:4].tolist() == pytest.approx(weights)

@@ -268,13 +268,16 @@ def test_ratings_are_averaged_and_their_agreement_is_printed(
 
 
 def test_a_person_who_rates_twice_counts_once_and_marks_must_agree(tmp_path: Path) -> None:
-    text = "image,score,who,split\na,1,x,\na,4,y,\na,3,x,\nb,5,x,val\nb,5,y,\nc,1,x,\nd,,x,\n"
+    text = (
+        "image,score,who,split\na,1,x,\na,4,y,\na,3,x,\nb,5,x,val\nb,5,y,\nc,1,x,\nd,,x,\ne,NA,x,\n"
+    )
     path = table(tmp_path, ["a", "b", "c"], text)
     with pytest.raises(DataError, match="line 6: split '' differs from that of other rows"):
         read_scores(path, Columns("score", rater="who"))
     path.write_text(text.replace("val", ""))
     scores = read_scores(path, Columns("score", rater="who"))
     assert scored(scores) == {"a": 3, "b": 5, "c": 1}
+    assert scores.notes[0] == "scores.csv: 2 rows without a score are left out"
     assert "1 ratings repeat one of the same rater and picture" in "\n".join(scores.notes)
     path.write_text(text.replace("val", "").replace("a,4,y", "a,4,"))
     with pytest.raises(DataError, match="line 3: no rater is named; fill the column who"):

@@ -15,7 +15,6 @@ from deep_cnn.errors import DataError
 # semicolons may all have one decimal comma.
 _SEPARATORS = {"\t": "tabs", ";": "semicolons", ",": "commas"}
 _SAMPLE_LINES = 50
-_BOMS = {codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 # Excel's line that names the separator.
 _SEPARATOR_LINE = re.compile(r'"?sep=(.)"?[,;\t]*[\r\n]*', re.IGNORECASE)
 _CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1f]")
@@ -31,9 +30,10 @@ class Dialect(NamedTuple):
     @property
     def notes(self) -> list[str]:
         """What differs from a table in UTF-8 with commas."""
-        encodings = {"utf-16": "UTF-16", "cp1252": "the encoding Windows-1252, as it is not UTF-8"}
         separator = [] if self.delimiter == "," else [_SEPARATORS.get(self.delimiter, "separators")]
-        return [*separator, *(encodings[key] for key in [self.encoding] if key in encodings)]
+        if self.encoding == "cp1252":
+            return [*separator, "the encoding Windows-1252, as it is not UTF-8"]
+        return [*separator, *(["UTF-16"] if self.encoding.startswith("utf-16") else [])]
 
 
 def find_dialect(path: Path, delimiter: str | None = None) -> Dialect:
@@ -43,7 +43,7 @@ def find_dialect(path: Path, delimiter: str | None = None) -> Dialect:
     be in Windows-1252, which Excel writes.
     """
     with _reported(path, "text"), path.open("rb") as file:
-        encoding = _BOMS.get(file.read(2), "utf-8-sig")
+        encoding = _encoding(file.read(2))
         if delimiter:
             return Dialect(encoding, delimiter)
         if encoding == "utf-8-sig" and not _is_utf8(path):
@@ -61,6 +61,15 @@ def find_dialect(path: Path, delimiter: str | None = None) -> Dialect:
     if named:
         return Dialect(encoding, named[1], 1)
     return Dialect(encoding, max(_SEPARATORS, key=lambda each: _fit(lines, each)))
+
+
+def _encoding(start: bytes) -> str:
+    """Return UTF-16 for a text that starts with its mark, or with the letters of a header."""
+    if start in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+        return "utf-16"
+    if start.count(0) != 1 or len(start) != 2:
+        return "utf-8-sig"
+    return "utf-16-be" if start[0] == 0 else "utf-16-le"
 
 
 def _is_utf8(path: Path) -> bool:

@@ -86,7 +86,8 @@ def read_scores(path: Path, columns: Columns, root: Path | None = None) -> Score
         table = ratings.mean_ratings(table)
     reading.raise_faults()
     if len(table) < 3:
-        raise DataError(f"{path} has {len(table)} rows with pictures; 3 at least are needed")
+        said = f" ({'; '.join(notes)})" if notes else ""
+        raise DataError(f"{path} has {len(table)} rows with pictures; 3 at least are needed{said}")
     weights = table["weight"].to_numpy() * (table["votes"].to_numpy() if columns.votes else 1.0)
     names, keys = tuple(table["image"]), tuple(table["key"]) if columns.grouped else ()
     files = Files(root or path.parent, names)

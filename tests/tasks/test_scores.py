@@ -55,6 +55,7 @@ EXPORTS = {
     "Excel, sep= and tabs": ("utf-8", exported("\t", ".", first='"sep=\t"\r\n')),
     "Excel, Unicode text": ("utf-16", exported("\t", ",")),
     "Excel, Unicode text, big endian": ("utf-16-be", "\ufeff" + exported("\t", ".")),
+    "Unicode text without its mark": ("utf-16-le", exported("\t", ",")),
     "LibreOffice, German": ("utf-8", exported(",", ",", newline="\n")),
     "LibreOffice, French": ("utf-8", exported("\t", ",", newline="\n")),
     "Google Sheets, English": ("utf-8", exported(",", ".")),

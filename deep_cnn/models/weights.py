@@ -145,8 +145,10 @@ def _prefix(keys: Iterable[str], wanted: Collection[str]) -> str:
     counts = Counter(
         key[:i] for key in keys for i in _starts(key) if key[i:] in wanted
     ).most_common()
-    # Of equal counts the shortest: a moving average may lie beside the network itself.
-    return min(counts, key=lambda pair: (-pair[1], len(pair[0])))[0] if counts else ""
+    # A moving average or a teacher may lie beside the network itself.
+    usual = re.compile(r"(module\.|model\.|net\.|network\.|backbone\.)*")
+    order = [(-n, usual.fullmatch(prefix) is None, len(prefix), prefix) for prefix, n in counts]
+    return min(order)[-1] if order else ""
 
 
 def _starts(key: str) -> list[int]:

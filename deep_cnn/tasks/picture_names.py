@@ -97,11 +97,11 @@ class Matches:
         return f"{text}: {rules}; for example, {name!r} is {file}" if rules else ""
 
 
-def match_pictures(texts: Iterable[str], root: Path, *, repeated: bool = False) -> Matches:
+def match_pictures(texts: Iterable[str], root: Path) -> Matches:
     """Return the files under `root` that the names in a table mean.
 
     A name that is not that of a file is compared with all pictures, by looser and looser rules,
-    until it is that of one picture or of several. If not `repeated`, each picture is used once.
+    until it is that of one picture or of several. Each picture is used for one name.
     """
     files: dict[str, str] = {}
     missing, folders = [], dict[str, Collection[str]]()
@@ -113,8 +113,7 @@ def match_pictures(texts: Iterable[str], root: Path, *, repeated: bool = False) 
             missing.append(text)
     if not missing:
         return Matches(files)
-    taken = frozenset() if repeated else frozenset(files.values())
-    found = _match(tuple(missing), tuple(_pictures(root)), taken)
+    found = _match(tuple(missing), tuple(_pictures(root)), frozenset(files.values()))
     return replace(found, files=files | found.files)
 
 
@@ -130,6 +129,14 @@ def _match(texts: tuple[str, ...], names: tuple[str, ...], taken: frozenset[str]
         if not left:
             break
     _explain(left, keys, matches)
+    texts_of = defaultdict[str, list[str]](list)
+    for text, name in matches.files.items():
+        texts_of[name].append(text)
+    for name, same in texts_of.items():
+        for text in same if len(same) > 1 else ():  # Which one is meant is a guess.
+            del matches.files[text]
+            other = next(each for each in same if each != text)
+            matches.missing[text] = f"{name} fits, and fits {other}, too"
     return matches
 
 
@@ -147,7 +154,9 @@ def _exists(root: Path, name: str, folders: dict[str, Collection[str]]) -> bool:
         folders[folder] = ()
         with suppress(OSError, ValueError):
             folders[folder] = frozenset(os.listdir(root / folder))  # noqa: PTH208
-    return file in folders[folder]
+    # A folder may have the name of a picture without its suffix.
+    is_picture = file.lower().endswith(SUFFIXES)
+    return file in folders[folder] and (is_picture or os.path.isfile(root / name))  # noqa: PTH113
 
 
 def _pictures(root: Path) -> list[str]:

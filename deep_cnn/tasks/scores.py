@@ -172,7 +172,7 @@ def _with_pictures(
     a picture.
     """
     named = table[table["image"] != ""]
-    matches = match_pictures(named["image"], root, repeated=rated)
+    matches = match_pictures(named["image"], root)
     notes = [matches.note] if matches.note else []
     outside = named["image"].isin([text for text in matches.missing if not own_name(text)])
     way = "leads out of the data folder; paths start there and stay inside"

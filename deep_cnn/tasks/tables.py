@@ -73,13 +73,18 @@ class Reading:
         """
         texts, what = list(column), "is not a finite number; correct or remove it"
         comma = [text for text in texts if "," in text]
+        # Where semicolons separate cells, commas are decimal. Among thousands, though, there would
+        # be numbers of three digits without a separator.
+        is_large = any(text.isdecimal() and len(text) >= 3 for text in texts)
+        pointed = [text.replace(".", ",") for text in texts if "." in text]
+        is_unclear = all(map(_UNCLEAR.fullmatch, pointed)) and self.delimiter == ";" and is_large
+        if pointed and not comma and is_unclear:
+            what = "may have a decimal point or a thousand; write thousands without a point"
+            texts = ["" if "." in text else text for text in texts]
         if comma:
             texts = [_SPACES.sub("", text) for text in texts]
-            # Among thousands, there would be numbers of three digits without a comma.
-            small = all(len(text) < 3 for text in texts if "," not in text)
-            points = _point_for_comma(
-                comma, unclear=True if small or self.delimiter != "," else None
-            )
+            is_decimal = self.delimiter == ";" and not is_large
+            points = _point_for_comma(comma, unclear=True if is_decimal else None)
             if points is None:
                 what = "may have a decimal comma or a thousand; write decimals with a point"
                 texts = [text if "," in text else "0" for text in texts]

@@ -75,11 +75,40 @@ def test_a_table_of_a_spreadsheet_program(case: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("header", "cells"),
+    [
+        ("image\tscore", ["1,234", "999", "12"]),
+        ("image,score", ['"1,234"', '"10,500"', "99"]),
+        ("image;score", ["1.250", "980", "1.100"]),
+        ("image;score", ["1,250", "980", "1,100"]),
+    ],
+)
+def test_what_may_be_a_decimal_or_a_thousand_is_refused(
+    header: str, cells: list[str], tmp_path: Path
+) -> None:
+    rows = [f"p{i}.jpg{header[5]}{cell}" for i, cell in enumerate(cells)]
+    path = table(tmp_path, ["p0.jpg", "p1.jpg", "p2.jpg"], "\n".join([header, *rows]))
+    with pytest.raises(DataError, match=r"may have a decimal (comma|point) or a thousand"):
+        read_scores(path, Columns("score"))
+
+
+def test_ratings_of_two_names_are_not_merged(tmp_path: Path) -> None:
+    rows = [f"{folder}/1.jpg,{rater},{rater}" for folder in ("north", "south") for rater in (1, 5)]
+    text = "\n".join(["image,score,rater", *rows, "2.jpg,3,1", "2.jpg,4,5", "2.png,9,9"])
+    path = table(tmp_path, ["1.jpg", "2.jpg"], text)
+    found = read_scores(path, Columns("score", rater="rater"))
+    assert {name: value for name, value in scored(found).items() if "2.jpg" in name} == {
+        "2.jpg": 3.5
+    }
+    assert "1.jpg" not in scored(found)
+
+
+@pytest.mark.parametrize(
     ("header", "cells", "values"),
     [
         ("image;score", ["1.234,5", "1\u202f000,25", "7"], [1234.5, 1000.25, 7]),
         ("image;score", ["4,333", "4,667", "1e1"], [4.333, 4.667, 10]),
-        ("image,score", ['"4,333"', '"4,667"', "5"], [4.333, 4.667, 5]),
+        ("image;score", ["4.333", "4.667", "5"], [4.333, 4.667, 5]),
         ("image,score", ['"1,234.5"', '"2,000"', "999"], [1234.5, 2000, 999]),
         ("image;score", ["-0,5", ",5", "1,"], [-0.5, 0.5, 1]),
     ],

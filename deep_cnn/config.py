@@ -58,7 +58,7 @@ class ModelOptions(OptionModel):
     heading = "model"
 
     model: str = option("efficientnet_lite0", "network", choices=tuple(names.MODELS))
-    weights: str = option("imagenet", "initial weights: imagenet, none, or the path of a file")
+    weights: str = option("imagenet", "weights: imagenet, none, a name of torchvision, or a file")
     freeze: int | Literal["none", "trunk"] = option(
         "none", "layers to freeze: none, trunk (all but the last), or the first N stages", low=0
     )
@@ -170,9 +170,9 @@ class TrainConfig(RunOptions, TrainingOptions, ModelOptions, DataOptions):
 
     def _problems(self) -> Iterator[tuple[str, str]]:
         """Yield each option that does not fit the others, and the reason."""
-        stages, size = names.MODELS[self.model], names.FIXED_SIZE.get(self.model)
-        if self.weights == "imagenet" and self.model in names.NOT_PRETRAINED:
-            yield "model", "has no ImageNet weights; add --weights=none"
+        stages, size = names.MODELS[self.model], names.fixed_size(self.model, self.weights)
+        if problem := names.weights_problem(self.model, self.weights):
+            yield problem
         if self.model == "lenet" and self.batch_size == 1:
             yield "batch_size", "is too small for the batch norm of lenet; use 2 or more"
         if isinstance(self.freeze, int) and self.freeze > stages:
@@ -269,12 +269,14 @@ class TrainConfig(RunOptions, TrainingOptions, ModelOptions, DataOptions):
     def fingerprint(self) -> str:
         """Return a hash of every option that can change a number; equal runs have equal hashes.
 
+        Options of the task that are None are left out, so that new ones do not change old hashes.
         Raises ConfigError if the configuration is not resolved.
         """
         if self.task == "auto":
             raise ConfigError("--task=auto has no fingerprint; resolve(config) finds the task")
         options = all_options(self.task)
         content = {k: v for k, v in self.to_dict().items() if options[k].affects_result}
+        content = {k: v for k, v in content.items() if v is not None or k not in self.options}
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from deep_cnn.argv import not_an_option, parse_verb
 from deep_cnn.errors import ConfigError, DataError, OutputError, WeightsError, choose_from
 from deep_cnn.files import write_whole
-from deep_cnn.names import MODELS, NOT_PRETRAINED
+from deep_cnn.names import MODELS, NOT_PRETRAINED, weights_name, weights_problem
 from deep_cnn.options import OptionModel, option
 from deep_cnn.progress import track_reading
 from deep_cnn.text import first_line, printable
@@ -27,6 +27,9 @@ class FetchOptions(OptionModel):
     """Options of the verb fetch."""
 
     model: str | None = option(None, "networks, separated by commas, such as resnet50,vit_b_16")
+    weights: str | None = option(
+        None, "name of torchvision, such as IMAGENET1K_SWAG_E2E_V1; None: its default weights"
+    )
     data: str | None = option(None, "data set to download", choices=tuple(DATA))
     data_dir: str = option("places365", "folder to write train/ and val/ into")
     keep: str | None = option(None, "file that lists the classes to write, one per line; None: all")
@@ -54,15 +57,17 @@ def fetch(argv: list[str]) -> int:
             raise ConfigError(f"--model={name} is unknown; {choose_from(name, MODELS)}")
         if name in NOT_PRETRAINED:
             raise ConfigError(f"--model={name} has no ImageNet weights to fetch; leave it out")
+        if options.weights and (problem := weights_problem(name, options.weights)):
+            raise ConfigError(f"--weights={options.weights} {problem[1]}")
     if options.url and len(models) > 1:
         raise ConfigError(f"--url is the address of one file, not of {len(models)}; fetch one")
     for name in models:
-        print(printable(f"{name}: {fetch_weights(name, options.url)}"), flush=True)
+        print(printable(f"{name}: {fetch_weights(name, options.url, options.weights)}"), flush=True)
     return 0
 
 
-def fetch_weights(name: str, url: str | None = None) -> str:
-    """Download torchvision's weights of `name` into TORCH_HOME; return a message about it.
+def fetch_weights(name: str, url: str | None = None, weights: str | None = None) -> str:
+    """Download torchvision's `weights` of `name` into TORCH_HOME; return a message about it.
 
     An existing file that matches the hash in its name is not downloaded again. Raises WeightsError.
     """
@@ -70,12 +75,13 @@ def fetch_weights(name: str, url: str | None = None) -> str:
         return "its weights come with the installation"
     from deep_cnn.models.weights import download_weights, hash_in, weights_address
 
-    usual, file = weights_address(name)
+    entry = weights_name(weights or "")
+    usual, file = weights_address(name, entry)
     digest = hash_in(url or usual) or hash_in(usual)
     is_there = _begins(file, digest or "")
     if not is_there:
         try:
-            download_weights(name, url or usual, file, digest)
+            download_weights(name, url or usual, file, digest, entry)
         except WeightsError as error:
             if url is None:
                 raise

@@ -1,9 +1,11 @@
 """List the legal names as data, so that the command line can check them without importing torch."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
+from deep_cnn.errors import choose_from
 from deep_cnn.options import OptionModel, option
 
 # The studies of Place Pulse 2.0 with their common names, the released name first.
@@ -71,12 +73,24 @@ class PerceptionOptions(RegressionOptions):
     """Options of the task perception."""
 
     summary = "a score for each picture, from scores.csv or Place Pulse 2.0"
-    study: str = option("score", "column of scores.csv, or study of Place Pulse (safer by default)")
+    study: str = option(
+        "score", "name of the score: a column, or study of Place Pulse (safer by default)"
+    )
     group: str = option(
         "none", "city: put all pictures of a city into the same split", choices=("none", "city")
     )
+    scores: str | None = option(
+        None, "table of scores, in data_dir or elsewhere; None: scores.csv or qscores.tsv"
+    )
+    image_column: str | None = option(None, "its column with the pictures; None: image")
+    score_column: str | None = option(None, "its column with the scores; None: that of --study")
+    rater_column: str | None = option(
+        None, "its column with the raters, if it has one row per rating; the mean is learned"
+    )
     weighting: str = option(
-        "none", "Place Pulse: weights in the loss; sigma: 1/sigma^2", choices=("none", "sigma")
+        "none",
+        "weights in the loss; sigma: 1/sigma^2 of Place Pulse; votes: number of votes or ratings",
+        choices=("none", "sigma", "votes"),
     )
     min_votes: int = option(0, "Place Pulse: leave out pictures with fewer votes", low=0)
     no_imagery: str = option(
@@ -87,7 +101,10 @@ class PerceptionOptions(RegressionOptions):
 class FoldersOptions(ClassificationOptions):
     """Options of the task folders."""
 
-    summary = "a class for each picture, from the folders train/<class>/ and val/<class>/"
+    summary = "a class for each picture, from folders train/<class>/, val/<class>/ or <class>/"
+    test_folder: str = option(
+        "val", "folder with the test split; test, if there is one, takes precedence over val"
+    )
     keep: str = option(
         "auto", "file that lists the classes to use; auto: keep.txt if it exists; none: all classes"
     )
@@ -158,8 +175,53 @@ WEIGHTS: Mapping[str, float] = {
 }  # fmt: skip
 # LeNet is for digits and has no ImageNet weights.
 NOT_PRETRAINED = ("lenet",)
+_V1, _V2 = "IMAGENET1K_V1", "IMAGENET1K_V2"
+_E2E, _LINEAR = "IMAGENET1K_SWAG_E2E_V1", "IMAGENET1K_SWAG_LINEAR_V1"
+# The networks for which torchvision has other weights than IMAGENET1K_V1, with their names.
+_OTHER_WEIGHTS: Mapping[tuple[str, ...], str] = {
+    (_V1, _V2): "efficientnet_b1 mobilenet_v2 mobilenet_v3_large regnet_x_16gf regnet_x_1_6gf"
+    " regnet_x_32gf regnet_x_3_2gf regnet_x_400mf regnet_x_800mf regnet_x_8gf regnet_y_1_6gf"
+    " regnet_y_3_2gf regnet_y_400mf regnet_y_800mf regnet_y_8gf resnet101 resnet152 resnet50"
+    " resnext101_32x8d resnext50_32x4d wide_resnet101_2 wide_resnet50_2",
+    (_E2E, _LINEAR): "regnet_y_128gf vit_h_14",
+    (_V1, _V2, _E2E, _LINEAR): "regnet_y_16gf regnet_y_32gf",
+    (_V1, _E2E, _LINEAR): "vit_b_16 vit_l_16",
+    (): "efficientnet_lite0 lenet",
+}
+# The names of torchvision's weights of each network. Those of vgg16 that lack layers are left out.
+TORCHVISION_WEIGHTS: Mapping[str, tuple[str, ...]] = {
+    **dict.fromkeys(MODELS, (_V1,)),
+    **{name: known for known, models in _OTHER_WEIGHTS.items() for name in models.split()},
+}
+_WEIGHTS_NAME = re.compile(r"(?:\w+_Weights\.)?((?:IMAGENET|(?i:imagenet1k))\w*|DEFAULT)")
 # Networks that accept only one picture size, other than the 224 of --pre=resnet.
 FIXED_SIZE = {"vit_h_14": 518}
+_FIXED_BY_WEIGHTS = {("vit_b_16", _E2E): 384, ("vit_l_16", _E2E): 512, ("vit_h_14", _LINEAR): None}
+
+
+def weights_name(weights: str) -> str | None:
+    """Return the name of torchvision's weights in --weights, or None for anything else."""
+    match = _WEIGHTS_NAME.fullmatch(weights)
+    return match[1] if match else None
+
+
+def weights_problem(model: str, weights: str) -> tuple[str, str] | None:
+    """Return an option and what is wrong with it, if `weights` are not available for `model`."""
+    name, legal = weights_name(weights), TORCHVISION_WEIGHTS[model]
+    if weights == "imagenet" and model in NOT_PRETRAINED:
+        return "model", "has no ImageNet weights; add --weights=none"
+    if name and not legal:
+        return "weights", f"is for networks of torchvision; {model} takes imagenet, none or a file"
+    if name and name not in (*legal, "DEFAULT"):
+        return "weights", f"is unknown for {model}; {choose_from(name, legal)}"
+    return None
+
+
+def fixed_size(model: str, weights: str) -> int | None:
+    """Return the only picture size that the network accepts, if it is not 224, or None."""
+    return _FIXED_BY_WEIGHTS.get((model, weights_name(weights) or ""), FIXED_SIZE.get(model))
+
+
 PREPROCESSING = ("default", "resnet", "squash", "augment", "trivial", "randaug", "colour")
 OPTIMIZERS = ("adam", "adamw", "sgd")
 SCHEDULES = ("constant", "hyperbolic", "step", "cosine", "plateau", "onecycle")

@@ -2,11 +2,26 @@
 
 import os
 import re
+import shlex
+from contextlib import suppress
 from pathlib import Path
 
 from deep_cnn.config import SAMPLE_DATA, TrainConfig
+from deep_cnn.delimited import find_dialect, read_rows
 from deep_cnn.errors import ConfigError, DataError, choose_from
+from deep_cnn.layout import (
+    SUFFIXES,
+    choose_test_folder,
+    has_class_folders,
+    is_litter,
+    split_folders,
+    subfolders,
+)
 from deep_cnn.names import STUDIES
+
+_TABLES = (".csv", ".tsv", ".tab", ".txt")
+_SPREADSHEETS = (".xlsx", ".xls", ".ods", ".numbers")
+_NUMBER = re.compile(r"[+-]?\d+([.,]\d+)?")
 
 
 def resolve(config: TrainConfig) -> TrainConfig:
@@ -18,12 +33,17 @@ def resolve(config: TrainConfig) -> TrainConfig:
     if config.is_resolved:
         return config
     folder = data_folder(config)
-    detected = detect_task(folder)
+    scores = config.options.get("scores")
+    detected = "perception" if scores else detect_task(folder)
     task = detected if config.task == "auto" else config.task
-    if task is None:
-        raise _without_task(folder)
-    has_studies = task == "perception" and is_place_pulse(folder)
+    if task is None or (task == "perception" and detected != task):
+        unread = _unread_table(folder)
+        if unread or task is None:
+            raise unread or _without_task(folder)
+    has_studies = task == "perception" and is_place_pulse(folder, scores)
     defaults = {"study": "safer"} if has_studies else {}
+    if task == "folders" and "test_folder" not in config.chosen:
+        defaults = {"test_folder": choose_test_folder(folder)}
     resolved = config.resolved(detected or "auto", folder, defaults)
     if has_studies:
         study_id(resolved.options["study"])
@@ -43,7 +63,17 @@ def detect_task(folder: Path) -> str | None:
     # Path's own methods fail for a name that is too long.
     if any(os.path.isfile(folder / table) for table in ("scores.csv", "qscores.tsv")):  # noqa: PTH113
         return "perception"
-    return "folders" if os.path.isdir(folder / "train") else None  # noqa: PTH112
+    if not has_class_folders(folder):
+        return None
+    in_train = split_folders(folder)["train"]
+    for path, _, first in _tables(folder):
+        # Beside train/, a table may be about other pictures, such as a submission to Kaggle, and
+        # lists of pictures are text.
+        pictures = [folder / cell.strip() for cell in first if _is_picture(cell)]
+        is_list = path.suffix.lower() == ".txt"
+        if pictures and not is_list and (not in_train or os.path.isfile(pictures[0])):  # noqa: PTH113
+            return None
+    return "folders"
 
 
 def _without_task(folder: Path) -> DataError:
@@ -53,6 +83,12 @@ def _without_task(folder: Path) -> DataError:
             return DataError(f"--data_dir={folder} {what}; name the folder with your pictures")
     except OSError as error:
         return DataError(f"--data_dir is no path ({error.strerror}); name your folder")
+    inside = subfolders(folder)
+    if len(inside) == 1 and detect_task(folder / inside[0]):
+        return DataError(
+            f"--data_dir={folder} has only the folder {inside[0]}/; use"
+            f" --data_dir={folder / inside[0]}"
+        )
     return DataError(
         f"--data_dir={folder} has neither scores.csv nor qscores.tsv (perception) nor"
         " train/<class>/ folders (folders); add one of them, or use --task=digits, which needs"
@@ -60,8 +96,53 @@ def _without_task(folder: Path) -> DataError:
     )
 
 
-def is_place_pulse(folder: Path) -> bool:
-    """Return whether the folder has qscores.tsv, as Place Pulse 2.0, and no scores.csv."""
+def _tables(folder: Path) -> list[tuple[Path, list[str], list[str]]]:
+    """Return the tables in a folder with their columns and first rows, those of pictures first."""
+    found = []
+    with suppress(OSError):
+        for path in sorted(folder.iterdir()):
+            if path.suffix.lower() in _TABLES and not is_litter(path.name):
+                with suppress(DataError, StopIteration):
+                    rows = read_rows(path, find_dialect(path))
+                    found.append((path, next(rows)[1], next(rows)[1]))
+    return sorted(found, key=lambda table: not any(map(_is_picture, table[2])))
+
+
+def _unread_table(folder: Path) -> DataError | None:
+    """Return the error for a folder with a table of another name, or None if it has no table."""
+    texts: dict[bool, str] = {}
+    with suppress(OSError):
+        for path in folder.iterdir():
+            if path.suffix.lower() in _SPREADSHEETS and not is_litter(path.name):
+                text = "a spreadsheet; save it as CSV, and name it with --scores"
+                texts[False] = f"{path.name}, {text}"
+    for path, columns, first in _tables(folder):
+        is_picture, text = _described(path.name, columns, first)
+        if is_picture or (len(columns) > 1 and path.suffix.lower() != ".txt"):
+            texts.setdefault(is_picture, text)
+    best = texts.get(True) or texts.get(False)
+    other = ", or the class folders with --task=folders" if has_class_folders(folder) else ""
+    return DataError(f"--data_dir={folder} has no scores.csv, but {best}{other}") if best else None
+
+
+def _described(name: str, columns: list[str], first: list[str]) -> tuple[bool, str]:
+    """Return whether a table has a column of pictures, and the options that read the table."""
+    cells = [pair for pair in zip(columns, first, strict=False) if pair[0]]
+    image = next((column for column, text in cells if _is_picture(text)), None)
+    score = next((column for column, text in cells if _NUMBER.fullmatch(text.strip())), "COLUMN")
+    options = [f"--scores={name}", f"--image_column={image or 'COLUMN'}", f"--score_column={score}"]
+    text = f"{name} with the columns {', '.join(columns)}; read it with {shlex.join(options)}"
+    return image is not None, text
+
+
+def _is_picture(text: str) -> bool:
+    return text.strip().lower().endswith(SUFFIXES)
+
+
+def is_place_pulse(folder: Path, scores: str | None = None) -> bool:
+    """Return whether the folder has qscores.tsv, as Place Pulse 2.0, and no table of scores."""
+    if scores:
+        return False
     there = [os.path.isfile(folder / name) for name in ("scores.csv", "qscores.tsv")]  # noqa: PTH113
     return there == [False, True]
 

@@ -60,6 +60,10 @@ _BY_NAME: Mapping[str, str] = {
     "dry_run": "dryrun describe checkdata",
     "task": "problem problemtype tasktype",
     "study": "target targetcolumn labelcolumn scorecolumn column label labels score",
+    "scores": "csv csvfile csvpath annotations annotationfile labelfile labelsfile ratings"
+    " scoresfile ratingsfile table",
+    "image_column": "imagecol imagecolumnname filenamecolumn picturecolumn xcol",
+    "rater_column": "rater raters annotator annotatorcolumn participant participantcolumn",
     "keep": "classes classlist keepclasses",
     "hidden": "hiddensize hiddenunits hiddendim",
     "strict_data": "strict",

@@ -46,6 +46,7 @@ SUBSTITUTIONS = (
 NOT_RUN = {
     "agent ENTITY/PROJECT/SWEEP_ID": "needs W&B's server; tests/tracking/test_wandb.py has another",
     "fetch --model": "needs a network; tests/test_fetch.py runs it with a local server",
+    "--weights=IMAGENET1K_SWAG_E2E_V1 --freeze": "needs a network; tests/models has random weights",
     "fetch --data": "needs a network; tests/test_fetch.py runs it with a local server",
 }
 # What is in the workspace is made with these commands, by names that the pages use.

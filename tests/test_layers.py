@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).parent.parent / "deep_cnn"
 LAYERS = [
     ["synonyms", "text"],
     ["errors", "hosts", "processes", "home", "resources"],
-    ["options", "streams"],
+    ["options", "streams", "delimited", "layout"],
     ["names"],
     ["config"],
     ["argv", "resolve", "effects"],
@@ -43,6 +43,7 @@ KNOW_WANDB = {"wandb_tracker.py", "wandb_client.py", "api.py"}
 IMPORTED_WHEN_USED = {"pandas"}
 QUICK_TO_IMPORT = {
     "synonyms", "text", "errors", "hosts", "processes", "home", "resources", "streams", "options",
+    "delimited", "layout",
     "names", "config", "argv", "resolve", "files", "effects", "results", "cli", "fetch", "report",
 }  # fmt: skip
 # Inside `sweep`, from the bottom to the top; whatever is not named here is above.

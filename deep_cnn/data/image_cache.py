@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from deep_cnn.config import TrainConfig
 from deep_cnn.data.array_cache import ArrayEntry, Check, Notes, fingerprint, open_array
-from deep_cnn.data.preprocessing import Picture, Preprocessing, decode, is_transient
+from deep_cnn.data.decoding import Picture, decode, is_transient
+from deep_cnn.data.preprocessing import Preprocessing
 from deep_cnn.data.splits import Examples
 from deep_cnn.errors import DataError
 from deep_cnn.progress import track
@@ -23,7 +24,7 @@ from deep_cnn.resources import cores
 
 _LOGGER = logging.getLogger("deep_cnn")
 # Increase this number when the values of an entry change their meaning.
-CACHE_VERSION = 1
+CACHE_VERSION = 2
 _CHUNK = 256
 _LARGEST_PART_UNREADABLE = 0.05
 _MOST_LISTED = 20

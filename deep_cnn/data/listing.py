@@ -3,7 +3,8 @@
 import json
 import os
 import time
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -12,34 +13,44 @@ from typing import NamedTuple
 from deep_cnn.data.array_cache import fingerprint
 from deep_cnn.errors import DataError, OutputError
 from deep_cnn.files import write_text
+from deep_cnn.layout import SUFFIXES, is_litter
 
-SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+# Increase this number when a listing changes its meaning.
+_VERSION = 2
+HIDDEN = "hidden files and files of the operating system"
 # A file system may store times in steps of up to two seconds.
 _COARSE = 2 * 10**9
 
 
 class Listing(NamedTuple):
-    """The contents of one folder: `folders` and `pictures` are sorted names, joined by slashes."""
+    """The contents of one folder: `folders` and `pictures` are sorted names, joined by slashes.
+
+    `others` counts everything else: litter as HIDDEN, other files by their suffix.
+    """
 
     stamp: list[int]  # inode, mtime and ctime in ns
     listed: int  # when, in ns
     folders: str
     pictures: str
+    others: dict[str, int]
 
 
 _listed: dict[str, Mapping[str, Listing]] = {}
 
 
-def list_pictures(root: Path, cache: Path | None) -> Mapping[str, Listing]:
+def list_pictures(
+    root: Path, cache: Path | None, skip: Collection[str] = ()
+) -> Mapping[str, Listing]:
     """Return what `root` and every folder below it contain, by path from there ("" is `root`).
 
-    Skips hidden folders. Neither opens pictures nor reads their sizes or times. The listings stay
-    in memory, and under `cache` if it is writable. A folder is listed again if its times show a
-    change, or a change just before it was listed. Raises DataError.
+    Skips litter, and the folders `skip` in `root`. Neither opens pictures nor reads their sizes or
+    times. The listings stay in memory, and under `cache` if it is writable. A folder is listed
+    again if its times show a change, or a change just before it was listed. Raises DataError.
     """
     path = os.path.abspath(root)  # noqa: PTH100 - a link and its target are two names.
-    file = cache and cache / "listings" / f"{fingerprint([SUFFIXES, path])}.json"
-    before = _listed.get(path) or (_read(file) if file else {})
+    key = "/".join([path, *sorted(skip)])
+    file = cache and cache / "listings" / f"{fingerprint([_VERSION, SUFFIXES, key])}.json"
+    before = _listed.get(key) or (_read(file) if file else {})
     folders: dict[str, Listing] = {}
     level = [("", frozenset[tuple[int, int]]())]
     with ThreadPoolExecutor() as pool:  # On a network file system most of the time is waiting.
@@ -50,13 +61,14 @@ def list_pictures(root: Path, cache: Path | None) -> Mapping[str, Listing]:
                 if identity in above:  # A link that leads back up.
                     continue
                 folders[name] = listing
-                children = filter(None, listing.folders.split("/"))
+                skipped = {"", *(() if name else skip)}
+                children = [each for each in listing.folders.split("/") if each not in skipped]
                 below += [(f"{name}/{each}".lstrip("/"), above | {identity}) for each in children]
             level = below
     if file and folders != before:
         with suppress(OutputError):  # Then each run lists for itself.
             write_text(file, json.dumps(folders))
-    _listed[path] = folders
+    _listed[key] = folders
     return folders
 
 
@@ -76,21 +88,26 @@ def _list(folder: Path, before: Listing | None) -> tuple[tuple[int, int], Listin
     return (stat.st_dev, stat.st_ino), before
 
 
-def _sorted(entries: Iterable[os.DirEntry[str]]) -> tuple[str, str]:
-    folders, pictures = [], []
+def _sorted(entries: Iterable[os.DirEntry[str]]) -> tuple[str, str, dict[str, int]]:
+    folders, pictures, others = [], [], Counter[str]()
     for entry in entries:
+        name = entry.name
+        if is_litter(name):
+            others[HIDDEN] += 1
         # Only the name of a link is read, because following millions of links takes minutes.
-        if entry.name.lower().endswith(SUFFIXES) and (entry.is_symlink() or not entry.is_dir()):
-            pictures.append(entry.name)
-        elif not entry.name.startswith("."):
+        elif name.lower().endswith(SUFFIXES) and (entry.is_symlink() or not entry.is_dir()):
+            pictures.append(name)
+        else:
             with suppress(OSError):  # A link that leads to itself.
                 if entry.is_dir():
-                    folders.append(entry.name)
-    return "/".join(sorted(folders)), "/".join(sorted(pictures))
+                    folders.append(name)
+                else:
+                    others[f"files of type {Path(name).suffix.lower() or 'unknown'}"] += 1
+    return "/".join(sorted(folders)), "/".join(sorted(pictures)), dict(others)
 
 
 def _read(file: Path) -> Mapping[str, Listing]:
-    kinds = [list, int, str, str]
+    kinds = [list, int, str, str, dict]
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
         rows = content.items()

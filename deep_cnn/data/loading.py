@@ -20,14 +20,8 @@ from numpy.typing import NDArray
 from PIL.Image import Image
 from torch import Tensor
 
-from deep_cnn.data.preprocessing import (
-    Preprocessing,
-    decode,
-    is_transient,
-    random_state,
-    to_array,
-    to_image,
-)
+from deep_cnn.data.decoding import decode, is_transient
+from deep_cnn.data.preprocessing import Preprocessing, random_state, to_array, to_image
 from deep_cnn.data.splits import Examples
 from deep_cnn.errors import DataError, LoadingError
 from deep_cnn.processes import set_handlers

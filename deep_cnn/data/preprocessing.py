@@ -1,85 +1,23 @@
-"""Decode pictures of any kind, and turn them into the input that a network expects."""
+"""Turn pictures into the input that a network expects: resize, crop and augment."""
 
-import errno
 import hashlib
 import math
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import cache, partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 
+from deep_cnn.data.decoding import Picture, decode
 from deep_cnn.names import PREPROCESSING, InputSpec
-from deep_cnn.text import first_line
 from deep_cnn.vision import torchvision
 
-Picture = Path | NDArray[np.uint8]
-# Pillow warns of large pictures and odd EXIF. Set once: a filter for a block is not thread-safe.
-warnings.filterwarnings("ignore", module=r"PIL\.")
-# Errors that are not caused by the picture, which may be readable later.
-_TRANSIENT = (errno.EMFILE, errno.ENFILE, errno.EIO, errno.ESTALE, errno.ENOMEM)
-_LARGEST_ASPECT = 100  # A longer side than this many shorter ones is a damaged file.
 _THUMBNAIL = 256
 _FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
-
-
-def decode(picture: Picture, crop_bottom: int = 0) -> Image.Image:
-    """Return the picture upright and as RGB, for any colour mode and depth of the file.
-
-    Transparent pixels become white. The lowest `crop_bottom` rows are cut off. An array,
-    (H, W) uint8, stays grey. Raises ValueError, with the reason, if it cannot be decoded.
-    """
-    image = _decoded(picture)
-    if not crop_bottom:
-        return image
-    width, height = image.width, image.height - crop_bottom
-    if width > _LARGEST_ASPECT * height:
-        raise ValueError(f"{width} x {image.height} pixels, too few for --crop_bottom")
-    return image.crop((0, 0, width, height))
-
-
-def _decoded(picture: Picture) -> Image.Image:
-    if isinstance(picture, np.ndarray):
-        return Image.fromarray(picture)
-    try:
-        if picture.stat().st_size == 0:
-            raise ValueError("empty file")
-        with Image.open(picture) as image:
-            if max(image.size) > _LARGEST_ASPECT * min(image.size):
-                raise ValueError(f"{image.width} x {image.height} pixels is a line, not a picture")
-            return _to_rgb(ImageOps.exif_transpose(image))
-    except FileNotFoundError:
-        raise ValueError("missing") from None
-    except Exception as error:  # Pillow's many readers raise many kinds on damaged files.
-        reason = first_line(error).replace(repr(str(picture)), "").strip() or type(error).__name__
-        raise ValueError(reason) from error
-
-
-def is_transient(error: ValueError) -> bool:
-    """Return whether `decode` failed for a reason that is not the picture, such as no memory."""
-    cause = error.__cause__
-    return isinstance(cause, MemoryError) or getattr(cause, "errno", None) in _TRANSIENT
-
-
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode in ("I", "F") or image.mode.startswith("I;"):
-        values = np.asarray(image, dtype=np.float64)
-        if not np.isfinite(values).all():
-            raise ValueError("pixels that are no numbers")
-        top = 1.0 if image.mode == "F" and values.max() <= 1 else 255.0
-        top = 65535.0 if values.max() > 255 or image.mode.startswith("I;") else top
-        return Image.fromarray((values / top * 255).clip(0, 255).astype(np.uint8)).convert("RGB")
-    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
-        image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, "white")
-        return Image.alpha_composite(white, image).convert("RGB")
-    return image.convert("RGB")
 
 
 def random_state(seed: int, epoch: int, name: str) -> np.random.Generator:

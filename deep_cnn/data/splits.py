@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from deep_cnn.data.preprocessing import Picture
+from deep_cnn.data.decoding import Picture
 
 SPLITS = ("train", "val", "test")
 

@@ -11,8 +11,14 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from deep_cnn.models import efficientnet_lite, lenet
-from deep_cnn.models.weights import download_weights, hash_in, load_weights, weights_address
-from deep_cnn.names import IMAGENET, InputSpec
+from deep_cnn.models.weights import (
+    download_weights,
+    fetch_command,
+    hash_in,
+    load_weights,
+    weights_address,
+)
+from deep_cnn.names import IMAGENET, InputSpec, weights_name
 from deep_cnn.vision import torchvision
 
 # The names, in each family of networks, of the sequences of stages in a trunk.
@@ -126,26 +132,34 @@ class Unallocated(TorchFunctionMode):
 
 
 def build_network(
-    name: str, outputs: int, *, weights: str, dropout: float, input_spec: InputSpec | None = None
+    name: str,
+    outputs: int,
+    *,
+    weights: str,
+    dropout: float,
+    input_spec: InputSpec | None = None,
+    preset: str = "",
 ) -> Network:
     """Return the network `name` with `outputs` outputs.
 
-    `weights` is imagenet, none, or a file: a state dict of the whole classifier, or a checkpoint
-    of deep_cnn (without its head). `input_spec` overrides what the network's own weights expect.
-    Raises WeightsError if the weights are not available.
+    `weights` is imagenet, none, a name of torchvision, or a file: a state dict of the whole
+    classifier, or a checkpoint (without its head). The network has the picture size of the weights
+    `preset`, by default of `weights`; `input_spec` overrides what it expects of pictures. Raises
+    WeightsError if the weights are not available.
     """
-    return Network(build_backbone(name, weights), outputs, dropout, input_spec)
+    return Network(build_backbone(name, weights, preset), outputs, dropout, input_spec)
 
 
-def build_backbone(name: str, weights: str = "none") -> Backbone:
-    """Return the trunk of the classifier `name`; see `build_network` for `weights`."""
-    source = weights if weights in ("imagenet", "none") else "none"
+def build_backbone(name: str, weights: str = "none", preset: str = "") -> Backbone:
+    """Return the trunk of `name`; see `build_network` for `weights` and `preset`."""
+    entry = weights_name(preset or weights)
+    source = weights if weights in ("imagenet", "none") or weights_name(weights) else "none"
     if name == "lenet":
         backbone = Backbone(lenet.lenet_trunk(hidden=120, dropout=0.5), 120, lenet.FORMAT)
     elif name == "efficientnet_lite0":
         backbone = _lite0_backbone(source)
     else:
-        backbone = _torchvision_backbone(name, source)
+        backbone = _torchvision_backbone(name, source, entry)
     if source != weights:
         load_weights(backbone.trunk, name, Path(weights).expanduser())
     return backbone
@@ -160,13 +174,13 @@ def _lite0_backbone(weights: str) -> Backbone:
     return Backbone(network, _cut(network), efficientnet_lite.FORMAT)
 
 
-def _torchvision_backbone(name: str, weights: str) -> Backbone:
+def _torchvision_backbone(name: str, weights: str, entry: str | None) -> Backbone:
     models = torchvision().models
-    if weights == "imagenet":
-        url, file = weights_address(name)
+    if weights != "none":
+        url, file = weights_address(name, entry)
         if not file.exists():
-            download_weights(name, url, file, hash_in(url))
-    preset = models.get_model_weights(name).DEFAULT.transforms()
+            download_weights(name, url, file, hash_in(url), entry)
+    preset = models.get_model_weights(name)[entry or "DEFAULT"].transforms()
     resize, crop = preset.resize_size[0], preset.crop_size[0]
     mean, std = tuple(preset.mean), tuple(preset.std)
     input_spec = InputSpec(resize, crop, mean, std, preset.interpolation.value)
@@ -176,8 +190,8 @@ def _torchvision_backbone(name: str, weights: str) -> Backbone:
         args = {"aux_logits": False, "transform_input": True, "init_weights": True}
     network = models.get_model(name, weights=None, **args)
     features = _cut(network)
-    if weights == "imagenet":
-        load_weights(network, name, file, fetched=True)
+    if weights != "none":
+        load_weights(network, name, file, fetch=fetch_command(name, entry))
     return Backbone(network, features, input_spec)
 
 

@@ -1,7 +1,7 @@
 """Define a task: its pictures, their targets, and how outputs are scored."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, ClassVar
 
 import numpy as np
@@ -64,6 +64,14 @@ class Task(ABC):
     def display(self, predictions: NDArray[Any], labels: Labels) -> list[Any]:
         """Return predictions for display: scores or class names, (N,)."""
 
+    def left_out(self, config: TrainConfig) -> Mapping[str, int] | None:
+        """Return how much of the data is left out, by reason; None if the log says it already."""
+        return {}
+
+    def notes(self, config: TrainConfig) -> Iterable[str]:
+        """Return lines about the targets for the log and --dry_run; raise DataError."""
+        return ()
+
     def check_labels(self, labels: Labels, config: TrainConfig) -> None:  # noqa: B027
         """Raise CheckpointError if a checkpoint with these labels does not fit the data."""
 
@@ -87,6 +95,7 @@ class Task(ABC):
             weights=weights or config.weights,
             dropout=config.dropout,
             input_spec=preprocessing_spec(config.pre, config.model),
+            preset=config.weights,
         )
 
     def check_splits(

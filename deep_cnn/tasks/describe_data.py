@@ -1,6 +1,7 @@
 """Describe the data of a configuration without training."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,9 +10,11 @@ from numpy.typing import NDArray
 
 from deep_cnn.config import TrainConfig
 from deep_cnn.data.image_cache import broken_rule, find_unreadable
-from deep_cnn.data.splits import SPLITS, Examples
+from deep_cnn.data.splits import SPLITS, Examples, Splits
+from deep_cnn.errors import DataError
 from deep_cnn.metrics import HUGE, mean_and_std
-from deep_cnn.tasks import get_task
+from deep_cnn.names import TASKS
+from deep_cnn.tasks import Task, get_task
 from deep_cnn.tasks.base import Classification
 
 _BINS, _WIDTH = 10, 40
@@ -27,7 +30,7 @@ class DataDescription:
         unreadable: The reason for each picture that cannot be decoded, by its name.
     """
 
-    splits: Mapping[str, Examples] = field(default_factory=dict)
+    splits: Splits = field(default_factory=Splits)
     unreadable: dict[str, str] = field(default_factory=dict)
 
     def lines(self, config: TrainConfig) -> Iterator[str]:
@@ -39,7 +42,8 @@ class DataDescription:
         config = config.replace(cache="off")  # Which would write the listings of folders.
         task = get_task(config.task)
         yield f"task {config.task}, data {config.data_path}"
-        splits = self.splits = task.all_splits(config)
+        self.splits = splits = task.all_splits(config)
+        yield summarize(task, splits, config)
         yield _row("", SPLITS)
         yield _row("pictures", [len(splits[name]) for name in SPLITS])
         if config.options.get("group", "none") != "none":
@@ -49,7 +53,26 @@ class DataDescription:
             yield from _classes(targets, task.classes(config))
         else:
             yield from _scores(targets)
+            yield from _baseline(splits, task, config)
+        yield from task.notes(config)
         yield from _unreadable(splits, config, self.unreadable)
+
+
+def summarize(task: Task, splits: Splits, config: TrainConfig) -> str:
+    """Return one line on the pictures, classes and splits, and on what is left out and why."""
+    pictures = f"{sum(map(len, splits.values()))} pictures"
+    if isinstance(task, Classification):
+        pictures += f" in {len(task.classes(config))} classes"
+    counts = ", ".join(
+        f"{name} {len(part)}{' (marked)' if name in splits.marked - {'train'} else ''}"
+        for name, part in splits.items()
+    )
+    where = config.data_dir if TASKS[config.task].reads_folder else config.task
+    line, reasons = f"Data {where}: {pictures}: {counts}", task.left_out(config)
+    if reasons is None:
+        return line
+    text = ", ".join(f"{count} {reason}" for reason, count in reasons.items())
+    return f"{line}; left out: {text or 'nothing'}"
 
 
 def _row(title: str, cells: Iterable[object]) -> str:
@@ -72,6 +95,19 @@ def _scores(targets: Sequence[NDArray[Any]]) -> Iterator[str]:
     for count, low, high in zip(counts, shown, shown[1:], strict=False):
         bar = "#" * round(_WIDTH * count / counts.max())
         yield f"{low:>10} to {high:<10}{count:>8} {bar}".rstrip()
+
+
+def _baseline(splits: Mapping[str, Examples], task: Task, config: TrainConfig) -> Iterator[str]:
+    """Yield the metrics on val of the mean of the training scores, which sees no picture."""
+    train, val = splits["train"], splits["val"]
+    if len(val) and len(train):
+        with suppress(DataError), np.errstate(all="ignore"):
+            labels = task.labels(train, config)
+            outputs = task.baseline(train.targets, len(val), labels)
+            predictions = task.predictions(outputs, labels)
+            values = {f"{k}_val": fn(predictions, val.targets) for k, fn in task.metrics.items()}
+            text = " ".join(f"{k}={v:.4g}" for k, v in values.items() if np.isfinite(v))
+            yield f"Baseline that sees no picture: {text}"
 
 
 def _histogram(values: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:

@@ -1,22 +1,25 @@
-"""Define the task folders: the class of a picture is its folder in train/ or val/."""
+"""Define the task folders: the class of a picture is the folder that it is in."""
 
 import logging
 import sys
-from collections import defaultdict
-from collections.abc import Iterator
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from functools import lru_cache
+from itertools import chain
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from deep_cnn.config import TrainConfig
 from deep_cnn.data.image_cache import broken_rule
-from deep_cnn.data.listing import SUFFIXES, list_pictures
+from deep_cnn.data.listing import Listing, list_pictures
 from deep_cnn.data.splits import Examples, Files
+from deep_cnn.delimited import open_text
 from deep_cnn.errors import DataError
+from deep_cnn.layout import SUFFIXES, split_folders, subfolders
 from deep_cnn.tasks.base import Classification
-from deep_cnn.tasks.tables import open_text
 
 _LOGGER = logging.getLogger("deep_cnn")
 # For each class, by its plain name: its folder, and the names of its pictures joined by slashes.
@@ -25,12 +28,13 @@ _Classes = dict[str, tuple[str, str]]
 
 
 class Folders(Classification):
-    """The task of predicting class folders, nested or not; val/ is the test split if it exists."""
+    """The task of predicting class folders, nested or not, in train/ or at the root."""
 
     def all_examples(self, config: TrainConfig) -> tuple[Examples, list[str | None]]:
-        """Return the pictures of train/, and those of val/ marked as test.
+        """Return the pictures of the split folders; those of val/ and test/ are marked.
 
-        Only the classes in --keep, and only the pictures in train.txt or val.txt if these exist.
+        Only the classes in --keep, and only the pictures in train.txt, val.txt or test.txt if these
+        exist.
         """
         classes, keep = self.classes(config), _keep_file(config)
         if keep:
@@ -38,36 +42,88 @@ class Folders(Classification):
         names: list[str] = []
         targets: list[int] = []
         marks: list[str | None] = []
-        for part, mark in (("train", None), ("val", "test")):
+        for part in _parts(config):
             for target, pictures in enumerate(_pictures(config, part, classes)):
                 names += pictures
                 targets += [target] * len(pictures)
-                marks += [mark] * len(pictures)
+                marks += [part.mark] * len(pictures)
+        if marks and (part.split, part.mark) == ("val", "test"):
+            text = "%s/ is the test split; validation takes a part of the training pictures"
+            _LOGGER.info(text, part.folder)
         every = tuple(names)
         files, labels = Files(config.data_path, every), np.array(targets, dtype=np.int64)
         return Examples(every, files, labels, np.ones(len(every))), marks
 
     def classes(self, config: TrainConfig) -> list[str]:
-        """Return the sorted class folders in train/ that --keep selects; val/ must have them."""
+        """Return the sorted classes that --keep selects; val/ and test/ must have no others."""
         root, keep = config.data_path, _keep_file(config)
-        train = _class_folders(config, "train")
+        first, *others = _parts(config)
+        train = _class_folders(config, first.folder)
         if keep:
             train = _kept(keep, train)
         if len(train) < 2:
             raise DataError(
-                f"{root / 'train'} has {len(train)} class folders; put the pictures of each class"
-                " in a folder of its own, two at least"
+                f"{root / first.folder} has {len(train)} class folders; put the pictures of each"
+                " class in a folder of its own, two at least"
             )
-        if (root / "val").is_dir():
-            val = _class_folders(config, "val")
-            odd = sorted(train.keys() - val.keys() if keep else train.keys() ^ val.keys())
+        for _, part, _ in others if not keep else ():
+            folders = _class_folders(config, part)
+            odd = sorted(folders.keys() - train.keys())
             if odd:
-                side = "train/ only" if odd[0] in train else "val/ only"
                 raise DataError(
-                    f"{root}: train/ and val/ must have the same classes; {len(odd)} differ,"
-                    f" the first is {(train | val)[odd[0]][0]!r}, in {side}"
+                    f"{root}: {first.folder}/ and {part}/ must have the same classes; {len(odd)}"
+                    f" differ, the first is {folders[odd[0]][0]!r}, in {part}/ only"
                 )
         return sorted(folder for folder, _ in train.values())
+
+    def left_out(self, config: TrainConfig) -> Mapping[str, int]:
+        """Return the number of files in the data folder that are no examples, by reason."""
+        root, parts, reasons = config.data_path, _parts(config), Counter[str]()
+        chosen = {plain(folder) for folder in self.classes(config)}
+        for _, part, _ in parts:
+            for folder, listing in _listings(config, part).items():
+                reasons.update(listing.others)
+                pictures = len(listing.pictures.split("/")) if listing.pictures else 0
+                if not folder:
+                    reasons["pictures outside of class folders"] += pictures
+                elif plain(folder) not in chosen:
+                    reasons["pictures of classes that --keep leaves out"] += pictures
+        unused = {*subfolders(root)} - {part for _, part, _ in parts}
+        for name in sorted(unused) if parts[0].folder else ():
+            if not _is_output(config, root / name):
+                reasons[f"folder {name}/, which is no split"] = 1
+        return +reasons
+
+
+class _Part(NamedTuple):
+    """A split folder: its split for the list of its pictures, its name, and the mark of these."""
+
+    split: str
+    folder: str
+    mark: str | None
+
+
+def _parts(config: TrainConfig) -> list[_Part]:
+    """Return the folder with the training pictures, "" for the data folder, and the others."""
+    root, test = config.data_path, config.options["test_folder"]
+    folders = split_folders(root)
+    if not folders["train"]:
+        others = folders["val"] + folders["test"]
+        if others or test != "val":
+            raise DataError(
+                f"{root} has {others[0] if others else f'--test_folder={test}'}/ and no train/; put"
+                " the training pictures in train/<class>/"
+            )
+        return [_Part("train", "", None)]
+    parts = [_Part("train", folders["train"][0], None)]
+    if test not in ("val", *folders["val"]) and folders["val"]:
+        parts.append(_Part("val", folders["val"][0], "val"))
+    if test not in folders["train"] and test in (*subfolders(root), *chain(*folders.values())):
+        split = "test" if test in folders["test"] else "val" if test in folders["val"] else test
+        parts.append(_Part(split, test, "test"))
+    elif test != "val":
+        raise DataError(f"--test_folder={test} is no folder beside {root / parts[0].folder}")
+    return parts
 
 
 @lru_cache(4096)  # A list has one line for each picture, but few different folders.
@@ -82,12 +138,27 @@ def plain(folder: str) -> str:
     return "-".join(parts)
 
 
+def _is_output(config: TrainConfig, folder: Path) -> bool:
+    """Return whether a folder holds the results or the cache of the run."""
+    outputs = [path.resolve() for path in (config.out_path, config.cache_path) if path]
+    return any(path.is_relative_to(folder.resolve()) for path in outputs)
+
+
+def _listings(config: TrainConfig, part: str) -> Mapping[str, Listing]:
+    """Return what a split folder contains; for "", what the class folders of the root contain."""
+    root = config.data_path
+    if part:
+        return list_pictures(root / part, config.cache_path)
+    skip = [name for name in subfolders(root) if _is_output(config, root / name)]
+    return list_pictures(root, config.cache_path, skip)
+
+
 def _class_folders(config: TrainConfig, part: str) -> _Classes:
-    """Return the folders in train/ or val/ that hold pictures, and those that are empty."""
+    """Return the folders in a split folder that hold pictures, and those that are empty."""
     classes: _Classes = {}
     root = config.data_path / part
-    for folder, listing in sorted(list_pictures(root, config.cache_path).items()):
-        is_empty = not listing.folders and "/" not in folder
+    for folder, listing in sorted(_listings(config, part).items()):
+        is_empty = part and not listing.folders and "/" not in folder
         if folder and (listing.pictures or is_empty):
             other, _ = classes.setdefault(plain(folder), (folder, listing.pictures))
             if other != folder:
@@ -124,32 +195,36 @@ def named_classes(keep: Path) -> Iterator[tuple[int, str, list[str]]]:
         yield line, text, [plain(text), plain(_unnumbered(text))]
 
 
-def _pictures(config: TrainConfig, part: str, classes: list[str]) -> Iterator[list[str]]:
-    """Yield the pictures of each class in train/ or val/, as paths from the data folder."""
+def _pictures(config: TrainConfig, part: _Part, classes: list[str]) -> Iterator[list[str]]:
+    """Yield the pictures of each class in a split folder, as paths from the data folder."""
     root = config.data_path
-    if not (root / part).is_dir():
-        return
-    folders = _class_folders(config, part)
-    chosen = {name: folders[name] for name in map(plain, classes)}
-    for folder, pictures in chosen.values():
-        if not pictures:
-            suffixes = ", ".join(SUFFIXES)
-            raise DataError(f"{root / part / folder} has no picture ({suffixes}); add some")
-    path = root / f"{part}.txt"
-    if path.is_file():
-        chosen = _listed(path, chosen, config)
-    for folder, pictures in chosen.values():
-        yield [f"{part}/{folder}/{file}" for file in pictures.split("/")]
+    folders = _class_folders(config, part.folder)
+    chosen = {name: folders.get(name, (name, "")) for name in map(plain, classes)}
+    missing = [folder for folder, pictures in chosen.values() if not pictures]
+    if missing and part.mark is None:
+        suffixes = ", ".join(SUFFIXES)
+        raise DataError(f"{root / part.folder / missing[0]} has no picture ({suffixes}); add some")
+    if missing:
+        text = "%s has no picture of %d of %d classes, the first is %s"
+        _LOGGER.warning(text, root / part.folder, len(missing), len(classes), missing[0])
+        chosen = {name: each for name, each in chosen.items() if each[1]}
+    path = root / f"{part.split}.txt"
+    if part.folder and path.is_file():
+        chosen = _listed(path, part.folder, chosen, config)
+    for name in map(plain, classes):
+        folder, pictures = chosen.get(name, ("", ""))
+        prefix = f"{part.folder}/{folder}".lstrip("/")
+        yield [f"{prefix}/{file}" for file in pictures.split("/")] if pictures else []
 
 
-def _listed(path: Path, classes: _Classes, config: TrainConfig) -> _Classes:
+def _listed(path: Path, part: str, classes: _Classes, config: TrainConfig) -> _Classes:
     """Return the classes with only the pictures in the list `path`.
 
     Its class numbers are ignored: they differ between lists, and the folder names the class.
     """
     listed: dict[str, set[str]] = defaultdict(set)
     for _, text in _lines(path):
-        folder, _, file = _unnumbered(text).removeprefix(f"{path.stem}/").rpartition("/")
+        folder, _, file = _unnumbered(text).removeprefix(f"{part}/").rpartition("/")
         listed[plain(folder)].add(sys.intern(file))  # Each class has the same 5,000 names.
     if _keep_file(config):
         listed = {name: listed[name] for name in classes}

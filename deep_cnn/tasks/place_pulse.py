@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from deep_cnn.bootstrap import Statistic
 from deep_cnn.config import TrainConfig
-from deep_cnn.data.listing import SUFFIXES
 from deep_cnn.data.splits import Examples
 from deep_cnn.errors import DataError
+from deep_cnn.layout import SUFFIXES, is_litter
 from deep_cnn.metrics import pairwise_accuracy
 from deep_cnn.names import STUDIES
 from deep_cnn.resolve import study_id
@@ -42,9 +42,8 @@ def read_place_pulse(config: TrainConfig) -> Examples:
     counts what is left out. Raises DataError if nothing is left, or with the line of an error.
     """
     root, options = config.data_path, config.options
-    study, least = options["study"], options["min_votes"]
-    weighted = options["weighting"] == "sigma"
-    scores = _read_scores(root / "qscores.tsv", study, weighted=weighted, counted=least > 0)
+    study, least, weighting = options["study"], options["min_votes"], options["weighting"]
+    scores = _read_scores(root / "qscores.tsv", study, weighting, counted=least > 0)
     pictures = _find_pictures(root)
     both = scores[scores.index.isin(pictures)].sort_index()
     both = both.assign(picture=both.index.map(pictures))
@@ -61,7 +60,7 @@ def read_place_pulse(config: TrainConfig) -> Examples:
         way = "the location id belongs in the name of a picture"
         raise DataError(f"{root}: {text}; {'lower --min_votes' if few.any() else way}")
     _LOGGER.info("Place Pulse, %s: %s", study, text)
-    _check_votes(root / "votes.tsv")
+    _check_votes(root / "votes.tsv", study)
     names = tuple(chosen["picture"])
     keys = _cities(names, chosen["place_id"]) if options["group"] == "city" else chosen.index
     files = [root / name for name in names]
@@ -120,11 +119,9 @@ def _votes(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
     """Return the indices of the left and right pictures of each vote among `names`, and 1, -1, 0.
 
-    Raises DataError with the line of an error.
+    Votes with faults are left out. Raises DataError if a column is missing.
     """
-    votes = _read_study(path, study, _VOTE_COLUMNS)
-    wrong = ~votes["choice"].isin(_CHOICES)
-    tables.refuse(path, votes["choice"], wrong, "is unknown; left, right and equal are known")
+    votes, _ = _read_votes(path, study)
     position = {_location(name)[0]: i for i, name in enumerate(names)}
     sides = [votes[side].str.lower().map(position) for side in ("left", "right")]
     judged = sides[0].notna() & sides[1].notna() & (sides[0] != sides[1])
@@ -132,53 +129,92 @@ def _votes(
     return left, right, votes["choice"][judged].map(_CHOICES).to_numpy(dtype=np.int64)
 
 
-def _check_votes(path: Path) -> None:
-    """Warn before training about errors that --test_net would find in the votes."""
+@tables.read_once
+def _read_votes(path: Path, study: str) -> "tuple[DataFrame, tables.Reading]":
+    """Return the votes of a study without those that have faults, and the faults."""
+    reading = tables.Reading(path)
+    votes = _read_study(path, study, _VOTE_COLUMNS, reading=reading)
+    votes["choice"] = votes["choice"].str.strip().str.lower()
+    votes[["left", "right"]] = votes[["left", "right"]].apply(lambda side: side.str.strip())
+    wrong, text = ~votes["choice"].isin(_CHOICES), "is unknown; left, right and equal are known"
+    reading.refuse(votes["choice"], wrong, text)
+    for side in ("left", "right"):
+        nameless = (votes[side] == "") & ~wrong
+        reading.refuse(votes[side], nameless, "names no picture")
+        wrong |= nameless
+    return votes[~wrong], reading
+
+
+def _check_votes(path: Path, study: str) -> None:
+    """Warn before training about faults in the votes, which --test_net reads."""
     if path.is_file():
         try:
-            _check_columns(path, tables.read_columns(path, "\t"), _VOTE_COLUMNS)
+            votes, reading = _read_votes(path, study)
         except DataError as error:
             _LOGGER.warning("%s; as it is --test_net will fail", error)
+            return
+        if reading.faults:
+            line, text = min(reading.faults)
+            _LOGGER.warning(
+                "%s: %d votes with faults are left out, %d remain; line %d: %s",
+                path, len(reading.faults), len(votes), line, text,
+            )  # fmt: skip
 
 
 @tables.read_once
-def _read_scores(path: Path, study: str, *, weighted: bool, counted: bool) -> "DataFrame":
+def _read_scores(path: Path, study: str, weighting: str, *, counted: bool) -> "DataFrame":
     """Return mu, weight, votes and place_id of the scored rows of the study, by location id."""
+    weighted, counted = weighting == "sigma", counted or weighting == "votes"
     needed = ["location_id", "trueskill.score", *[_SIGMA] * weighted, *["num_votes"] * counted]
-    rows = _read_study(path, study, needed, optional=("place_id",))
+    reading = tables.Reading(path)
+    rows = _read_study(path, study, needed, optional=("place_id",), reading=reading)
     rows["location_id"] = rows["location_id"].str.strip().str.lower()
-    tables.check_unique(path, rows["location_id"])
+    reading.refuse_repeated(rows["location_id"])
     rows = rows[rows["trueskill.score"].str.strip() != ""]
     if rows.empty:
+        reading.raise_faults()
         ids = tables.read_table(path, "\t", columns=["study_id"])["study_id"].unique()
         there = ", ".join(sorted(STUDIES.get(each, (each,))[0] for each in ids))
         raise DataError(f"{path} has no row of --study={study}; it has: {there}")
-    sigma = np.ones(len(rows))
+    weight = np.ones(len(rows))
+    votes = reading.numbers(rows["num_votes"]) if counted else 0.0
     if weighted:
-        sigma, text = tables.numbers(path, rows[_SIGMA]), "is not above 0; correct or remove it"
-        tables.refuse(path, rows[_SIGMA], sigma <= 0, text, show=str)
-    mu = tables.numbers(path, rows["trueskill.score"])
-    votes = tables.numbers(path, rows["num_votes"]) if counted else 0.0
-    scores = rows.assign(mu=mu, weight=1 / sigma**2, votes=votes, place_id=rows.get("place_id", ""))
+        sigma, text = reading.numbers(rows[_SIGMA]), "is not above 0; correct or remove it"
+        reading.refuse(rows[_SIGMA], sigma <= 0, text, show=str)
+        with np.errstate(divide="ignore"):
+            weight = 1 / sigma**2
+    elif weighting == "votes":
+        weight = np.asarray(votes)
+        reading.refuse(rows["num_votes"], weight < 0, "is negative; correct or remove it", show=str)
+    mu = reading.numbers(rows["trueskill.score"])
+    reading.raise_faults()
+    place = rows.get("place_id", "")
+    scores = rows.assign(mu=mu, weight=weight, votes=votes, place_id=place)
     return scores.set_index("location_id")[["mu", "weight", "votes", "place_id"]]
 
 
 def _read_study(
-    path: Path, study: str, needed: Sequence[str], optional: Sequence[str] = ()
+    path: Path,
+    study: str,
+    needed: Sequence[str],
+    optional: Sequence[str] = (),
+    *,
+    reading: tables.Reading,
 ) -> "DataFrame":
     """Return these columns of the rows of a study, as text by line; raise DataError."""
     wanted = study_id(study)
     columns = tables.read_columns(path, "\t")
     _check_columns(path, columns, needed)
     read = [*needed, *(name for name in optional if name in columns)]
-    return tables.read_table(path, "\t", columns=read, where=("study_id", wanted))
+    where = ("study_id", wanted)
+    return tables.read_table(path, "\t", columns=read, where=where, reading=reading)
 
 
 def _check_columns(path: Path, columns: Sequence[str], needed: Sequence[str]) -> None:
     for name in ("study_id", *needed):
         if name not in columns:
             way = "separate them by tabs" if len(columns) == 1 else "take the file as released"
-            raise tables.no_column(path, name, columns, way)
+            raise tables.no_columns(path, [(name, way)], columns)
 
 
 def _location(name: str) -> tuple[str, str]:
@@ -191,11 +227,12 @@ def _find_pictures(root: Path) -> dict[str, str]:
     """Return picture paths from `root`, by location id, in images/ or else in all of `root`."""
     names: dict[str, str] = {}
     top = root / "images" if (root / "images").is_dir() else root
-    for folder, _, files in os.walk(top, followlinks=True):
+    for folder, folders, files in os.walk(top, followlinks=True):
+        folders[:] = [name for name in folders if not is_litter(name)]
         start = Path(folder).relative_to(root).as_posix()
         for file in files:
             location, suffix = _location(file)[0], file.rpartition(".")[2]
-            if not location or f".{suffix.lower()}" not in SUFFIXES or file.startswith("."):
+            if not location or f".{suffix.lower()}" not in SUFFIXES or is_litter(file):
                 continue
             name = file if start == "." else f"{start}/{file}"
             first = names.setdefault(location, name)

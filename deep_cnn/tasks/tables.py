@@ -1,17 +1,18 @@
-"""Read a table of text into a DataFrame, and report errors with their lines."""
+"""Read a table of text into a DataFrame, and collect its faults with their lines."""
 
-import csv
 import math
+import re
 from array import array
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache, wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from deep_cnn.delimited import find_dialect, read_rows
 from deep_cnn.errors import DataError
 
 if TYPE_CHECKING:
@@ -19,6 +20,92 @@ if TYPE_CHECKING:
 
 _Reader = TypeVar("_Reader", bound=Callable[..., Any])
 _Show = Callable[[str], str]
+_MOST_FAULTS = 10
+# One comma and three digits, as in 4,333, may be a decimal comma or a thousand.
+_UNCLEAR = re.compile(r"[+-]?[1-9]\d{0,2},\d{3}")
+_DECIMAL_COMMA = re.compile(r"[+-]?(\d+|\d{1,3}(\.\d{3})+(?=,))?(,\d*)?(e[+-]?\d+)?", re.IGNORECASE)
+_DECIMAL_POINT = re.compile(r"[+-]?(\d+|\d{1,3}(,\d{3})+)?(\.\d*)?(e[+-]?\d+)?", re.IGNORECASE)
+# What separates thousands in French and Swiss numbers.
+_SPACES = re.compile(r"(?<=\d)[\u00a0\u202f\u2009 '\u2019](?=\d{3})")
+
+
+@dataclass(slots=True)
+class Reading:
+    """What is found while the table `path` is read.
+
+    Attributes:
+        faults: Line and text of each fault.
+        notes: What differs from a table in UTF-8 with commas and decimal points.
+        delimiter: The separator.
+    """
+
+    path: Path
+    faults: list[tuple[int, str]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    delimiter: str = ","
+
+    def refuse(self, column: "Series[str]", wrong: Any, what: str, show: _Show = repr) -> None:
+        """Add a fault for each cell of a column where `wrong`, (N,) bool, is True."""
+        for line, text in column[wrong].items():
+            self.faults.append((cast(int, line), f"{column.name} {show(text)} {what}"))
+
+    def refuse_repeated(self, column: "Series[str]", way: str = "remove one") -> None:
+        """Add a fault for each text that is in the column for a second time."""
+        first: dict[str, Any] = {}
+        for line, text in column.items():
+            if first.setdefault(text, line) != line:
+                there = f"{text} is there already, in line {first[text]}; {way}"
+                self.faults.append((cast(int, line), there))
+
+    def raise_faults(self) -> None:
+        """Raise DataError with all faults in one line, if there are any."""
+        if self.faults:
+            faults = [f"line {line}: {text}" for line, text in sorted(self.faults)]
+            first, *others = faults[:_MOST_FAULTS]
+            rest = len(faults) - len(faults[:_MOST_FAULTS])
+            more = f"; {len(faults) - 1} more: {'; '.join(others)}" if others else ""
+            raise DataError(f"{self.path} {first}{more}{f' and {rest} others' if rest else ''}")
+
+    def numbers(self, column: "Series[str]") -> NDArray[np.float64]:
+        """Return the numbers in a column; add a fault for each cell that is not finite.
+
+        A column has decimal points or decimal commas; thousands may be separated.
+        """
+        texts, what = list(column), "is not a finite number; correct or remove it"
+        comma = [text for text in texts if "," in text]
+        # Where semicolons separate cells, commas are decimal. Among thousands, though, there would
+        # be numbers of three digits without a separator.
+        is_large = any(text.isdecimal() and len(text) >= 3 for text in texts)
+        pointed = [text.replace(".", ",") for text in texts if "." in text]
+        is_unclear = all(map(_UNCLEAR.fullmatch, pointed)) and self.delimiter == ";" and is_large
+        if pointed and not comma and is_unclear:
+            what = "may have a decimal point or a thousand; write thousands without a point"
+            texts = ["" if "." in text else text for text in texts]
+        if comma:
+            texts = [_SPACES.sub("", text) for text in texts]
+            is_decimal = self.delimiter == ";" and not is_large
+            points = _point_for_comma(comma, unclear=True if is_decimal else None)
+            if points is None:
+                what = "may have a decimal comma or a thousand; write decimals with a point"
+                texts = [text if "," in text else "0" for text in texts]
+            elif points:
+                self.notes.append(f"decimal commas in {column.name}")
+                good = [_DECIMAL_COMMA.fullmatch(text) for text in texts]
+                swap = str.maketrans(",", ".", ".")
+                texts = [t.translate(swap) if ok else "" for t, ok in zip(texts, good, strict=True)]
+            else:
+                texts = [t.replace(",", "") if _DECIMAL_POINT.fullmatch(t) else "" for t in texts]
+        values = np.array([_number(text) for text in texts], dtype=np.float64)
+        self.refuse(column, ~np.isfinite(values), what)
+        return values
+
+
+def _point_for_comma(texts: Sequence[str], *, unclear: bool | None) -> bool | None:
+    """Return whether commas are decimal in a column, or `unclear` if that is not clear."""
+    clear = [text for text in texts if not _UNCLEAR.fullmatch(text)]
+    if not clear:
+        return unclear
+    return not any(text.count(",") > 1 or -1 < text.rfind(",") < text.rfind(".") for text in clear)
 
 
 def read_once(read: _Reader) -> _Reader:
@@ -45,32 +132,39 @@ def read_once(read: _Reader) -> _Reader:
     return cast(_Reader, reading)
 
 
-def read_columns(path: Path, delimiter: str = ",") -> list[str]:
+def read_columns(path: Path, delimiter: str | None = None) -> list[str]:
     """Return the column names of a table, none for an empty file; raise DataError."""
-    return next(_rows(path, delimiter))[1]
+    return next(read_rows(path, find_dialect(path, delimiter)))[1]
 
 
 def read_table(
     path: Path,
-    delimiter: str = ",",
+    delimiter: str | None = None,
     *,
     columns: Sequence[str] | None = None,
     where: tuple[str, str] | None = None,
+    reading: Reading | None = None,
 ) -> "DataFrame":
     """Return the rows as text, each indexed by the line of the file on which it ends.
 
     Args:
-        path: a file in UTF-8 whose first row names the columns.
-        delimiter: a comma or a tab.
+        path: a file whose first row names the columns.
+        delimiter: the separator; by default that of the file, a comma, a semicolon or a tab.
         columns: the columns to return, by default all. Of equal names, the last column is used.
         where: (column, text), to return only the rows with this text in this column.
+        reading: receives faults and notes, and rows with faults are left out.
 
     Raises:
-        DataError: the file is not such a table, or a row has more or fewer cells than the first.
+        DataError: the file is not such a table, or a row has more or fewer cells than the first
+            and there is no `reading`.
     """
     import pandas as pd
 
-    rows = _rows(path, delimiter)
+    dialect = find_dialect(path, delimiter)
+    record = reading or Reading(path)
+    record.delimiter = dialect.delimiter
+    record.notes += dialect.notes
+    rows = read_rows(path, dialect)
     _, header = next(rows)
     position = {name: i for i, name in enumerate(header)}
     cells: dict[str, list[str]] = {name: [] for name in columns or position}
@@ -78,7 +172,11 @@ def read_table(
     at, text = (position[where[0]], where[1]) if where else (0, None)
     lines = array("q")
     for line, row in rows:
-        if text is None or row[at] == text:
+        if len(row) != len(header):
+            record.faults.append((line, _uneven(row, header)))
+            if not reading:
+                record.raise_faults()
+        elif text is None or row[at] == text:
             lines.append(line)
             for append, i in chosen:
                 append(row[i])
@@ -86,70 +184,19 @@ def read_table(
     return pd.DataFrame(cells, np.asarray(lines), dtype=object)
 
 
-def _rows(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
-    """Yield the last line of each row and its cells, beginning with the header; raise DataError.
-
-    Blank rows are left out, and all others have as many cells as the header. pandas' own reader
-    knows no line numbers, and fills up rows that are too short.
-    """
-    kind = {",": "CSV", "\t": "TSV"}[delimiter]
-    try:
-        with open_text(path, kind) as file:
-            reader = csv.reader(_without_nul(path, file), delimiter=delimiter)
-            header = [column.strip() for column in next(reader, [])]
-            yield reader.line_num, header
-            for cells in reader:
-                if not header or not any(map(str.strip, cells)):
-                    continue
-                if len(cells) != len(header):
-                    raise DataError(
-                        f"{path} line {reader.line_num}: {len(cells)} values for {len(header)}"
-                        f" columns ({','.join(header)}); make them agree"
-                    )
-                yield reader.line_num, cells
-    except csv.Error as error:
-        text = f"{path} is not a {kind} file ({error}); save it as {kind} in UTF-8"
-        raise DataError(text) from None
+def _uneven(row: Sequence[str], header: Sequence[str]) -> str:
+    columns = f"{len(header)} columns ({','.join(header)})"
+    return f"{len(row)} values for {columns}; make them agree"
 
 
-@contextmanager
-def open_text(path: Path, kind: str = "text") -> Iterator[TextIO]:
-    """Open a text file; raise DataError for errors while it is read."""
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            yield file
-    except UnicodeDecodeError:
-        raise DataError(f"{path} is not UTF-8 text; save it as {kind} in UTF-8") from None
-    except OSError as error:
-        raise DataError(f"{path} cannot be read ({error.strerror}); check the file") from None
-
-
-def _without_nul(path: Path, file: TextIO) -> Iterator[str]:
-    for line, text in enumerate(file, 1):
-        if "\0" in text:
-            raise DataError(f"{path} line {line} has a NUL byte; save the file as text")
-        yield text
-
-
-def no_column(path: Path, name: str, columns: Sequence[str], way: str) -> DataError:
-    """Return the error for a table without the column `name`; `way` is the advice to the user."""
+def no_columns(path: Path, missing: Sequence[tuple[str, str]], columns: Sequence[str]) -> DataError:
+    """Return the error for a table without columns, each with the advice to the user."""
     there = ", ".join(columns)
     if not there.isprintable() or len(there) >= 200:  # Some other file: the names are no help.
         there = f"{len(columns)} columns"
-    return DataError(f"{path} line 1: no column {name} (it has {there}); {way}")
-
-
-def refuse(path: Path, column: "Series[str]", wrong: Any, what: str, show: _Show = repr) -> None:
-    """Raise DataError for the first cell of a column where `wrong`, (N,) bool, is True."""
-    for line, text in column[wrong].items():
-        raise DataError(f"{path} line {line}: {column.name} {show(text)} {what}")
-
-
-def numbers(path: Path, column: "Series[str]") -> NDArray[np.float64]:
-    """Return the finite numbers in a column; raise DataError with the line for other cells."""
-    values = np.array([_number(text) for text in column], dtype=np.float64)
-    refuse(path, column, ~np.isfinite(values), "is not a finite number; correct or remove it")
-    return values
+    (name, way), *others = missing
+    more = "".join(f"; no column {name}; {way}" for name, way in others)
+    return DataError(f"{path} line 1: no column {name} (it has {there}); {way}{more}")
 
 
 def _number(text: str) -> float:
@@ -157,10 +204,3 @@ def _number(text: str) -> float:
         return math.nan if "_" in text else float(text)
     except ValueError:
         return math.nan
-
-
-def check_unique(path: Path, column: "Series[str]") -> None:
-    """Raise DataError with the line of the first repeated text in a column."""
-    for line, text in column[column.duplicated()].items():
-        first = column.index[column == text][0]
-        raise DataError(f"{path} line {line}: {text} is there already, in line {first}; remove one")

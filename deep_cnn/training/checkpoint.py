@@ -28,7 +28,7 @@ VERSION = 1
 # A checkpoint takes about 30 ms, so several very short epochs share one.
 _SECONDS_BETWEEN = 1.0
 # Options that may differ between a checkpoint and the run that resumes it.
-_FREE_ON_RESUME = ("epochs", "patience", "data_dir", "keep", "strict_data")
+_FREE_ON_RESUME = ("epochs", "patience", "data_dir", "scores", "keep", "strict_data")
 Weights = dict[str, Tensor]
 # The state of an optimizer or a random generator: only the library that made it reads it.
 StateDict = dict[str, Any]
@@ -166,7 +166,10 @@ def resumed_config(path: Path, changes: Mapping[str, Any]) -> TrainConfig:
     """
     folder = path.resolve().parent
     out = {"out_dir": str(folder.parent)} if folder.name == "models" else {}
-    return resolve(TrainConfig.parse({**load_checkpoint(path).config, **out, **changes}))
+    before = load_checkpoint(path).config
+    if before.get("task") == "folders":  # Earlier versions had val/ as the test split at all times.
+        before = {"test_folder": all_options("folders")["test_folder"].default, **before}
+    return resolve(TrainConfig.parse({**before, **out, **changes}))
 
 
 def load_resumable(path: Path, config: TrainConfig) -> Checkpoint:

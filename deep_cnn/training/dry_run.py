@@ -10,6 +10,7 @@ from deep_cnn.data.image_cache import refuse_unreadable
 from deep_cnn.data.splits import Examples
 from deep_cnn.errors import CheckpointError
 from deep_cnn.files import unwritable
+from deep_cnn.names import weights_name
 from deep_cnn.tasks import get_task
 from deep_cnn.tasks.describe_data import DataDescription
 from deep_cnn.training.checkpoint import load_resumable
@@ -43,7 +44,7 @@ def dry_run(config: TrainConfig) -> Iterator[str]:
         except (RuntimeError, ValueError, LookupError, TypeError, AttributeError):
             text = f"{path} does not fit --model={config.model}; take another checkpoint"
             raise CheckpointError(text) from None
-    elif config.weights not in ("imagenet", "none"):
+    elif config.weights not in ("imagenet", "none") and not weights_name(config.weights):
         task.network(config, labels)  # Reads the file with the weights.
 
 

@@ -111,6 +111,8 @@ def train(run: Run, session: Session) -> StopReason | None:
     if "val" in session.splits:
         text = format_metrics(baseline(session, "val"))
         _LOGGER.info("Baseline that sees no picture: %s", text)
+        for note in session.task.notes(run.config):
+            _LOGGER.info(note)
     each = batches_per_epoch(session)
     with Progress(_title(run), epochs * each, run.epoch * each) as progress:
         while run.epoch < epochs and not reason:

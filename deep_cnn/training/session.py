@@ -1,6 +1,7 @@
 """Prepare the data, the network and the optimizer of one run."""
 
 import hashlib
+import logging
 import os
 from collections.abc import Callable, Collection, Generator, Mapping
 from dataclasses import dataclass
@@ -15,15 +16,17 @@ from deep_cnn.config import TrainConfig
 from deep_cnn.data.image_cache import ImageCache, drop_unreadable, open_image_cache
 from deep_cnn.data.loading import Augmentation, PictureSet, epoch_order, load_batches
 from deep_cnn.data.preprocessing import Preprocessing
-from deep_cnn.data.splits import Examples, joined, subset
+from deep_cnn.data.splits import Examples, Splits, joined, subset
 from deep_cnn.errors import CheckpointError, DeepCnnError
 from deep_cnn.models import Network
 from deep_cnn.tasks import Labels, Task, get_task
+from deep_cnn.tasks.describe_data import summarize
 from deep_cnn.training import devices
 from deep_cnn.training.checkpoint import Checkpoint
 from deep_cnn.training.optim import Stepper
 from deep_cnn.training.stop import StopToken
 
+_LOGGER = logging.getLogger("deep_cnn")
 # Without gradients, memory is no limit. A CPU is fastest if a batch fits its caches (measured).
 _EVALUATION_BATCHES = {"cpu": 32}
 _EVALUATION_BATCH = 128
@@ -163,8 +166,7 @@ def open_session(
     """
     device, task = devices.choose_device(config.device), get_task(config.task)
     devices.seed_everything(config.seed)  # Before the network, whose new layers are random.
-    every_split = task.all_splits(config)
-    task.check_splits(every_split, config, wanted)
+    every_split = _read_splits(task, config, wanted)
     parts = choose_pictures(config, {name: every_split[name] for name in wanted})
     if checkpoint:
         check_labels(task, checkpoint, config)
@@ -195,6 +197,13 @@ def open_session(
         digest=_digest(*parts.values()),
         marked=every_split.marked,
     )
+
+
+def _read_splits(task: Task, config: TrainConfig, wanted: Collection[str]) -> Splits:
+    splits = task.all_splits(config)
+    _LOGGER.info(summarize(task, splits, config))
+    task.check_splits(splits, config, wanted)
+    return splits
 
 
 def _place(

@@ -22,7 +22,7 @@ from deep_cnn.data.image_cache import open_image_cache
 from deep_cnn.data.preprocessing import Preprocessing
 from deep_cnn.names import IMAGENET
 from deep_cnn.results import EpochRecord
-from deep_cnn.tasks.perception import read_scores
+from deep_cnn.tasks.scores import Columns, _read, read_scores
 from tests.conftest import PATIENCE, environment, make_scored, until
 
 WORDS = ("--epochs=2", "--model=lenet", "--weights=none", "--wandb=False")
@@ -97,7 +97,7 @@ def test_another_seed_or_head_shares_it_another_pre_does_not(scored: Path) -> No
 
 def test_a_changed_picture_of_the_same_size_and_time_is_seen(scored: Path) -> None:
     store = scored.parent / "cache"
-    examples, _ = read_scores(scored / "scores.csv", "score")
+    examples = read_scores(scored / "scores.csv", Columns("score")).examples
     first = open_image_cache(examples, Preprocessing("squash", IMAGENET), store, nothing)
     assert first
     path = scored / "p003.png"
@@ -122,7 +122,7 @@ def test_a_changed_picture_of_the_same_size_and_time_is_seen(scored: Path) -> No
 def test_bad_pictures_are_known_without_a_second_look(scored: Path) -> None:
     (scored / "p005.png").write_bytes(b"no picture")
     store = scored.parent / "cache"
-    examples, _ = read_scores(scored / "scores.csv", "score")
+    examples = read_scores(scored / "scores.csv", Columns("score")).examples
     for _ in range(2):
         found = open_image_cache(examples, Preprocessing("default", IMAGENET), store, nothing)
         assert found
@@ -144,7 +144,7 @@ def test_a_damaged_entry_is_made_again(
     scored: Path, name: str, left: Callable[[bytes], bytes]
 ) -> None:
     store = scored.parent / "cache"
-    examples, _ = read_scores(scored / "scores.csv", "score")
+    examples = read_scores(scored / "scores.csv", Columns("score")).examples
     first = open_image_cache(examples, Preprocessing("default", IMAGENET), store, nothing)
     assert first
     values = np.array(first.values)
@@ -162,7 +162,7 @@ def test_what_other_killed_builds_left_is_removed_but_not_what_is_being_built(
     killed, building = store / ".pictures-1.a.part", store / ".features-2.b.part"
     killed.mkdir(parents=True)
     building.mkdir()
-    examples, _ = read_scores(scored / "scores.csv", "score")
+    examples = read_scores(scored / "scores.csv", Columns("score")).examples
     with FileLock(store / "features-2.lock"):
         assert open_image_cache(examples, Preprocessing("default", IMAGENET), store, nothing)
     assert [killed.exists(), building.exists()] == [False, True]
@@ -173,7 +173,7 @@ def test_who_waits_for_another_process_says_so(
 ) -> None:
     monkeypatch.setattr(array_cache, "_SECONDS_BEFORE_MESSAGE", 0.0)
     store = scored.parent / "cache"
-    examples, _ = read_scores(scored / "scores.csv", "score")
+    examples = read_scores(scored / "scores.csv", Columns("score")).examples
     first = open_image_cache(examples, Preprocessing("default", IMAGENET), store, nothing)
     assert first
     shutil.rmtree(store / f"pictures-{first.fingerprint}")
@@ -215,12 +215,12 @@ def start(folder: Path, *words: str, **extra: Any) -> "subprocess.Popen[str]":
 
 def test_a_table_is_read_once_while_it_stays_as_it_is(scored: Path) -> None:
     path = scored / "scores.csv"
-    first, _ = read_scores(path, "score")
-    assert read_scores(path, "score")[0] is first
+    first = read_scores(path, Columns("score")).examples
+    assert _read(path, Columns("score")) is _read(path, Columns("score"))
     text, times = path.read_text(), path.stat()
     path.write_text(text[:-2] + ("8" if text[-2] == "9" else "9") + "\n")
     os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
-    assert read_scores(path, "score")[0].targets[-1] != first.targets[-1]
+    assert read_scores(path, Columns("score")).examples.targets[-1] != first.targets[-1]
 
 
 def losses(folder: Path, name: str) -> list[str]:

@@ -56,6 +56,7 @@ VALUES: dict[str, tuple[str, ...]] = {
     "no_imagery": ("keep", "drop", "no"),
     "label_smoothing": ("0.1", "1", "-1"),
     "keep": ("none", "auto", "missing.txt", "text.txt"),
+    "test_folder": ("val", "missing"),
     "hidden": ("4", "0", "1.5", "None"),
 }
 # Options of one task alone, and what names that task.
@@ -67,6 +68,7 @@ OWNERS = {
     "min_votes": "--data_dir=tiny",
     "no_imagery": "--data_dir=tiny",
     "keep": "--data_dir=classes",
+    "test_folder": "--data_dir=classes",
     "hidden": "--task=digits",
     "label_smoothing": "--task=digits",
 }

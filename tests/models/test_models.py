@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from deep_cnn import names
+from deep_cnn.config import TrainConfig
 from deep_cnn.data.preprocessing import centre, decode, to_array
-from deep_cnn.errors import WeightsError
+from deep_cnn.errors import ConfigError, WeightsError
 from deep_cnn.models import Unallocated, build_backbone, build_network, efficientnet_lite, stages
 from deep_cnn.models.weights import weights_address
 from deep_cnn.vision import torchvision
@@ -187,6 +188,25 @@ def of_torchvisions_script(state: dict[str, torch.Tensor]) -> dict[str, object]:
     return {"model": state, "epoch": 3}
 
 
+def of_lightning(state: dict[str, torch.Tensor]) -> dict[str, object]:
+    from argparse import Namespace
+
+    ema = {f"ema_model.{k}": v * 0 for k, v in state.items() if v.is_floating_point()}
+    return {
+        "epoch": 3, "pytorch-lightning_version": "2.4.0", "hyper_parameters": Namespace(lr=0.1),
+        "state_dict": {**ema, **{f"model.{k}": v for k, v in state.items()}, "loss.weight":
+                       torch.ones(2)},
+    }  # fmt: skip
+
+
+def of_the_tutorial(state: dict[str, torch.Tensor]) -> dict[str, object]:
+    return {"epoch": 5, "model_state_dict": state, "loss": np.float64(0.4)}
+
+
+def nested(state: dict[str, torch.Tensor]) -> dict[str, object]:
+    return {"model_state_dict": {f"module.model._orig_mod.{k}": v for k, v in state.items()}}
+
+
 def of_2017(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return {
         re.sub(r"(denselayer\d+\.[a-z]+)([12])", r"\1.\2", key): value
@@ -200,6 +220,12 @@ def of_2017(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     [
         ("resnet18", data_parallel),
         ("resnet18", of_torchvisions_script),
+        ("resnet18", of_lightning),
+        ("googlenet", of_lightning),
+        ("resnet18", of_the_tutorial),
+        ("vit_b_32", of_the_tutorial),
+        ("shufflenet_v2_x0_5", nested),
+        ("densenet121", nested),
         ("densenet121", of_2017),
         ("mnasnet0_5", dict),
     ],
@@ -239,6 +265,85 @@ def test_weights_that_cannot_be_right_are_refused(tmp_path: Path) -> None:
         build_backbone("resnet18", str(tmp_path / "noise.pth"))
     with pytest.raises(WeightsError, match="does not exist"):
         build_backbone("resnet18", str(tmp_path / "nothing.pth"))
+
+
+def test_a_pickled_model_is_refused_with_the_code_that_saves_its_weights(tmp_path: Path) -> None:
+    model, file = theirs_of("resnet18"), tmp_path / "whole.pt"
+    for old in (False, True):
+        torch.save(model, file, _use_new_zipfile_serialization=not old)
+        with pytest.raises(WeightsError, match=r"a pickled torchvision\.models\.resnet") as caught:
+            build_backbone("resnet18", str(file))
+        message = str(caught.value)
+        assert "\n" not in message
+        code = message.split("made: ")[1].replace("weights.pt", str(tmp_path / "weights.pt"))
+        exec(code, {"torch": torch})
+        ours = build_backbone("resnet18", str(tmp_path / "weights.pt")).trunk.state_dict()
+        assert all(torch.equal(ours[key], model.state_dict()[key]) for key in ours)
+    torch.save({"state_dict": model.state_dict(), "config": Path.cwd, "x": re.match}, file)
+    with pytest.raises(WeightsError, match=r'torch.save\(model\["state_dict"\], '):
+        build_backbone("resnet18", str(file))
+    torch.jit.trace(torch.nn.Linear(2, 2), torch.ones(1, 2)).save(str(file))
+    with pytest.raises(WeightsError, match=r"is TorchScript, .* model = torch.jit.load\("):
+        build_backbone("resnet18", str(file))
+
+
+def test_the_names_of_weights_are_torchvisions() -> None:
+    for name in names.MODELS.keys() - {"efficientnet_lite0", "lenet"}:
+        entries = torchvision().models.get_model_weights(name)
+        legal = [entry.name for entry in entries if entry.name != "IMAGENET1K_FEATURES"]
+        assert sorted(names.TORCHVISION_WEIGHTS[name]) == sorted(legal)
+        for entry in entries:  # Those that name one size, which is not the usual one.
+            least = entry.meta["min_size"][0] if name.startswith("vit_") else 224
+            size = names.fixed_size(name, f"Any_Weights.{entry.name}")
+            assert size == (None if least == 224 else least), entry
+    assert not names.TORCHVISION_WEIGHTS["lenet"] + names.TORCHVISION_WEIGHTS["efficientnet_lite0"]
+
+
+@pytest.mark.parametrize(
+    ("name", "entry", "size"),
+    [
+        ("vit_b_16", "IMAGENET1K_SWAG_E2E_V1", 384),
+        ("vit_b_16", "ViT_B_16_Weights.IMAGENET1K_SWAG_LINEAR_V1", 224),
+        ("mobilenet_v2", "IMAGENET1K_V1", 224),
+        ("mobilenet_v2", "IMAGENET1K_V2", 224),
+        ("mobilenet_v2", "DEFAULT", 224),
+    ],
+)
+def test_weights_by_torchvisions_names(
+    name: str, entry: str, size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    theirs = torchvision().models.get_model_weights(name)[entry.rpartition(".")[2]]
+    args = {"image_size": size} if name.startswith("vit") else {}
+    state = torchvision().models.get_model(name, weights=None, **args).state_dict()
+    file = tmp_path / "hub/checkpoints" / theirs.url.rpartition("/")[2]
+    file.parent.mkdir(parents=True)
+    torch.save(state, file)
+    network = build_network(name, 1, weights=entry, dropout=0.0)
+    preset = theirs.transforms()
+    spec = network.input_spec
+    assert (spec.crop, spec.resize) == (size, preset.resize_size[0])
+    assert (list(spec.mean), spec.interpolation) == (preset.mean, preset.interpolation.value)
+    assert all(torch.equal(v, state[k]) for k, v in network.trunk.state_dict().items())
+    # A checkpoint is loaded into a network without weights.
+    other = build_network(name, 1, weights="none", dropout=0.0, preset=entry)
+    assert other.input_spec == spec
+    other.load_state_dict(network.state_dict())
+
+
+def test_an_unknown_name_of_weights_lists_those_of_the_model() -> None:
+    text = "choose from IMAGENET1K_SWAG_E2E_V1, IMAGENET1K_SWAG_LINEAR_V1, IMAGENET1K_V1"
+    for unknown in ("IMAGENET1K_SWAG_V1", "imagenet1k_swag_e2e_v1", "IMAGENET21K"):
+        with pytest.raises(
+            ConfigError, match=f"weights={unknown} is unknown for vit_b_16; .*{text}"
+        ):
+            TrainConfig(task="perception", model="vit_b_16", weights=unknown)
+    with pytest.raises(ConfigError, match="lenet takes imagenet, none or a file"):
+        TrainConfig(task="digits", weights="IMAGENET1K_V1")
+    swag = {"task": "perception", "model": "vit_b_16", "weights": "IMAGENET1K_SWAG_E2E_V1"}
+    with pytest.raises(ConfigError, match="but vit_b_16 takes 384 x 384"):
+        TrainConfig(**swag, pre="resnet")
+    TrainConfig(**swag)
 
 
 @pytest.mark.parametrize("name", ["resnet18", "googlenet", "vit_b_16"])

@@ -126,7 +126,7 @@ def test_only_a_folder_that_changed_is_listed_again(tmp_path: Path) -> None:
         (place,) = (cache / "listings").iterdir()
         content = json.loads(place.read_text())
         for row in content.values():
-            row[1:] = [row[1] + seconds * 10**9, row[2], row[3].replace("00000000", "believed")]
+            row[1:4] = [row[1] + seconds * 10**9, row[2], row[3].replace("00000000", "believed")]
         place.write_text(json.dumps(content))
 
     before = listed()

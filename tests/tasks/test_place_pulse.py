@@ -175,7 +175,11 @@ def test_a_row_without_a_score_has_none(tmp_path: Path, caplog: pytest.LogCaptur
 
 def test_weights_are_one_over_the_variance(tmp_path: Path) -> None:
     folder = make_place_pulse(tmp_path)
-    for weighting, weights in (("none", [1.0] * 4), ("sigma", [1 / 9, 1 / 16, 1 / 25, 1 / 36])):
+    for weighting, weights in (
+        ("none", [1.0] * 4),
+        ("sigma", [1 / 9, 1 / 16, 1 / 25, 1 / 36]),
+        ("votes", [2, 3, 4, 5]),
+    ):
         config = resolve(TrainConfig(data_dir=str(folder), options={"weighting": weighting}))
         examples, _ = get_task("perception").all_examples(config)
         assert examples.weights[:4].tolist() == pytest.approx(weights)
@@ -189,6 +193,8 @@ def test_which_table_is_read(tmp_path: Path) -> None:
         "perception", "safer", {"data_dir": str(folder)},
     )  # fmt: skip
     assert resolve(TrainConfig(data_dir=str(folder), task="folders")).task == "folders"
+    for name in ("a.jpg", "b.jpg", "c.jpg"):
+        draw(folder / name, 1)
     (folder / "scores.csv").write_text("image,score\na.jpg,1\nb.jpg,2\nc.jpg,3\n")
     assert read(folder) == {"a.jpg": 1, "b.jpg": 2, "c.jpg": 3}
 
@@ -269,8 +275,14 @@ def test_votes_between_test_pictures_are_judged(
     assert (found["votes_test"], found["ties_test"]) == (4, 1)
     assert " pairwise_test=" in capsys.readouterr().out
     (folder / "votes.tsv").write_text((folder / "votes.tsv").read_text().replace("equal", "both"))
-    assert main(["--test_net=outputs/models/r.pt"]) == 2
-    assert "votes.tsv line 6: choice 'both' is unknown" in capsys.readouterr().err
+    assert main([f"--data_dir={folder}", "--dry_run"]) == 0
+    bad = "votes.tsv: 1 votes with faults are left out, 7 remain; line 6: choice 'both' is unknown"
+    assert bad in capsys.readouterr().out
+    assert main(["--test_net=outputs/models/r.pt"]) == 0
+    out, err = capsys.readouterr()
+    assert bad in err
+    assert f" pairwise_test={found['pairwise_test']:.4g} " in out
+    assert " votes_test=4 ties_test=0" in out
     (folder / "votes.tsv").write_text((folder / "votes.tsv").read_text().replace("left", "l", 1))
     assert main([f"--data_dir={folder}", "--dry_run"]) == 0
     assert "votes.tsv line 1: no column left (it has _id, choice, l," in capsys.readouterr().out

@@ -9,7 +9,7 @@ import pytest
 
 from deep_cnn.errors import DataError
 from deep_cnn.files import to_csv
-from deep_cnn.tasks.perception import read_scores
+from deep_cnn.tasks.scores import Columns, read_scores
 from deep_cnn.tasks.tables import read_columns, read_table
 
 
@@ -26,7 +26,9 @@ def rows(table: pd.DataFrame) -> list[tuple[Any, ...]]:
 def test_names_that_look_like_something_else_are_names(tmp_path: Path) -> None:
     names = ("NA", "007", "null", "nan", "None", "1e3", "True", "-", "#1")
     path = write(tmp_path, "image,score\n" + "".join(f"{name},1\n" for name in names))
-    examples, _ = read_scores(path, "score")
+    for name in names:
+        (tmp_path / name).write_bytes(b"")
+    examples = read_scores(path, Columns("score")).examples
     assert examples.names == names
     assert examples.targets.tolist() == [1.0] * len(names)
 
@@ -62,7 +64,7 @@ def test_a_table_without_rows_is_empty(tmp_path: Path, text: str) -> None:
         ('a,b\n"1\n\n",2\n\n3,4,5\n', "line 6: 3 values for 2 columns"),
         ('a,b\n1,2\n"3,4\n5,6\n', "line 4: 1 values for 2 columns"),
         ("a,b\n1,2\n3,\0\n", "line 3 has a NUL byte"),
-        (b"a,b\n1,\xe9\n", "is not UTF-8 text; save it as CSV in UTF-8"),
+        (b"a,b\n1,\x81\n", "is not UTF-8 text; save it as CSV in UTF-8"),
     ],
 )
 def test_what_is_no_table_is_an_error(tmp_path: Path, text: str | bytes, message: str) -> None:
@@ -82,7 +84,7 @@ def test_what_is_no_table_is_an_error(tmp_path: Path, text: str | bytes, message
 )
 def test_a_wrong_cell_is_named_by_its_line(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(DataError, match=message):
-        read_scores(write(tmp_path, text), "score")
+        read_scores(write(tmp_path, text), Columns("score"))
 
 
 def test_a_folder_and_a_missing_file_cannot_be_read(tmp_path: Path) -> None:

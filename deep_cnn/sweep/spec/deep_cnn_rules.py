@@ -149,6 +149,8 @@ def _missing_paths(spec: SweepSpec) -> Iterator[Issue]:
     for config in _configs(spec):
         keep = config.options.get("keep", "none")
         paths = {"weights": config.weights, "keep": str(keep)}
+        if names.weights_name(config.weights):
+            del paths["weights"]
         paths = {k: os.path.expanduser(v) for k, v in paths.items() if v not in _NOT_PATHS}  # noqa: PTH111
         if config.task == "auto" or names.TASKS[config.task].reads_folder:
             paths["data_dir"] = str(data_folder(config))

@@ -1,0 +1,173 @@
+"""Decode pictures of any format, colour mode, depth and size."""
+
+import errno
+import math
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from tempfile import gettempdir
+from threading import Lock
+
+import numpy as np
+from filelock import FileLock
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from deep_cnn.layout import FORMATS
+from deep_cnn.text import first_line
+
+Picture = Path | NDArray[np.uint8]
+# Pillow warns of large pictures and odd EXIF. Set once: a filter for a block is not thread-safe.
+warnings.filterwarnings("ignore", module=r"PIL\.")
+# Errors that are not caused by the picture, which may be readable later.
+_TRANSIENT = (errno.EMFILE, errno.ENFILE, errno.EIO, errno.ESTALE, errno.ENOMEM)
+_LARGEST_ASPECT = 100  # A longer side than this many shorter ones is a damaged file.
+# Twice Pillow's limit: from here on, Pillow refuses a picture.
+_MOST_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 0)
+_MOST_MEMORY = 2**30
+_large_picture = Lock()
+_UINT32 = 2.0**32 - 1
+# The largest values of the ranges of floats that are read, how far a range may go beyond them, and
+# the part of white that the brightest pixel must have.
+_WHITE, _ROUNDING, _DARKEST = (1.0, 255.0, 65535.0), 1e-3, 16
+
+
+def decode(picture: Picture, crop_bottom: int = 0) -> Image.Image:
+    """Return the picture upright and as RGB, for any colour mode and depth of the file.
+
+    Transparent pixels become white. The lowest `crop_bottom` rows are cut off. An array,
+    (H, W) uint8, stays grey. A JPEG file with more pixels than Pillow allows is decoded at a
+    reduced size. Raises ValueError, with the reason, if it cannot be decoded.
+    """
+    image, scale = _decoded(picture)
+    if not crop_bottom:
+        return image
+    width, height = image.width, image.height - math.ceil(crop_bottom / scale)
+    if width > _LARGEST_ASPECT * height:
+        raise ValueError(f"{width} x {image.height} pixels, too few for --crop_bottom")
+    return image.crop((0, 0, width, height))
+
+
+def _decoded(picture: Picture) -> tuple[Image.Image, int]:
+    """Return the picture, and how many pixels of the file one of its pixels stands for."""
+    if isinstance(picture, np.ndarray):
+        return Image.fromarray(picture), 1
+    try:
+        if picture.stat().st_size == 0:
+            raise ValueError("empty file")
+        try:
+            with Image.open(picture, formats=tuple(FORMATS)) as image:
+                return _upright(image), 1
+        except Image.DecompressionBombError:
+            with _one_large_picture():
+                return _reduced(picture)
+    except FileNotFoundError:
+        raise ValueError("missing") from None
+    except Exception as error:  # Pillow's many readers raise many kinds on damaged files.
+        reason = first_line(error).replace(repr(str(picture)), "").strip() or type(error).__name__
+        if isinstance(error, UnidentifiedImageError) and picture.suffix.lower() in FORMATS["TIFF"]:
+            reason += "; Pillow reads no TIFF file of 64-bit numbers or of coloured floats"
+        raise ValueError(reason) from error
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    if max(image.size) > _LARGEST_ASPECT * min(image.size):
+        raise ValueError(f"{image.width} x {image.height} pixels is a line, not a picture")
+    if math.prod(image.size) > _MOST_PIXELS:  # While another thread has lifted Pillow's limit.
+        raise Image.DecompressionBombError
+    white = _white_of(image)
+    return _to_rgb(ImageOps.exif_transpose(image), white)
+
+
+def _reduced(picture: Path) -> tuple[Image.Image, int]:
+    """Return a JPEG file with too many pixels at 1/2, 1/4 or 1/8 of its size, and the divisor."""
+    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+    try:
+        image = Image.open(picture, formats=tuple(FORMATS))
+    finally:
+        Image.MAX_IMAGE_PIXELS = limit
+    with image:
+        width, height = image.size
+        text = f"{width} x {height} pixels of {image.format} do not fit into 1 GiB of memory"
+        for scale in (2, 4, 8) if image.format in ("JPEG", "MPO") else ():
+            if _memory(image, scale) <= _MOST_MEMORY:
+                image.draft(None, (width // scale, height // scale))
+                return _upright(image), scale
+        raise ValueError(text)
+
+
+def _memory(image: Image.Image, scale: int) -> float:
+    """Return the bytes that decoding a JPEG file needs at 1/scale of its size."""
+    pixels = math.prod(image.size)
+    # The picture, its upright copy and its copy as RGB take 4 bytes a pixel each.
+    needed = 12 * pixels / scale**2
+    if "progressive" in image.info:  # All coefficients are kept, 2 bytes each.
+        factors = [(h, v) for _, h, v, _ in image.layer]  # type: ignore[attr-defined]
+        most = max(h for h, _ in factors) * max(v for _, v in factors)
+        needed += 2 * pixels * sum(h * v for h, v in factors) / most
+    return needed
+
+
+@contextmanager
+def _one_large_picture() -> Iterator[None]:
+    """Wait until no other thread or process of this user on this host decodes a large picture."""
+    name = f"deep_cnn-large-picture-{os.getuid() if hasattr(os, 'getuid') else 'user'}.lock"
+    with _large_picture, ExitStack() as stack:
+        with suppress(OSError, NotImplementedError):  # Then only the threads wait.
+            stack.enter_context(FileLock(Path(gettempdir()) / name))
+        yield
+
+
+def is_transient(error: ValueError) -> bool:
+    """Return whether `decode` failed for a reason that is not the picture, such as no memory."""
+    cause = error.__cause__
+    return isinstance(cause, MemoryError) or getattr(cause, "errno", None) in _TRANSIENT
+
+
+def _white_of(image: Image.Image) -> float | None:
+    """Return the value of white in an integer picture by its bit depth; None if mode F or 8 bits.
+
+    Pillow stretches a PGM file with more than 8 bits to 16.
+    """
+    if image.mode != "I" and not image.mode.startswith("I;"):
+        return None
+    tags = getattr(image, "tag_v2", {})  # TIFF
+    bits, signed = tags.get(258, (16,))[0], tags.get(339, (1,))[0] == 2
+    return float(2 ** (bits - signed) - 1)
+
+
+def _to_rgb(image: Image.Image, white: float | None) -> Image.Image:
+    if image.mode == "F" or white:
+        values = np.asarray(image, dtype=np.float64)
+        if white == _UINT32:  # Pillow reads them as signed.
+            values = values % (_UINT32 + 1)
+        if white and values.min() < 0:
+            raise ValueError(f"integers down to {values.min():g}; save them as 0 to {white:g}")
+        white = white or _white_of_floats(values)
+        grey = (values / white * 255).clip(0, 255).astype(np.uint8)
+        if white > _WHITE[-1] and values.any() and not grey.any():
+            text = f"32-bit integers up to {values.max():g} are black; save them with 8 or 16 bits"
+            raise ValueError(text)
+        return Image.fromarray(grey).convert("RGB")
+    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        background = Image.new("RGBA", image.size, "white")
+        return Image.alpha_composite(background, image).convert("RGB")
+    return image.convert("RGB")
+
+
+def _white_of_floats(values: NDArray[np.float64]) -> float:
+    """Return the value of white, 1, 255 or 65535; raise ValueError for another range."""
+    if not np.isfinite(values).all():
+        raise ValueError("pixels that are no numbers")
+    low, high = values.min(), values.max()
+    white = next((white for white in _WHITE if high <= white * (1 + _ROUNDING)), math.inf)
+    # A range such as [0, 1.7] would become black if it were taken for [0, 255].
+    if low < -_ROUNDING * white or not (white == 1 or high >= white / _DARKEST):
+        raise ValueError(
+            f"floating-point pixels from {low:g} to {high:g}; only the ranges [0, 1], [0, 255] and"
+            " [0, 65535] are read"
+        )
+    return white

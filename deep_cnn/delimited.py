@@ -1,0 +1,139 @@
+"""Read the rows of a table of text: find its encoding and separator, and count its lines."""
+
+import codecs
+import csv
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple, TextIO
+
+from deep_cnn.errors import DataError
+
+# Of separators that fit a table equally well, the first is used: the cells of a table with
+# semicolons may all have one decimal comma.
+_SEPARATORS = {"\t": "tabs", ";": "semicolons", ",": "commas"}
+_SAMPLE_LINES = 50
+# Excel's line that names the separator.
+_SEPARATOR_LINE = re.compile(r'"?sep=(.)"?[,;\t]*[\r\n]*', re.IGNORECASE)
+_CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1f]")
+
+
+class Dialect(NamedTuple):
+    """The form of a table: its encoding, its separator, and the lines before its header."""
+
+    encoding: str
+    delimiter: str
+    skipped: int = 0
+
+    @property
+    def notes(self) -> list[str]:
+        """What differs from a table in UTF-8 with commas."""
+        separator = [] if self.delimiter == "," else [_SEPARATORS.get(self.delimiter, "separators")]
+        if self.encoding == "cp1252":
+            return [*separator, "the encoding Windows-1252, as it is not UTF-8"]
+        return [*separator, *(["UTF-16"] if self.encoding.startswith("utf-16") else [])]
+
+
+def find_dialect(path: Path, delimiter: str | None = None) -> Dialect:
+    """Return the form of a table; raise DataError if it is not text.
+
+    With a `delimiter`, only the encoding is looked for. Without one, a file that is not UTF-8 may
+    be in Windows-1252, which Excel writes.
+    """
+    with _reported(path, "text"), path.open("rb") as file:
+        encoding = _encoding(file.read(2))
+        if delimiter:
+            return Dialect(encoding, delimiter)
+        if encoding == "utf-8-sig" and not _is_utf8(path):
+            file.seek(0)
+            content = file.read()
+            try:
+                content.decode("cp1252")
+            except UnicodeDecodeError:
+                content = b"\0"
+            if not _CONTROL.search(content):
+                encoding = "cp1252"
+    with open_text(path, "CSV", encoding) as text:
+        lines = list(islice(text, _SAMPLE_LINES))
+    named = _SEPARATOR_LINE.fullmatch(lines[0]) if lines else None
+    if named:
+        return Dialect(encoding, named[1], 1)
+    return Dialect(encoding, max(_SEPARATORS, key=lambda each: _fit(lines, each)))
+
+
+def _encoding(start: bytes) -> str:
+    """Return UTF-16 for a text that starts with its mark, or with the letters of a header."""
+    if start in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+        return "utf-16"
+    if start.count(0) != 1 or len(start) != 2:
+        return "utf-8-sig"
+    return "utf-16-be" if start[0] == 0 else "utf-16-le"
+
+
+def _is_utf8(path: Path) -> bool:
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    with path.open("rb") as file:
+        try:
+            while block := file.read(1 << 20):
+                decoder.decode(block)
+            decoder.decode(b"", final=True)
+        except UnicodeDecodeError:
+            return False
+    return True
+
+
+def _fit(lines: list[str], delimiter: str) -> tuple[bool, int]:
+    """Return whether the rows have the same number of cells, and the number in the first."""
+    try:
+        rows = [row for row in csv.reader(lines, delimiter=delimiter) if any(map(str.strip, row))]
+    except csv.Error:
+        return False, 0
+    width = len(rows[0]) if rows else 0
+    return width > 1 and all(len(row) == width for row in rows), width
+
+
+def read_rows(path: Path, dialect: Dialect) -> Iterator[tuple[int, list[str]]]:
+    """Yield the last line of each row and its cells, beginning with the header; raise DataError.
+
+    Blank rows are left out. pandas' own reader knows no line numbers, and fills up rows that are
+    too short.
+    """
+    kind = "TSV" if dialect.delimiter == "\t" else "CSV"
+    try:
+        with open_text(path, kind, dialect.encoding) as file:
+            lines = islice(_without_nul(path, file), dialect.skipped, None)
+            reader = csv.reader(lines, delimiter=dialect.delimiter)
+            header = [column.strip() for column in next(reader, [])]
+            yield reader.line_num + dialect.skipped, header
+            for cells in reader:
+                if header and any(map(str.strip, cells)):
+                    yield reader.line_num + dialect.skipped, cells
+    except csv.Error as error:
+        text = f"{path} is not a {kind} file ({error}); save it as {kind} in UTF-8"
+        raise DataError(text) from None
+
+
+@contextmanager
+def open_text(path: Path, kind: str = "text", encoding: str = "utf-8-sig") -> Iterator[TextIO]:
+    """Open a text file; raise DataError for errors while it is read."""
+    with _reported(path, kind), path.open(encoding=encoding, newline="") as file:
+        yield file
+
+
+@contextmanager
+def _reported(path: Path, kind: str) -> Iterator[None]:
+    try:
+        yield
+    except UnicodeError:
+        raise DataError(f"{path} is not UTF-8 text; save it as {kind} in UTF-8") from None
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror}); check the file") from None
+
+
+def _without_nul(path: Path, file: TextIO) -> Iterator[str]:
+    for line, text in enumerate(file, 1):
+        if "\0" in text:
+            raise DataError(f"{path} line {line} has a NUL byte; save the file as text")
+        yield text

@@ -1,0 +1,108 @@
+"""Recognise pictures, split folders and the litter of operating systems by their names."""
+
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from itertools import islice
+from pathlib import Path
+
+from deep_cnn.errors import DataError
+
+# Pillow's names of the raster formats that are read, with their suffixes. Formats that start
+# another program (PostScript) or draw (WMF) are left out on purpose.
+FORMATS: Mapping[str, tuple[str, ...]] = {
+    "AVIF": (".avif", ".avifs"),
+    "BMP": (".bmp",),
+    "DIB": (".dib",),
+    "GIF": (".gif",),
+    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"),
+    "JPEG2000": (".jp2", ".j2k", ".jpc", ".jpf", ".jpx", ".j2c"),
+    "PCX": (".pcx",),
+    "PNG": (".png", ".apng"),
+    "PPM": (".ppm", ".pgm", ".pbm", ".pnm", ".pfm"),
+    "QOI": (".qoi",),
+    "SGI": (".sgi",),
+    "TGA": (".tga",),
+    "TIFF": (".tif", ".tiff"),
+    "WEBP": (".webp",),
+}
+SUFFIXES = tuple(sorted(suffix for suffixes in FORMATS.values() for suffix in suffixes))
+_SPLITS = {
+    "train": ("train", "training"),
+    "val": ("val", "valid", "validation", "dev"),
+    "test": ("test", "testing"),
+}
+# What Synology, QNAP, macOS, Windows, Linux and Python leave in folders, in lower case.
+_LITTER = frozenset(
+    (
+        "@eadir", "@tmp", "@recycle", "@recently-snapshot", "@__thumb", "#recycle", "#snapshot",
+        "__macosx", "icon\r", "network trash folder", "temporary items", "thumbs.db",
+        "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini", "$recycle.bin", "recycler", "recycled",
+        "system volume information", "found.000", "lost+found", "__pycache__",
+    )
+)  # fmt: skip
+
+
+def is_litter(name: str) -> bool:
+    """Return whether a file or folder is hidden, temporary or made by a system, by its name."""
+    return name.startswith((".", "~")) or name.lower() in _LITTER
+
+
+def subfolders(root: Path) -> list[str]:
+    """Return the sorted names of the folders in `root` without litter; [] if it is unreadable."""
+    names = []
+    with suppress(OSError), os.scandir(root) as entries:
+        for entry in entries:
+            with suppress(OSError):  # A link that leads to itself.
+                if not is_litter(entry.name) and entry.is_dir():
+                    names.append(entry.name)
+    return sorted(names)
+
+
+def split_folders(root: Path) -> dict[str, list[str]]:
+    """Return the names of the folders for train, val and test, the usual name first.
+
+    Upper and lower case do not matter.
+    """
+    folders: dict[str, list[str]] = {}
+    names = subfolders(root)
+    for split, aliases in _SPLITS.items():
+        found = [name for alias in aliases for name in names if name.lower() == alias]
+        # Where the file system ignores case, a folder has the name by which it is asked for.
+        usual = split in found or not os.path.isdir(root / split)  # noqa: PTH112
+        folders[split] = found if usual else [split, *found[1:]]
+    return folders
+
+
+def choose_test_folder(root: Path) -> str:
+    """Return the folder of the test split: test/ if it has classes of train/, or else val/.
+
+    Returns "val" if there is neither. Raises DataError if one split has two folders.
+    """
+    folders = split_folders(root)
+    for split, names in folders.items():
+        if len(names) > 1:
+            raise DataError(
+                f"{root}: {' and '.join(f'{name}/' for name in names)} are both the {split} split;"
+                " rename or join them"
+            )
+    train, val, test = folders.values()
+    if train and test and {*subfolders(root / train[0])} & {*subfolders(root / test[0])}:
+        return test[0]
+    return val[0] if val else "val"
+
+
+def has_class_folders(root: Path) -> bool:
+    """Return whether there is a train/ folder, or else two folders with pictures in them."""
+    folders = split_folders(root)
+    if any(folders.values()):
+        return bool(folders["train"])
+    pictured = filter(has_pictures, (root / name for name in subfolders(root)))
+    return len([*islice(pictured, 2)]) == 2
+
+
+def has_pictures(folder: Path) -> bool:
+    """Return whether at least one picture lies directly in a folder."""
+    with suppress(OSError), os.scandir(folder) as entries:
+        return any(e.name.lower().endswith(SUFFIXES) and not is_litter(e.name) for e in entries)
+    return False

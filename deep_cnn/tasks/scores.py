@@ -1,0 +1,215 @@
+"""Read a table of scores: one row for each picture, or for each rating of a picture."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from deep_cnn.data.splits import SPLITS, Examples, Files
+from deep_cnn.errors import DataError
+from deep_cnn.tasks import ratings, tables
+from deep_cnn.tasks.picture_names import match_pictures, own_name
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+_GROUPS = ("city", "group")
+# What R, Excel and databases write for a missing value.
+_EMPTY = ("", "NA", "N/A", "#N/A", "NULL")
+_NOT_SCORES = ("split", "weight", *_GROUPS)
+
+
+class Columns(NamedTuple):
+    """Which columns of a table are read.
+
+    Attributes:
+        score: The column with the scores.
+        image: The column with the pictures.
+        rater: The column with the raters, if there is one row for each rating.
+        grouped: Whether the column city or group has the keys of the pictures.
+        votes: Whether a picture is weighted by the number of its ratings.
+    """
+
+    score: str
+    image: str = "image"
+    rater: str | None = None
+    grouped: bool = False
+    votes: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """The content of a table.
+
+    Attributes:
+        examples: The pictures with their scores.
+        marks: The split that the table marks for each picture, if any.
+        notes: Lines on what was left out, and on what was not taken as it is written.
+        agreement: The agreement of the raters, if the table has their ratings.
+        unscored: The number of rows without a score.
+    """
+
+    examples: Examples
+    marks: list[str | None]
+    notes: Sequence[str] = ()
+    agreement: ratings.Agreement | None = None
+    unscored: int = 0
+
+
+def read_scores(path: Path, columns: Columns, root: Path | None = None) -> Scores:
+    """Return the pictures and scores in a table; names of pictures are paths from `root`.
+
+    By default, `root` is the folder of the table. Raises DataError with all invalid numbers,
+    duplicates, and paths outside of the folder, each with its line.
+    """
+    table, record = _read(path, columns)
+    reading = tables.Reading(path, [*record.faults])
+    notes = [f"{path.name}: read with {', '.join(record.notes)}"] if record.notes else []
+    unscored = int((~table["scored"]).sum())
+    if unscored:
+        notes.append(f"{path.name}: {unscored} rows without a score are left out")
+        table = table[table["scored"]]
+    table, more = _with_pictures(table, reading, root or path.parent, rated=bool(columns.rater))
+    notes += [f"{path.name}: {note}" for note in more]
+    measure = None
+    if columns.rater:
+        _refuse_different(table, reading)
+        reading.raise_faults()
+        table, repeats = ratings.one_rating_each(table)
+        if repeats:
+            text = "repeat one of the same rater and picture; their mean counts as one rating"
+            notes.append(f"{path.name}: {repeats} ratings {text}")
+        if len(table):
+            measure = ratings.agreement(table["image"], table["score"])
+        table = ratings.mean_ratings(table)
+    reading.raise_faults()
+    if len(table) < 3:
+        said = f" ({'; '.join(notes)})" if notes else ""
+        raise DataError(f"{path} has {len(table)} rows with pictures; 3 at least are needed{said}")
+    weights = table["weight"].to_numpy() * (table["votes"].to_numpy() if columns.votes else 1.0)
+    names, keys = tuple(table["image"]), tuple(table["key"]) if columns.grouped else ()
+    files = Files(root or path.parent, names)
+    examples = Examples(names, files, table["score"].to_numpy(), weights, keys)
+    return Scores(examples, [mark or None for mark in table["split"]], notes, measure, unscored)
+
+
+@tables.read_once
+def _read(path: Path, columns: Columns) -> "tuple[DataFrame, tables.Reading]":
+    """Return the rows of the table, and its faults and notes.
+
+    The columns are image, scored (whether there is a score), score, weight, split, key and rater.
+    """
+    header = tables.read_columns(path)
+    score, image, rater = _find_columns(path, header, columns)
+    group = next((name for name in _GROUPS if name in header), None)
+    if columns.grouped and group is None:
+        raise tables.no_columns(path, [("city", "add one, or use --group=none")], header)
+    reading = tables.Reading(path)
+    cells = tables.read_table(path, reading=reading).map(str.strip)
+    scored = ~cells[score].isin(_EMPTY)
+    table = cells[[image]].set_axis(["image"], axis=1).assign(scored=scored)
+    table["score"], table["weight"] = np.nan, 1.0
+    table.loc[scored, "score"] = reading.numbers(cells.loc[scored, score])
+    table["split"] = cells["split"].str.lower() if "split" in header else ""
+    table["key"] = cells[group] if columns.grouped else ""
+    table["rater"] = cells[rater] if rater else ""
+    if "weight" in header:
+        table["weight"] = weights = reading.numbers(cells["weight"])
+        text = "is negative; use 0 or more"
+        reading.refuse(cells["weight"], weights < 0, text, show=str)
+    wrong = ~table["split"].isin(("", *SPLITS))
+    reading.refuse(table["split"], wrong, "is unknown; use train, val, test or nothing")
+    required = [("image", f"no picture is named; fill the column {image}")]
+    if columns.grouped:
+        required += [("key", f"no {group} is named; fill the column, or use --group=none")]
+    if rater:
+        required += [("rater", f"no rater is named; fill the column {rater}")]
+    for column, text in required:
+        empty = table.index[(table[column] == "") & scored]
+        reading.faults += [(int(line), text) for line in empty]
+    return table, reading
+
+
+def _find_columns(path: Path, header: list[str], columns: Columns) -> tuple[str, str, str | None]:
+    """Return the columns with the scores, the pictures and the raters; raise DataError."""
+    named = [column for column in header if column]
+    if len(set(named)) < len(named):
+        raise DataError(f"{path} line 1: two columns have one name ({','.join(header)})")
+    image, score = _find_column(header, columns.image), _find_column(header, columns.score)
+    rater = _find_column(header, columns.rater) if columns.rater else None
+    others = [name for name in named if name not in (image, rater, *_NOT_SCORES)]
+    if image is None or score is None or (columns.rater and rater is None):
+        missing = []
+        if image is None:
+            missing.append((columns.image, "name it so, or name yours with --image_column"))
+        if score is None:
+            way = f"choose one with --study: {', '.join(others)}" if others else "add one"
+            missing.append((columns.score, way))
+        if columns.rater and rater is None:
+            missing.append((columns.rater, "correct --rater_column"))
+        raise tables.no_columns(path, missing, header)
+    if score not in others:
+        raise DataError(f"--study={score} is not a score; choose from {', '.join(others)}")
+    return score, image, rater
+
+
+def _find_column(header: Sequence[str], name: str) -> str | None:
+    """Return the column `name`, or else the only one that differs by upper and lower case."""
+    if name in header:
+        return name
+    similar = [column for column in header if column.casefold() == name.casefold()]
+    return similar[0] if len(similar) == 1 else None
+
+
+def _with_pictures(
+    table: "DataFrame", reading: tables.Reading, root: Path, *, rated: bool
+) -> "tuple[DataFrame, list[str]]":
+    """Return the table with the paths of the pictures, and notes on names that differ from them.
+
+    Rows without a picture stay, as pictures that cannot be decoded. Raises DataError if no row has
+    a picture.
+    """
+    named = table[table["image"] != ""]
+    matches = match_pictures(named["image"], root)
+    notes = [matches.note] if matches.note else []
+    outside = named["image"].isin([text for text in matches.missing if not own_name(text)])
+    way = "leads out of the data folder; paths start there and stay inside"
+    reading.faults += [(int(k), f"{text} {way}") for k, text in named["image"][outside].items()]
+    files = {text: own_name(text) or text for text in matches.missing} | matches.files
+    table = table.assign(image=[files.get(text, "") for text in table["image"]])
+    if not rated:
+        _refuse_repeated(table[table["image"] != ""], reading)
+    missing = named["image"][named["image"].isin(matches.missing) & ~outside]
+    if len(missing):
+        text = missing.iloc[0]
+        note = f"{text!r} has no picture ({matches.missing[text]})"
+        count = f"{len(missing)} of {len(table)} rows do not find their picture"
+        notes.append(f"{count}; line {missing.index[0]}: {note}")
+        if reading.faults or not matches.files:
+            reading.faults.append((int(missing.index[0]), f"{note}; {count}"))
+    return table, notes
+
+
+def _refuse_repeated(table: "DataFrame", reading: tables.Reading) -> None:
+    repeated = table["image"].duplicated()
+    if repeated.any():
+        count = table["image"][repeated].nunique()
+        way = (
+            f"remove one, or if the rows are ratings, name the column of the raters with"
+            f" --rater_column ({count} pictures have several rows)"
+        )
+        first = table[repeated].iloc[:1]["image"]
+        original = table.index[table["image"] == first.iloc[0]][0]
+        text = f"{first.iloc[0]} is there already, in line {original}; {way}"
+        reading.faults.append((int(first.index[0]), text))
+
+
+def _refuse_different(table: "DataFrame", reading: tables.Reading) -> None:
+    """Add a fault for each row with another split or group than the first row of its picture."""
+    for column, name in (("split", "split"), ("key", "group")):
+        first: Any = table.groupby("image", sort=False)[column].transform("first")
+        for line in table.index[table[column] != first]:
+            text = f"{name} {table[column][line]!r} differs from that of other rows of the picture"
+            reading.faults.append((int(line), f"{text}; make them agree"))

@@ -9,7 +9,7 @@ def main() -> int:
     """Run the command line, which can be ended by a signal from the start."""
     # First: the imports take a while, and an import could not handle Ctrl-C.
     set_handlers(exit_at_once)
-    if hasattr(signal, "SIGCHLD"):  # If it is ignored, nobody learns how a process ended.
+    if hasattr(signal, "SIGCHLD"):  # If it is ignored, no exit status can be read.
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     from deep_cnn.cli import main as run
 

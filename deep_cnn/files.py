@@ -51,6 +51,7 @@ class RunFiles:
         result: The result; it exists only if the run has ended.
         predictions: Truth and prediction for each picture of the test split, of the first look.
         confusion: The confusion matrix of the test split.
+        tensorboard: The folder of TensorBoard's event files.
         last, best: The last and the best checkpoint.
     """
 
@@ -64,6 +65,7 @@ class RunFiles:
         self.result = results / f"{name}.json"
         self.predictions = results / f"{name}.test.csv"
         self.confusion = results / f"{name}.confusion.csv"
+        self.tensorboard = out / "tensorboard" / name
         self.last, self.best = models / f"{name}.pt", models / f"{name}.best.pt"
 
     @property

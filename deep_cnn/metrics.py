@@ -106,6 +106,7 @@ REGRESSION: Mapping[str, Metric] = {
     "kendall": partial(correlation, name="kendalltau"),
 }
 CLASSIFICATION: Mapping[str, Metric] = {
+    "accuracy": partial(precision, k=1),
     "precision@1": partial(precision, k=1),
     "precision@5": partial(precision, k=5),
 }

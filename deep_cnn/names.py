@@ -18,10 +18,10 @@ STUDIES: Mapping[str, tuple[str, ...]] = {
     "5217c351ad93a7d3e7b07a64": ("more beautiful", "beautiful", "beauty"),
 }
 REGRESSION_METRICS = ("mae", "rmse", "r2", "pearson", "spearman", "kendall")
-CLASSIFICATION_METRICS = ("precision@1", "precision@5")
+CLASSIFICATION_METRICS = ("accuracy", "precision@1", "precision@5")
 # Higher values of these metrics are better; for all others, lower values are better.
 MORE_IS_BETTER = (
-    "r2", "pearson", "spearman", "kendall", "accuracy", *CLASSIFICATION_METRICS, "pairwise",
+    "r2", "pearson", "spearman", "kendall", *CLASSIFICATION_METRICS, "pairwise",
 )  # fmt: skip
 
 

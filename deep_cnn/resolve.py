@@ -6,7 +6,7 @@ import shlex
 from contextlib import suppress
 from pathlib import Path
 
-from deep_cnn.config import SAMPLE_DATA, TrainConfig
+from deep_cnn.config import TrainConfig
 from deep_cnn.delimited import find_dialect, read_rows
 from deep_cnn.errors import ConfigError, DataError, choose_from
 from deep_cnn.layout import (
@@ -18,6 +18,7 @@ from deep_cnn.layout import (
     subfolders,
 )
 from deep_cnn.names import STUDIES
+from deep_cnn.run_options import SAMPLE_DATA
 
 _TABLES = (".csv", ".tsv", ".tab", ".txt")
 _SPREADSHEETS = (".xlsx", ".xls", ".ods", ".numbers")

@@ -16,6 +16,7 @@ LAYERS = [
     ["errors", "hosts", "processes", "home", "resources"],
     ["options", "streams", "delimited", "layout"],
     ["names"],
+    ["run_options"],
     ["config"],
     ["argv", "resolve", "effects"],
     ["files", "results"],
@@ -36,15 +37,18 @@ HOMES = {
     "optuna": {"sweep", "report"},
     "tqdm": {"progress"},
     "subprocess": {"training"},
+    "tensorboard": {"tracking"},
+    "matplotlib": {"report"},
 }
-# Its client is slow to import, and changes: three files know it.
-KNOW_WANDB = {"wandb_tracker.py", "wandb_client.py", "api.py"}
+# Its client is slow to import, and changes: four files know it.
+KNOW_WANDB = {"wandb_tracker.py", "wandb_client.py", "wandb_media.py", "api.py"}
 # What takes so long to import that no module has it at its top.
 IMPORTED_WHEN_USED = {"pandas"}
 QUICK_TO_IMPORT = {
     "synonyms", "text", "errors", "hosts", "processes", "home", "resources", "streams", "options",
     "delimited", "layout",
-    "names", "config", "argv", "resolve", "files", "effects", "results", "cli", "fetch", "report",
+    "names", "run_options", "config", "argv", "resolve", "files", "effects", "results", "cli",
+    "fetch", "report",
 }  # fmt: skip
 # Inside `sweep`, from the bottom to the top; whatever is not named here is above.
 SWEEP_LAYERS = ["spec", "search", "run", "wandb_agent"]

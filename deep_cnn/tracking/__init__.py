@@ -5,17 +5,28 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import cache
 
 from deep_cnn.config import TrainConfig
 from deep_cnn.errors import DeepCnnError
-from deep_cnn.results import EpochRecord, RunResult, SweepTrial
+from deep_cnn.results import EpochRecord, LookAtTest, RunResult, SweepTrial, assigned_trial
 from deep_cnn.tracking.access import access_of
-from deep_cnn.tracking.base import Example, RemoteRun, Start, Tracker, TrackingState, is_agents_stop
+from deep_cnn.tracking.base import (
+    Example,
+    Histogram,
+    Inputs,
+    RemoteRun,
+    Start,
+    Tracker,
+    TrackingState,
+    Validation,
+    is_agents_stop,
+)
 from deep_cnn.tracking.files import FileTracker, log_to
 
 __all__ = [
-    "Example", "Fanout", "FileTracker", "RemoteRun", "Start", "Tracker", "TrackingState",
-    "is_agents_stop", "open_tracker",
+    "Example", "Fanout", "FileTracker", "Histogram", "Inputs", "RemoteRun", "Start", "Tracker",
+    "TrackingState", "Validation", "is_agents_stop", "open_tracker",
 ]  # fmt: skip
 _LOGGER = logging.getLogger("deep_cnn")
 
@@ -39,12 +50,18 @@ def open_tracker(
     """
     files = FileTracker()  # First: it keeps what is logged from here on.
     others: list[Tracker] = []
+    is_single = sweep is None and remote is None and assigned_trial() is None
+    if is_single if config.tensorboard is None else config.tensorboard:
+        from deep_cnn.tracking.tensorboard_tracker import TensorBoardTracker
+
+        others.append(TensorBoardTracker(full=bool(config.tensorboard)))
     access = access_of(config.wandb, os.environ)
     if access is not None:
         from deep_cnn.tracking.wandb_tracker import WandbTracker  # Its client is slow to import.
 
         artifacts = config.wandb_artifacts or ("none" if sweep else "best")
-        others.append(WandbTracker(access, artifacts, sweep, remote, title))
+        media = is_single if config.wandb_media is None else config.wandb_media
+        others.append(WandbTracker(access, artifacts, sweep, remote, title, media=media))
     return Fanout(files, *others)
 
 
@@ -69,14 +86,23 @@ class Fanout(Tracker):
         self.files.log_steps(split, epoch, losses)
         self._for_each(lambda tracker: tracker.log_steps(split, epoch, losses))
 
-    def images(self, epoch: int, examples: Callable[[], Sequence[Example]]) -> None:
-        """Log some pictures."""
-        self._for_each(lambda tracker: tracker.images(epoch, examples))
+    def inputs(self, inputs: Inputs) -> None:
+        """Log the network and the first pictures."""
+        self._for_each(lambda tracker: tracker.inputs(inputs))
 
-    def tested(self, start: Start, metrics: Mapping[str, float]) -> None:
+    def histograms(self, epoch: int, histograms: Callable[[], Mapping[str, Histogram]]) -> None:
+        """Log weights and gradients, which are counted once for all trackers."""
+        once = cache(histograms)
+        self._for_each(lambda tracker: tracker.histograms(epoch, once))
+
+    def validated(self, validation: Validation) -> None:
+        """Log predictions."""
+        self._for_each(lambda tracker: tracker.validated(validation))
+
+    def tested(self, start: Start, look: LookAtTest) -> None:
         """Log the metrics of the test split."""
         with log_to(start.files.log):
-            self._for_each(lambda tracker: tracker.tested(start, metrics))
+            self._for_each(lambda tracker: tracker.tested(start, look))
 
     def close(self, result: RunResult) -> None:
         """End the run; files come first, because a slow upload may be killed."""

@@ -5,9 +5,11 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from deep_cnn.files import RunFiles
-from deep_cnn.results import EpochRecord, RunResult
+from deep_cnn.results import EpochRecord, LookAtTest, RunResult
 
 if TYPE_CHECKING:  # Whoever only asks whether W&B is used need not wait for it.
+    import numpy as np
+    from numpy.typing import NDArray
     from PIL import Image
 
 # Marks log records that the user of an agent must see, who does not see the logs of its workers.
@@ -78,11 +80,64 @@ class Start:
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A picture with its target and its prediction."""
+    """A picture with its target and its prediction; `index` is its number in the split."""
 
     image: "Image.Image"
     truth: Any
     prediction: Any
+    index: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Validation:
+    """What the network of an epoch predicts for the N validation pictures.
+
+    Attributes:
+        epoch: The epoch.
+        truths, predictions: Scores or names of classes, (N,).
+        classes: The names of all classes, or None for scores.
+        examples: Returns at most this many of the pictures, spread over the targets.
+        features: Returns the features of the pictures with these indices, (n, F) float32.
+    """
+
+    epoch: int
+    truths: Sequence[Any]
+    predictions: Sequence[Any]
+    classes: Sequence[str] | None
+    examples: Callable[[int], Sequence[Example]]
+    features: "Callable[[Sequence[int]], NDArray[np.float32]]"
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """The network of a run and the pictures that it sees first.
+
+    Attributes:
+        network: The network, a torch.nn.Module.
+        shape: The shape of a picture, (C, H, W); its values are uint8.
+        first_batch: Returns pictures of the first batch, augmented and before normalisation,
+            at most `count`: (B, C, H, W) uint8.
+    """
+
+    network: Any
+    shape: tuple[int, int, int]
+    first_batch: "Callable[[int], NDArray[np.uint8]]"
+
+
+@dataclass(frozen=True, slots=True)
+class Histogram:
+    """How the finite numbers of an array are distributed over bins of equal width.
+
+    Attributes:
+        counts: The number of values in each of B bins.
+        edges: The B + 1 limits of the bins.
+        total, squares: The sum of the values, and of their squares.
+    """
+
+    counts: Sequence[int]
+    edges: Sequence[float]
+    total: float
+    squares: float
 
 
 class Tracker:
@@ -100,11 +155,17 @@ class Tracker:
     def log_steps(self, split: str, epoch: int, losses: Sequence[float]) -> None:
         """Log the loss of each step of an epoch over `split`, in order."""
 
-    def images(self, epoch: int, examples: Callable[[], Sequence[Example]]) -> None:
-        """Log some pictures; `examples` returns them with the predictions of `epoch`."""
+    def inputs(self, inputs: Inputs) -> None:
+        """Log the network and the first pictures, before the first epoch."""
 
-    def tested(self, start: Start, metrics: Mapping[str, float]) -> None:
-        """Log the metrics of the test split of the run that `start` describes."""
+    def histograms(self, epoch: int, histograms: Callable[[], Mapping[str, Histogram]]) -> None:
+        """Log the weights and gradients at the end of `epoch`, as --histograms asks for."""
+
+    def validated(self, validation: Validation) -> None:
+        """Log predictions, before `log` of the last epoch, or once the run has ended early."""
+
+    def tested(self, start: Start, look: LookAtTest) -> None:
+        """Log the first look at the test split of the run that `start` describes."""
 
     def close(self, result: RunResult) -> None:
         """Log how the run ended."""

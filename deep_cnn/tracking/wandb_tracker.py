@@ -2,22 +2,37 @@
 
 import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from shlex import quote
 from signal import Signals
 from typing import Any
 
-import wandb
-
-from deep_cnn.results import EpochRecord, RunResult, SweepTrial
-from deep_cnn.tracking import Example, RemoteRun, Start, Tracker, TrackingState, is_agents_stop
+from deep_cnn.results import EpochRecord, LookAtTest, RunResult, SweepTrial
+from deep_cnn.tracking import (
+    Histogram,
+    RemoteRun,
+    Start,
+    Tracker,
+    TrackingState,
+    Validation,
+    is_agents_stop,
+)
 from deep_cnn.tracking.access import Access, redacted
 from deep_cnn.tracking.base import FOR_USER, WandbRun
 from deep_cnn.tracking.wandb_client import WandbClient, upload_broke_off, upload_checkpoint
+from deep_cnn.tracking.wandb_media import (
+    example,
+    histogram,
+    prediction_plot,
+    prediction_table,
+    step_plot,
+)
 
 _LOGGER = logging.getLogger("deep_cnn")
+_EXAMPLES = 8
 
 
 class WandbTracker(Tracker):
@@ -36,12 +51,15 @@ class WandbTracker(Tracker):
         sweep: SweepTrial | None = None,
         remote: RemoteRun | None = None,
         title: str | None = None,
+        *,
+        media: bool = False,
     ) -> None:
-        self.access, self.artifacts = access, artifacts
+        self.access, self.artifacts, self.media = access, artifacts, media
         self.client = WandbClient(access, sweep, remote, self._ask_to_stop, title)
         self.run: Any = None
         self.is_complete = True
-        self.pictures: dict[str, Any] = {}
+        # What the next row of the history will contain beside its numbers.
+        self.pending: dict[str, Any] = {}
 
     @property
     def state(self) -> TrackingState:
@@ -72,23 +90,32 @@ class WandbTracker(Tracker):
         The step is the epoch, so an epoch that a killed run has logged is not logged twice.
         """
         if self.run is not None:
-            self.run.log({**self.pictures, **record.row()}, step=record.epoch, commit=True)
-            self.pictures = {}
+            self.run.log({**self.pending, **record.row()}, step=record.epoch, commit=True)
+            self.pending = {}
 
-    def images(self, epoch: int, examples: Callable[[], Sequence[Example]]) -> None:
-        """Log pictures with truth and prediction in the caption, as part of the next row."""
+    def histograms(self, epoch: int, histograms: Callable[[], Mapping[str, Histogram]]) -> None:
+        """Log a histogram of each weight and gradient, as part of the next row."""
+        if self.run is not None:
+            self.pending |= {name: histogram(one) for name, one in histograms().items()}
+
+    def validated(self, validation: Validation) -> None:
+        """Log pictures with truth and prediction, and plots, as part of the next row."""
         if self.run is None:
             return
-        pictures = [wandb.Image(each.image, caption=_caption(each)) for each in examples()]
-        if pictures:
-            self.pictures = {"examples": pictures, "epoch": epoch}
+        if pictures := [example(one) for one in validation.examples(_EXAMPLES)]:
+            self.pending |= {"examples": pictures}
+        if self.media:
+            self.pending |= {"predictions": prediction_table(validation)}
+            self.pending |= prediction_plot(validation)
+            with suppress(OSError, ValueError):  # The table of a full disk.
+                self.pending |= step_plot(self.files.steps("train"))
 
-    def tested(self, start: Start, metrics: Mapping[str, float]) -> None:
+    def tested(self, start: Start, look: LookAtTest) -> None:
         """Log the test metrics in the summary of the trained run."""
         self.files = start.files
         self.run = self.client.open_run(start, "test")
         if self.run is not None:
-            self.run.summary.update(dict(metrics))
+            self.run.summary.update(look.values)
             self._finish(0)
 
     def close(self, result: RunResult) -> None:
@@ -104,8 +131,10 @@ class WandbTracker(Tracker):
             summary["stop_reason"] = asdict(reason) if reason else None
         if result.error or resumed:
             summary["error"] = result.error
-        if "examples" in self.pictures:  # The run ended early: its rows are sent already.
-            summary["examples"] = self.pictures["examples"]
+        # If the run ended early, its rows are sent already.
+        summary |= {k: v for k, v in self.pending.items() if k in ("examples", "predictions")}
+        if self.media and result.environment:
+            summary["packages"] = dict(result.environment["packages"])
         self.run.summary.update(summary)
         if result.signal is not None:
             if result.signal == getattr(Signals, "SIGUSR1", None):
@@ -151,11 +180,3 @@ class WandbTracker(Tracker):
         else:
             return
         self.unsynced = (relative,)
-
-
-def _caption(example: Example) -> str:
-    return f"truth {_short(example.truth)}, prediction {_short(example.prediction)}"
-
-
-def _short(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)

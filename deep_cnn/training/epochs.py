@@ -4,21 +4,19 @@ import logging
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from copy import deepcopy
 from dataclasses import asdict
 from pathlib import Path
 
-import numpy as np
 import torch
 
-from deep_cnn.config import SAMPLE_DATA, TrainConfig
-from deep_cnn.data.preprocessing import thumbnail
+from deep_cnn.config import TrainConfig
 from deep_cnn.files import RunFiles, claim_run
 from deep_cnn.names import TASKS
 from deep_cnn.progress import Progress
 from deep_cnn.results import Best, EpochRecord, Metric, RunResult, StopReason, SweepTrial
-from deep_cnn.tracking import Example, Tracker
+from deep_cnn.run_options import SAMPLE_DATA
+from deep_cnn.tracking import Tracker
 from deep_cnn.training.checkpoint import Checkpoint, CheckpointWriter, load_resumable, random_states
 from deep_cnn.training.devices import choose_device, choose_threads, environment
 from deep_cnn.training.loop import (
@@ -30,13 +28,13 @@ from deep_cnn.training.loop import (
     learn,
     score,
 )
+from deep_cnn.training.media import histograms_of, inputs_of, validation_of
 from deep_cnn.training.optim import weights_of
 from deep_cnn.training.session import Session
 from deep_cnn.training.stop import Interrupted, StopToken
 
 _LOGGER = logging.getLogger("deep_cnn")
 ShouldStop = Callable[[Sequence[EpochRecord]], StopReason | None]
-_EXAMPLES = 8
 
 
 class Run:
@@ -46,7 +44,7 @@ class Run:
         checkpoint: The checkpoint that the run continues, if any.
         epoch: The number of the next epoch.
         started: The `time.monotonic` at which the run would have begun without interruptions.
-        validation: The output of the last validation.
+        validation: The output of the last validation, until it is shown.
         tracked: Whether the tracker has started.
         earlier: The result of the run before it was resumed.
     """
@@ -113,6 +111,7 @@ def train(run: Run, session: Session) -> StopReason | None:
         _LOGGER.info("Baseline that sees no picture: %s", text)
         for note in session.task.notes(run.config):
             _LOGGER.info(note)
+    run.tracker.inputs(inputs_of(session, run.epoch))
     each = batches_per_epoch(session)
     with Progress(_title(run), epochs * each, run.epoch * each) as progress:
         while run.epoch < epochs and not reason:
@@ -165,8 +164,11 @@ def _save(run: Run, session: Session, record: EpochRecord) -> None:
     text, mark = format_metrics(record.metrics), " (best)" if better else ""
     _LOGGER.info("Epoch %d: lr=%.4g %s%s", record.epoch, record.lr, text, mark)
     is_last = run.epoch == run.config.epochs
-    if is_last and run.validation is not None:
-        run.tracker.images(record.epoch, lambda: examples(run, session))
+    every = run.config.histograms or (1 if run.config.tensorboard else 0)
+    if every and run.epoch % every == 0:
+        run.tracker.histograms(record.epoch, lambda: histograms_of(session))
+    if is_last or _has_lost_patience(run):
+        show_validation(run, session)
     run.tracker.log(record)
     due = is_last or run.writer.is_due
     # Without a validation split the last checkpoint is as good as any.
@@ -211,28 +213,23 @@ def _absolute_paths(config: TrainConfig) -> Mapping[str, str]:
     return paths
 
 
-def _reason_to_stop(run: Run) -> StopReason | None:
+def show_validation(run: Run, session: Session) -> None:
+    """Let the trackers show the predictions of the last epoch for the validation pictures."""
+    if run.validation is not None:
+        run.tracker.validated(validation_of(session, run.epoch - 1, run.validation))
+        run.validation = None  # They are shown only once.
+
+
+def _has_lost_patience(run: Run) -> bool:
     patience, best = run.config.patience, run.best
-    if patience is not None and best and run.epoch - 1 - best.epoch >= patience:
-        value = run.history[-1].metrics[best.metric]
-        return StopReason("patience", value=value, threshold=best.value)
+    return patience is not None and best is not None and run.epoch - 1 - best.epoch >= patience
+
+
+def _reason_to_stop(run: Run) -> StopReason | None:
+    if run.best and _has_lost_patience(run):
+        value = run.history[-1].metrics[run.best.metric]
+        return StopReason("patience", value=value, threshold=run.best.value)
     return run.should_stop(tuple(run.history)) if run.should_stop and run.history else None
-
-
-def examples(run: Run, session: Session) -> list[Example]:
-    """Return some validation pictures, sorted by target."""
-    assert run.validation is not None
-    pictures, task, labels = session.splits["val"].examples, session.task, session.labels
-    order = pictures.targets.argsort(kind="stable")
-    ranks = sorted({round(i) for i in np.linspace(0, len(order) - 1, _EXAMPLES)})
-    predictions = task.predictions(run.validation.outputs, labels)
-    predicted, truths = task.display(predictions, labels), task.display(pictures.targets, labels)
-    chosen = []
-    for i in (int(order[rank]) for rank in ranks):
-        with suppress(ValueError):  # The file may be gone by now; the run does not need it.
-            image = thumbnail(pictures.pictures[i], session.config.crop_bottom)
-            chosen.append(Example(image, truths[i], predicted[i]))
-    return chosen
 
 
 def format_metrics(metrics: Mapping[str, float]) -> str:

@@ -69,7 +69,7 @@ def look_at_test(config: TrainConfig) -> tuple[int, LookAtTest]:
         return number, look
     start = Start(files, config.to_dict(), state=checkpoint.tracking)
     tracker = open_tracker(config)
-    tracker.tested(start, look.values)
+    tracker.tested(start, look)
     if tracker.unsynced:
         _update_result(files, unsynced=tracker.unsynced)
     return number, look

@@ -10,17 +10,18 @@ from typing import Any
 
 import torch
 
-from deep_cnn.config import SAMPLE_DATA, TrainConfig
+from deep_cnn.config import TrainConfig
 from deep_cnn.effects import format_unused, without_effect
 from deep_cnn.errors import CheckpointError, ConfigError, DataError, LoadingError
 from deep_cnn.files import RunFiles
 from deep_cnn.resolve import resolve
 from deep_cnn.results import RunResult, State, StopReason, SweepTrial
+from deep_cnn.run_options import SAMPLE_DATA
 from deep_cnn.text import first_line
 from deep_cnn.tracking import Start, Tracker, TrackingState, is_agents_stop
 from deep_cnn.training.checkpoint import Checkpoint, copy_checkpoint, restore_random_states
 from deep_cnn.training.devices import threads_restored
-from deep_cnn.training.epochs import Run, ShouldStop, examples, make_checkpoint, train
+from deep_cnn.training.epochs import Run, ShouldStop, make_checkpoint, show_validation, train
 from deep_cnn.training.loop import LossNotFinite
 from deep_cnn.training.memory import advise_batch_size, is_out_of_memory
 from deep_cnn.training.session import Session, open_session
@@ -96,8 +97,7 @@ def _train_to_the_end(run: Run) -> RunResult:
             run.writer.keep(make_checkpoint(run, session), best=False)
             run.writer.write()
         reason = train(run, session)
-        if run.validation is not None and run.epoch < run.config.epochs:
-            run.tracker.images(run.epoch - 1, lambda: examples(run, session))
+        show_validation(run, session)
         state = State.STOPPED if reason else State.FINISHED
         return _result(run, state, stop_reason=reason)
     except LossNotFinite as error:

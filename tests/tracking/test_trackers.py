@@ -7,15 +7,21 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import wandb
 from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams.api_pb2 import Status
+from tensorboard.plugins.hparams.metadata import SESSION_END_INFO_TAG, SESSION_START_INFO_TAG
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 from deep_cnn.errors import ConfigError
 from deep_cnn.files import RunFiles
 from deep_cnn.results import Best, EpochRecord, RunResult, State, StopReason
-from deep_cnn.tracking import Example, Fanout, FileTracker, Start, Tracker
+from deep_cnn.tracking import Example, Fanout, FileTracker, Start, Tracker, Validation
 from deep_cnn.tracking.access import Access
+from deep_cnn.tracking.tensorboard_tracker import TensorBoardTracker
 from deep_cnn.tracking.wandb_tracker import WandbTracker
 from tests.tracking.test_wandb import Client
 from tests.wandb_server import WandbServer
@@ -25,6 +31,16 @@ RECORDS = [
     EpochRecord(0, 0.1, {"loss_train": 0.5, "loss_val": 1 / 3}, 1.5, 100.0),
     EpochRecord(1, 0.05, {"loss_train": 0.25, "loss_val": 1e-9}, 1.25, 120.0),
 ]
+
+
+VALIDATION = Validation(
+    1,
+    [3.25],
+    [2.0],
+    None,
+    examples=lambda count: [Example(Image.new("RGB", (4, 4)), 3.25, 2.0)],
+    features=lambda indices: np.ones((len(indices), 3), np.float32),
+)
 
 
 @pytest.fixture
@@ -59,7 +75,7 @@ def tell(tracker: Tracker, files: RunFiles, end: RunResult) -> None:
     for record in RECORDS:
         tracker.log_steps("train", record.epoch, [0.5, 0.25])
         if record is RECORDS[-1]:
-            tracker.images(1, lambda: [Example(Image.new("RGB", (4, 4)), 3.25, 2.0)])
+            tracker.validated(VALIDATION)
         tracker.log(record)
     tracker.close(end)
 
@@ -93,7 +109,24 @@ def from_server(server: WandbServer) -> dict[str, Any]:
     }
 
 
-@pytest.mark.parametrize("place", ["files", "wandb offline", "wandb online", "all"])
+def from_tensorboard(files: RunFiles) -> dict[str, Any]:
+    rows: dict[int, dict[str, float]] = {}
+    for split in ("train", "val"):
+        events = EventAccumulator(str(files.tensorboard / split)).Reload()
+        for tag in events.Tags()["scalars"]:
+            name = tag if tag in ("lr", "images_per_second") else f"{tag}_{split}"
+            for event in events.Scalars(tag):
+                rows.setdefault(event.step, {})[name] = event.value
+    metadata = EventAccumulator(str(files.tensorboard)).Reload().summary_metadata
+    begin, end = (
+        HParamsPluginData.FromString(metadata[tag].plugin_data.content)
+        for tag in (SESSION_START_INFO_TAG, SESSION_END_INFO_TAG)
+    )
+    hparams = {k: v.number_value for k, v in begin.session_start_info.hparams.items()}
+    return {"rows": rows, "lr": hparams["lr"], "status": end.session_end_info.status}
+
+
+@pytest.mark.parametrize("place", ["files", "wandb offline", "wandb online", "tensorboard", "all"])
 @pytest.mark.parametrize(
     "end",
     [result("a"), result("a", State.STOPPED, stop_reason=StopReason("hyperband", 3, 0.5, 0.25))],
@@ -108,7 +141,8 @@ def test_what_a_tracker_is_told_can_be_read_back(
         "files": [FileTracker()],
         "wandb offline": [WandbTracker(access)],
         "wandb online": [WandbTracker(access)],
-        "all": [Fanout(FileTracker(), WandbTracker(access))],
+        "tensorboard": [TensorBoardTracker()],
+        "all": [Fanout(FileTracker(), TensorBoardTracker(), WandbTracker(access))],
     }
     tell(trackers[place][0], files, end)
     if place == "wandb offline":
@@ -127,7 +161,14 @@ def test_what_a_tracker_is_told_can_be_read_back(
     }
     if place in ("files", "all"):
         assert from_files(files) == expected
-    if place != "files":
+    if place in ("tensorboard", "all"):
+        rows = {r.epoch: r.row() for r in RECORDS}
+        for row in rows.values():
+            del row["epoch"], row["seconds"]
+        found = from_tensorboard(files)
+        assert found["rows"] == {epoch: pytest.approx(row) for epoch, row in rows.items()}
+        assert (found["lr"], found["status"]) == (0.1, Status.STATUS_SUCCESS)
+    if place not in ("files", "tensorboard"):
         assert from_server(server) == expected
 
 

@@ -43,6 +43,7 @@ def test_digits_are_learned_and_files_are_left(tmp_path: Path) -> None:
     rows = table(files.table)
     assert list(rows[0]) == [
         "epoch", "lr", "seconds", "images_per_second", "loss_train", "loss_val",
+        "accuracy_train", "accuracy_val",
         "precision@1_train", "precision@1_val", "precision@5_train", "precision@5_val",
     ]  # fmt: skip
     assert [float(row["loss_val"]) for row in rows] == [

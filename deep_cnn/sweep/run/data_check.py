@@ -4,9 +4,10 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
-from deep_cnn.config import SAMPLE_DATA, TrainConfig
+from deep_cnn.config import TrainConfig
 from deep_cnn.errors import SpecError
 from deep_cnn.resolve import resolve
+from deep_cnn.run_options import SAMPLE_DATA
 from deep_cnn.sweep.run.call import call_in_process
 from deep_cnn.sweep.run.identity import NEW_SWEEP, DataRecord, SweepRecord
 from deep_cnn.sweep.spec.points import next_point

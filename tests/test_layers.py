@@ -44,6 +44,8 @@ HOMES = {
 KNOW_WANDB = {"wandb_tracker.py", "wandb_client.py", "wandb_media.py", "api.py"}
 # What takes so long to import that no module has it at its top.
 IMPORTED_WHEN_USED = {"pandas"}
+# Modules that are themselves imported only when they are used.
+DRAW = {"figures.py", "plots.py"}
 QUICK_TO_IMPORT = {
     "synonyms", "text", "errors", "hosts", "processes", "home", "resources", "streams", "options",
     "delimited", "layout",
@@ -107,8 +109,10 @@ def test_outside_packages_stay_at_home(path: Path) -> None:
         assert part_of(path) in HOMES.get(package, {part_of(path)}), (
             f"{path.name} imports {package}"
         )
-        assert package not in IMPORTED_WHEN_USED or not at_top, f"{path.name} imports {package}"
-        if part_of(path) in QUICK_TO_IMPORT and at_top:
+        assert package not in IMPORTED_WHEN_USED or not at_top or path.name in DRAW, (
+            f"{path.name} imports {package}"
+        )
+        if part_of(path) in QUICK_TO_IMPORT and at_top and path.name not in DRAW:
             import sys
 
             assert package in sys.stdlib_module_names | {"deep_cnn", "pydantic"}, (

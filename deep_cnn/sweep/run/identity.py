@@ -5,15 +5,13 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from deep_cnn.config import all_options
 from deep_cnn.errors import SpecError
 from deep_cnn.options import option_name
 from deep_cnn.sweep.run.folder_io import FolderIO
 from deep_cnn.sweep.run.records import read_record
 from deep_cnn.sweep.spec.distributions import Distribution
-from deep_cnn.sweep.spec.parse import parse_text
+from deep_cnn.sweep.spec.parse import parse_content
 from deep_cnn.sweep.spec.points import next_point
 from deep_cnn.sweep.spec.schema import SweepSpec, is_identity
 from deep_cnn.sweep.spec.values import to_jsonable, value_key
@@ -158,8 +156,7 @@ def _has_one_value(description: Mapping[str, Any]) -> bool:
 
 def _space_of(parameters: Mapping[str, Any], spec: SweepSpec) -> Mapping[str, Distribution] | None:
     """Return the earlier space of a grid, or None unless `spec` has all of its values."""
-    text = yaml.safe_dump({"method": "grid", "parameters": parameters})
-    earlier, _ = parse_text(text, spec.name)
+    earlier = parse_content({"method": "grid", "parameters": parameters}, spec.name)
     if spec.method != "grid" or earlier is None:
         return None
     earlier = replace(earlier, runs_deep_cnn=spec.runs_deep_cnn)

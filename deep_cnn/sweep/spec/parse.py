@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
+import yaml
 from pydantic import Field, TypeAdapter
 
 from deep_cnn.errors import SpecError
@@ -82,6 +83,11 @@ def parse_text(
         issues += check_runs(spec, legal=not any(issue.is_error for issue in issues))
     findings = sorted({*document.duplicates, *map(document.locate, issues)})
     return (None if any(finding.is_error for finding in findings) else spec), findings
+
+
+def parse_content(content: Mapping[str, Any], stem: str) -> SweepSpec | None:
+    """Return the sweep with this content of a file, or None if it has errors."""
+    return parse_text(yaml.safe_dump(content), stem)[0]
 
 
 def _read_content(document: Document, stem: str, issues: list[Issue]) -> SweepSpec:

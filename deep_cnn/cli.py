@@ -160,6 +160,9 @@ def _test(options: Mapping[str, str]) -> int:
     with _log_on(sys.stderr):
         number, look = look_at_test(config)
     print("Test " + " ".join(f"{name}={value:.6g}" for name, value in look.metrics.items()))
+    if (accuracy := look.metrics.get("accuracy_test")) is not None:
+        right = round(accuracy * look.pictures)
+        print(f"Test accuracy: {accuracy:.4f} ({right} of {look.pictures} pictures)")
     if number == 1:
         print(f"95 % intervals (bootstrap over {look.pictures} pictures):")
         print("\n".join(f"  {text}" for text in format_intervals(look)))

@@ -46,6 +46,12 @@ _RULES: tuple[tuple[str, Callable[[TrainConfig], bool], str], ...] = (
     ),
     ("cache_dir", lambda c: c.cache == "off", "--cache=off"),
     ("wandb_artifacts", lambda c: c.wandb is False, "--wandb=False"),
+    ("wandb_media", lambda c: c.wandb is False, "--wandb=False"),
+    (
+        "histograms",
+        lambda c: c.wandb is False and c.tensorboard is False,
+        "--wandb=False and --tensorboard=False",
+    ),
     (
         "root_dir",
         lambda c: all(Path(path).is_absolute() for path in (c.data_dir, c.out_dir)),

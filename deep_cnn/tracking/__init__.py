@@ -51,10 +51,6 @@ def open_tracker(
     files = FileTracker()  # First: it keeps what is logged from here on.
     others: list[Tracker] = []
     is_single = sweep is None and remote is None and assigned_trial() is None
-    if is_single if config.tensorboard is None else config.tensorboard:
-        from deep_cnn.tracking.tensorboard_tracker import TensorBoardTracker
-
-        others.append(TensorBoardTracker(full=bool(config.tensorboard)))
     access = access_of(config.wandb, os.environ)
     if access is not None:
         from deep_cnn.tracking.wandb_tracker import WandbTracker  # Its client is slow to import.
@@ -62,6 +58,10 @@ def open_tracker(
         artifacts = config.wandb_artifacts or ("none" if sweep else "best")
         media = is_single if config.wandb_media is None else config.wandb_media
         others.append(WandbTracker(access, artifacts, sweep, remote, title, media=media))
+    if is_single if config.tensorboard is None else config.tensorboard:
+        from deep_cnn.tracking.tensorboard_tracker import TensorBoardTracker
+
+        others.append(TensorBoardTracker(full=bool(config.tensorboard)))
     return Fanout(files, *others)
 
 

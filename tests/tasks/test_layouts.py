@@ -132,8 +132,54 @@ def test_a_test_folder_without_classes_is_no_split(tmp_path: Path) -> None:
     (root / "sample_submission.csv").write_text("image,label\n0.jpg,0\n1.jpg,0\n")
     splits, line = read(root)
     assert splits["test"] == set(pictures("valid/a", "valid/b"))
-    assert "1 folder test/, which is no split" in line
+    assert "1 folder test/, which is no split (18 pictures)" in line
     assert "1 pictures outside of class folders" in line
+
+
+@pytest.mark.parametrize("names", [("A", "b"), ("a", "B"), ("a_", "-b")])
+@pytest.mark.parametrize("split", ["val", "test"])
+def test_classes_that_differ_in_case_only_are_an_error(
+    tmp_path: Path, names: tuple[str, str], split: str
+) -> None:
+    root = touch(tmp_path / "data", *pictures("train/a", "train/b", "val/a", "val/b"))
+    touch(root, *pictures(*(f"{split}/{name}" for name in names)))
+    with pytest.raises(
+        DataError, match=f"differ, the first is '{names[0]}|{names[1]}', in {split}/"
+    ):
+        read(root)
+
+
+def test_the_folder_of_the_test_may_be_named_in_any_case(tmp_path: Path) -> None:
+    root = touch(tmp_path / "data", *pictures("train/a", "train/b", "VAL/a", "TEST/a", "TEST/b"))
+    for name in ("test", "Test", "TEST"):
+        splits, line = read(root, test_folder=name)
+        assert splits["test"] == set(pictures("TEST/a", "TEST/b"))
+        assert splits["val"] == set(pictures("VAL/a"))
+        assert "left out: nothing" in line
+
+
+@pytest.mark.parametrize("name", ["test", "Testing", "val"])
+def test_classes_at_the_root_beside_pictures_without_classes(tmp_path: Path, name: str) -> None:
+    root = touch(tmp_path / "data", *pictures("cat", "dog"), *pictures(name, count=4))
+    splits, line = read(root)
+    assert set.union(*splits.values()) == set(pictures("cat", "dog"))
+    assert f"left out: 1 folder {name}/, which is no split (4 pictures)" in line
+    touch(root, f"{name}/cat/0.jpg")
+    with pytest.raises(DataError, match="has neither scores"):
+        read(root)
+
+
+@pytest.mark.parametrize("name", ["images", "Masks", "results", "thumbnails"])
+def test_folders_that_are_most_likely_no_classes_are_a_warning(
+    tmp_path: Path, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    root = touch(tmp_path / "data", *pictures("cat", name))
+    read(root)
+    assert f"{name}/ is read as a class; if it is none, move it" in caplog.text
+    (root / name).rename(root / "dog")
+    caplog.clear()
+    read(root)
+    assert not caplog.text
 
 
 def test_a_class_missing_from_val_is_a_warning(
@@ -231,6 +277,41 @@ def test_a_table_of_pictures_takes_precedence(
     assert "or the class folders with --task=folders" in done.stderr
     done = here("--data_dir=data", "--task=folders", "--dry_run")
     assert "18 pictures in 2 classes" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("names", "table", "options"),
+    [
+        (pictures("cat", "dog"), "name,beauty\n0,6\n", None),  # Two pictures have the name 0.
+        (["cat/a.jpg", "dog/b.jpg"], "id,name,beauty\n1,b,6\n",
+         "--image_column=name --score_column=beauty"),
+        (["cat/7.jpg", "dog/8.JPG"], "id,nr,beauty\n8,1,6.5\n",
+         "--image_column=id --score_column=beauty"),
+        (["train/a.jpg", "train/b.jpg", "test/c.jpg"], "Id,label\nb,1\n",
+         "--image_column=Id --score_column=label"),
+        (["train/a.jpg", "train/b.jpg"], "Id,label\nb.jpg,dog\n",
+         "--image_column=Id --score_column=COLUMN"),
+        (["train/a.jpg", "train/b.jpg"], "x,y\ngone,1\n",
+         "--image_column=COLUMN --score_column=y"),
+    ],
+)  # fmt: skip
+def test_a_table_whose_names_lack_the_suffix_takes_precedence(
+    tmp_path: Path, here: Command, names: list[str], table: str, options: str | None
+) -> None:
+    root = touch(tmp_path / "data", *names, "a_submission.csv", "ratings.xlsx")
+    (root / "a_submission.csv").write_text("Id,label\nc,0\n")
+    (root / "train.csv").write_text(table)
+    if "gone" in table:
+        (root / "a_submission.csv").unlink()
+    done = here("--data_dir=data", "--dry_run")
+    if options is None:
+        assert "18 pictures in 2 classes" in done.stdout
+        return
+    assert done.returncode == 2
+    columns = table.partition("\n")[0].replace(",", ", ")
+    assert f"but train.csv with the columns {columns}; read it with" in done.stderr
+    assert f"--scores=train.csv {options}" in done.stderr
+    assert ("--task=folders" in done.stderr) == names[0].startswith("cat")
 
 
 def test_scores_have_the_same_line(tmp_path: Path, here: Command) -> None:

@@ -123,8 +123,13 @@ def _sorted(entries: Iterable[os.DirEntry[str]]) -> tuple[str, str, dict[str, in
                 if entry.is_dir():
                     folders.append(name)
                 else:
-                    others[f"files of type {Path(name).suffix.lower() or 'unknown'}"] += 1
+                    others[kind_of(name)] += 1
     return "/".join(sorted(folders)), "/".join(sorted(pictures)), dict(others)
+
+
+def kind_of(name: str) -> str:
+    """Return the reason in `Listing.others` for a file that is no picture."""
+    return f"files of type {Path(name).suffix.lower() or 'unknown'}"
 
 
 def _read(file: Path) -> Mapping[str, Listing]:

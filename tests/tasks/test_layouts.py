@@ -325,6 +325,19 @@ def test_scores_have_the_same_line(tmp_path: Path, here: Command) -> None:
     done = here("--data_dir=data", "--dry_run")
     assert "14 pictures: " in done.stdout
     assert "left out: 10 rows without a score\n" in done.stdout
+    # Pictures that no row names, whatever the name, and other files are counted, too.
+    text = table.read_text().replace("p010.png", "P010").replace("p011.png", r"x\p011.png")
+    table.write_text("\n".join(text.splitlines()[:-3]))
+    touch(tmp_path / "data", "more/x.jpg", "a.heic", "._p010.png", "outputs/y.png")
+    done = here("--data_dir=data", "--dry_run", "--out_dir=data/outputs")
+    reasons = re.search(r"(?m)^Data data: 11 pictures: .*; left out: (.*)$", done.stdout)
+    assert reasons
+    assert set(reasons[1].split(", ")) == {
+        "10 rows without a score",
+        "4 pictures that no row names",
+        "1 hidden files and files of the operating system",
+        "1 files of type .heic",
+    }
 
 
 README = (ROOT / "deep_cnn/tasks/README.md").read_text(encoding="utf-8")

@@ -19,6 +19,7 @@ from deep_cnn.data.listing import Listing, is_output, list_data, list_pictures, 
 from deep_cnn.data.splits import Examples, Files
 from deep_cnn.delimited import open_text
 from deep_cnn.errors import DataError
+from deep_cnn.home import expand_user
 from deep_cnn.layout import SUFFIXES, split_folders, subfolders, unlabelled_folders
 from deep_cnn.tasks.base import Classification
 
@@ -186,7 +187,7 @@ def _keep_file(config: TrainConfig) -> Path | None:
     keep, own = config.options["keep"], config.data_path / "keep.txt"
     if keep == "auto":
         return own if own.is_file() else None
-    return None if keep == "none" else Path(keep).expanduser()
+    return None if keep == "none" else expand_user(keep)
 
 
 def _kept(keep: Path, classes: _Classes) -> _Classes:

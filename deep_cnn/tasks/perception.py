@@ -1,7 +1,6 @@
 """Define the task perception: scores from a table, by default scores.csv, or Place Pulse 2.0."""
 
 import logging
-import os
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -14,6 +13,7 @@ from deep_cnn.config import TrainConfig
 from deep_cnn.data.listing import kind_of, list_data, names_in
 from deep_cnn.data.splits import Examples
 from deep_cnn.errors import ConfigError, DataError
+from deep_cnn.home import expand_user
 from deep_cnn.names import PerceptionOptions
 from deep_cnn.resolve import is_place_pulse
 from deep_cnn.tasks.base import Regression
@@ -124,5 +124,4 @@ def _read_table(config: TrainConfig) -> Scores:
 
 
 def _table(config: TrainConfig) -> Path:
-    path = os.path.expanduser(config.options["scores"] or "scores.csv")  # noqa: PTH111
-    return config.data_path / path
+    return config.data_path / expand_user(config.options["scores"] or "scores.csv")

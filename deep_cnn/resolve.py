@@ -25,7 +25,8 @@ from deep_cnn.names import STUDIES
 _TABLES = (".csv", ".tsv", ".tab", ".txt")
 _SPREADSHEETS = (".xlsx", ".xls", ".ods", ".numbers")
 _NUMBER = re.compile(r"[+-]?\d+([.,]\d+)?")
-# Columns of numbers that are most likely no scores.
+# Columns of numbers that are most likely scores, and those that are not.
+_SCORE = re.compile("score|rating|mean|target", re.IGNORECASE)
 _NO_SCORE = re.compile(
     r"(.*[ _.-])?(ids?|idx|index|no|nr|num|number|row|rank|order|x|y|lat|lon|lng|latitude|longitude"
     r"|weight|width|height|year|age|rater|person|user|participant|unnamed: 0)",
@@ -179,7 +180,7 @@ def _described(table: _Table) -> str:
         if column not in ("", table.image) and _NUMBER.fullmatch(text.strip())
     ]
     likely = [column for column in scores if not _NO_SCORE.fullmatch(column)]
-    score = next(iter(likely or scores), "COLUMN")
+    score = next(iter([*filter(_SCORE.search, likely), *likely, *scores]), "COLUMN")
     name, image = table.path.name, table.image or "COLUMN"
     options = [f"--scores={name}", f"--image_column={image}", f"--score_column={score}"]
     columns = ", ".join(table.columns)

@@ -22,7 +22,8 @@ _CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1f]")
 # and those of Windows-1252.
 _MAC_LETTER = re.compile(rb"[A-Za-z][\x80-\x90\x98-\x9f]")
 _WINDOWS_LETTER = re.compile(rb"[\xc0-\xff]")
-_SPREADSHEET = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")  # The first bytes of .xlsx, .ods; .xls.
+SPREADSHEETS = (".xlsx", ".xls", ".ods", ".numbers")
+_SPREADSHEET_STARTS = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")
 _OTHERS = {"cp1252": "Windows-1252", "mac_roman": "Mac Roman"}
 
 
@@ -50,7 +51,7 @@ def find_dialect(path: Path, delimiter: str | None = None) -> Dialect:
     """
     with _reported(path, "text"), path.open("rb") as file:
         start = file.read(4)
-        if start in _SPREADSHEET:
+        if start in _SPREADSHEET_STARTS or path.suffix.lower() in SPREADSHEETS:
             raise DataError(f"{path} is a spreadsheet; save it as CSV, and name that file")
         encoding = _encoding(start[:2])
         if delimiter:

@@ -1,6 +1,7 @@
 """Recognise pictures, split folders and the litter of operating systems by their names."""
 
 import os
+import re
 import unicodedata
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -43,10 +44,22 @@ _LITTER = frozenset(
     )
 )  # fmt: skip
 
+# Folders that hold something else than the pictures of a class, most of the time.
+_DOUBTFUL = re.compile(
+    "annotations|data|imgs?|images|labels|logs|masks|models|outputs?|photos|pictures|predictions"
+    "|results|runs|segmentations?|thumb(nail)?s",
+    re.IGNORECASE,
+)
+
 
 def is_litter(name: str) -> bool:
     """Return whether a file or folder is hidden, temporary or made by a system, by its name."""
     return name.startswith((".", "~")) or name.lower() in _LITTER
+
+
+def is_doubtful_class(name: str) -> bool:
+    """Return whether a folder most likely holds something else than the pictures of a class."""
+    return _DOUBTFUL.fullmatch(name) is not None
 
 
 def subfolders(root: Path) -> list[str]:
@@ -124,3 +137,13 @@ def picture_names(folder: Path) -> Iterator[str]:
         for entry in entries:
             if entry.name.lower().endswith(SUFFIXES) and not is_litter(entry.name):
                 yield entry.name
+
+
+def loose_files(root: Path) -> dict[str, int]:
+    """Return the numbers of pictures and tables beside the split folders, by what they are."""
+    names = {"pictures outside of class folders": sum(1 for _ in picture_names(root))}
+    with suppress(OSError):
+        for name in sorted(os.listdir(root)):  # noqa: PTH208
+            if name.lower().endswith((".csv", ".tsv")) and not is_litter(name):
+                names[f"table {name}, which is not read"] = 1
+    return names

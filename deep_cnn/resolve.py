@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from deep_cnn.config import SAMPLE_DATA, TrainConfig
-from deep_cnn.delimited import find_dialect, read_rows
+from deep_cnn.delimited import SPREADSHEETS, find_dialect, read_rows
 from deep_cnn.errors import ConfigError, DataError, choose_from
 from deep_cnn.layout import (
     SUFFIXES,
@@ -23,7 +23,6 @@ from deep_cnn.layout import (
 from deep_cnn.names import STUDIES
 
 _TABLES = (".csv", ".tsv", ".tab", ".txt")
-_SPREADSHEETS = (".xlsx", ".xls", ".ods", ".numbers")
 _NUMBER = re.compile(r"[+-]?\d+([.,]\d+)?")
 # Columns of numbers that are most likely scores, and those that are not.
 _SCORE = re.compile("score|rating|mean|target", re.IGNORECASE)
@@ -163,7 +162,7 @@ def _unread_table(folder: Path) -> DataError | None:
             texts.append(_described(table))
     with suppress(OSError):
         for path in sorted(folder.iterdir()):
-            if path.suffix.lower() in _SPREADSHEETS and not is_litter(path.name):
+            if path.suffix.lower() in SPREADSHEETS and not is_litter(path.name):
                 text = "a spreadsheet; save it as CSV, and name it with --scores"
                 texts.append(f"{path.name}, {text}")
     if not texts:
@@ -180,7 +179,7 @@ def _described(table: _Table) -> str:
         if column not in ("", table.image) and _NUMBER.fullmatch(text.strip())
     ]
     likely = [column for column in scores if not _NO_SCORE.fullmatch(column)]
-    score = next(iter([*filter(_SCORE.search, likely), *likely, *scores]), "COLUMN")
+    score = next(iter([*filter(_SCORE.search, likely), *likely]), "COLUMN")
     name, image = table.path.name, table.image or "COLUMN"
     options = [f"--scores={name}", f"--image_column={image}", f"--score_column={score}"]
     columns = ", ".join(table.columns)

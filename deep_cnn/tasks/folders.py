@@ -1,7 +1,6 @@
 """Define the task folders: the class of a picture is the folder that it is in."""
 
 import logging
-import re
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
@@ -20,19 +19,20 @@ from deep_cnn.data.splits import Examples, Files
 from deep_cnn.delimited import open_text
 from deep_cnn.errors import DataError
 from deep_cnn.home import expand_user
-from deep_cnn.layout import SUFFIXES, split_folders, subfolders, unlabelled_folders
+from deep_cnn.layout import (
+    SUFFIXES,
+    is_doubtful_class,
+    loose_files,
+    split_folders,
+    subfolders,
+    unlabelled_folders,
+)
 from deep_cnn.tasks.base import Classification
 
 _LOGGER = logging.getLogger("deep_cnn")
 # For each class, by its plain name: its folder, and the names of its pictures joined by slashes.
 # A list of names would take several times the memory, and there are millions.
 _Classes = dict[str, tuple[str, str]]
-# Folders that hold something else than the pictures of a class, most of the time.
-_NO_CLASSES = re.compile(
-    "annotations|data|imgs?|images|labels|logs|masks|models|outputs?|photos|pictures|predictions"
-    "|results|runs|segmentations?|thumb(nail)?s",
-    re.IGNORECASE,
-)
 
 
 class Folders(Classification):
@@ -58,10 +58,12 @@ class Folders(Classification):
         if marks and (part.split, part.mark) == ("val", "test"):
             text = "%s/ is the test split; validation takes a part of the training pictures"
             _LOGGER.info(text, part.folder)
-        odd = [] if part.folder else [each for each in classes if _NO_CLASSES.fullmatch(each)]
-        if odd:
-            text = "%s: %s read as a class; if it is none, move it, or put the classes into train/"
-            _LOGGER.warning(text, config.data_path, " and ".join(f"{each}/ is" for each in odd))
+        for name in classes if not part.folder else ():
+            if is_doubtful_class(name):
+                text = (
+                    "%s/ is read as a class; if it is none, move it, or put the classes in train/"
+                )
+                _LOGGER.warning(text, config.data_path / name)
         every = tuple(names)
         files, labels = Files(config.data_path, every), np.array(targets, dtype=np.int64)
         return Examples(every, files, labels, np.ones(len(every))), marks
@@ -100,6 +102,8 @@ class Folders(Classification):
                     reasons["pictures outside of class folders"] += pictures
                 elif plain(folder) not in chosen:
                     reasons["pictures of classes that --keep leaves out"] += pictures
+        if parts[0].folder:
+            reasons.update(loose_files(root))
         unused = {*subfolders(root)} - {part for _, part, _ in parts}
         for name in sorted(unused) if parts[0].folder else unlabelled_folders(root):
             if not is_output(config, root / name):

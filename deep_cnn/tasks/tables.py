@@ -77,7 +77,8 @@ class Reading:
 
         A column has decimal points or decimal commas; thousands may be separated.
         """
-        texts = [_SPACES.sub("", text) for text in column]
+        # The minus of Scandinavian spreadsheets is not a hyphen.
+        texts = [_SPACES.sub("", text.replace("\u2212", "-")) for text in column]
         what = "is not a finite number; correct or remove it"
         comma = [text for text in texts if "," in text]
         # Where semicolons separate cells, commas are decimal. Among thousands, though, there would

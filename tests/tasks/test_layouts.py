@@ -128,12 +128,20 @@ def test_val_is_the_test_split_only_without_test(tmp_path: Path) -> None:
 def test_a_test_folder_without_classes_is_no_split(tmp_path: Path) -> None:
     """Kaggle gives the pictures of its test without their classes."""
     root = touch(tmp_path / "data", *pictures("train/a", "train/b", "valid/a", "valid/b"))
-    touch(root, *pictures("test"), *pictures("test/test"), "sample_submission.csv", "train/x.jpg")
+    touch(
+        root,
+        *pictures("test"),
+        *pictures("test/test"),
+        "sample_submission.csv",
+        "train/x.jpg",
+        "y.jpg",
+    )
     (root / "sample_submission.csv").write_text("image,label\n0.jpg,0\n1.jpg,0\n")
     splits, line = read(root)
     assert splits["test"] == set(pictures("valid/a", "valid/b"))
     assert "1 folder test/, which is no split (18 pictures)" in line
-    assert "1 pictures outside of class folders" in line
+    assert "2 pictures outside of class folders" in line
+    assert "1 table sample_submission.csv, which is not read" in line
 
 
 @pytest.mark.parametrize("names", [("A", "b"), ("a", "B"), ("a_", "-b")])
@@ -291,8 +299,8 @@ def test_a_table_of_pictures_takes_precedence(
          "--image_column=Id --score_column=label"),
         (["train/a.jpg", "train/b.jpg"], "Id,label\nb.jpg,dog\n",
          "--image_column=Id --score_column=COLUMN"),
-        (["train/a.jpg", "train/b.jpg"], "x,y\ngone,1\n",
-         "--image_column=COLUMN --score_column=y"),
+        (["train/a.jpg", "train/b.jpg"], "file,y,age,beauty\ngone,1,2,3\n",
+         "--image_column=COLUMN --score_column=beauty"),
     ],
 )  # fmt: skip
 def test_a_table_whose_names_lack_the_suffix_takes_precedence(

@@ -17,6 +17,7 @@ _SEPARATORS = {"\t": "tabs", ";": "semicolons", ",": "commas", "|": "vertical ba
 _SAMPLE_LINES = 50
 # Excel's line that names the separator.
 _SEPARATOR_LINE = re.compile(r'"?sep=(.)"?[,;\t]*[\r\n]*', re.IGNORECASE)
+_INVISIBLE = re.compile("[\u200b-\u200f\u2060\ufeff]")
 _CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1f]")
 # The accented letters of Mac Roman, without those bytes that are quotes and dashes in Windows-1252,
 # and those of Windows-1252.
@@ -130,8 +131,9 @@ def read_rows(path: Path, dialect: Dialect) -> Iterator[tuple[int, list[str]]]:
                 texts.clear()
                 number = reader.line_num + dialect.skipped
                 if any(map(str.strip, cells)):
-                    header, row = header or cells, cells if header else [*map(str.strip, cells)]
-                    yield number, row
+                    if header is None:
+                        header = cells = [_INVISIBLE.sub("", cell).strip() for cell in cells]
+                    yield number, cells
         except csv.Error as error:
             if len(texts) > 1:
                 way = "has a quotation mark that is not closed as it should; remove or double it"

@@ -46,7 +46,8 @@ _LITTER = frozenset(
 
 # Folders that hold something else than the pictures of a class, most of the time.
 _DOUBTFUL = re.compile(
-    "annotations|data|imgs?|images|labels|logs|masks|models|outputs?|photos|pictures|predictions"
+    "((train|test|val)[ _-]?)?(images?|imgs?|set)"
+    "|annotations|data|labels|logs|masks|models|outputs?|photos|pictures|predictions"
     "|results|runs|segmentations?|thumb(nail)?s",
     re.IGNORECASE,
 )

@@ -24,6 +24,8 @@ from deep_cnn.names import STUDIES
 
 _TABLES = (".csv", ".tsv", ".tab", ".txt")
 _NUMBER = re.compile(r"[+-]?\d+([.,]\d+)?")
+# Kaggle's tables of pictures whose scores are not known.
+_UNLABELLED = re.compile("test|sample|submission", re.IGNORECASE)
 # Columns of numbers that are most likely scores, and those that are not.
 _SCORE = re.compile("score|rating|mean|target", re.IGNORECASE)
 _NO_SCORE = re.compile(
@@ -142,7 +144,9 @@ def _tables(folder: Path) -> list[_Table]:
         one = next((column for column, text in cells if column and names[text] == 1), None)
         any_ = next((column for column, text in cells if column and _is_picture(text)), None)
         tables.append(_Table(path, columns, first, one or any_, one is not None))
-    return sorted(tables, key=lambda table: table.image is None)
+    return sorted(
+        tables, key=lambda t: (t.image is None, _UNLABELLED.search(t.path.stem) is not None)
+    )
 
 
 def _names_of_pictures(folder: Path) -> Counter[str]:

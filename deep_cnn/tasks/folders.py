@@ -55,7 +55,7 @@ class Folders(Classification):
                 names += pictures
                 targets += [target] * len(pictures)
                 marks += [part.mark] * len(pictures)
-        if marks and (part.split, part.mark) == ("val", "test"):
+        if part.mark in marks and (part.split, part.mark) == ("val", "test"):
             text = "%s/ is the test split; validation takes a part of the training pictures"
             _LOGGER.info(text, part.folder)
         for name in classes if not part.folder else ():

@@ -177,7 +177,17 @@ def test_classes_at_the_root_beside_pictures_without_classes(tmp_path: Path, nam
         read(root)
 
 
-@pytest.mark.parametrize("name", ["images", "Masks", "results", "thumbnails"])
+def test_a_val_folder_without_classes_is_not_called_the_test(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    root = touch(tmp_path / "data", *pictures("train/a", "train/b", "val"))
+    _, line = read(root)
+    assert "left out: 9 pictures outside of class folders" in line
+    assert "is the test split" not in caplog.text
+
+
+@pytest.mark.parametrize("name", ["images", "Test_images", "Masks", "results", "thumbnails"])
 def test_folders_that_are_most_likely_no_classes_are_a_warning(
     tmp_path: Path, name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -297,6 +307,7 @@ def test_a_table_of_pictures_takes_precedence(
          "--image_column=id --score_column=beauty"),
         (["train/a.jpg", "train/b.jpg", "test/c.jpg"], "Id,label\nb,1\n",
          "--image_column=Id --score_column=label"),
+        (["cat/a.jpg", "dog/c.jpg"], "Id,beauty\na,1\n", "--image_column=Id --score_column=beauty"),
         (["train/a.jpg", "train/b.jpg"], "Id,label\nb.jpg,dog\n",
          "--image_column=Id --score_column=COLUMN"),
         (["train/a.jpg", "train/b.jpg"], "file,y,age,beauty\ngone,1,2,3\n",

@@ -59,6 +59,10 @@ EXPORTS = {
     "LibreOffice, German": ("utf-8", exported(",", ",", newline="\n")),
     "LibreOffice, French": ("utf-8", exported("\t", ",", newline="\n")),
     "Excel for the Mac": ("mac_roman", exported(";", ",")),
+    "an invisible mark in the header": (
+        "utf-8",
+        exported(",", ".").replace("score", "\u200bscore\ufeff"),
+    ),
     "vertical bars": ("utf-8", exported("|", ".")),
     "blank lines before the header": ("utf-8", "\n ;\n" + exported(";", ",")),
     "Google Sheets, English": ("utf-8", exported(",", ".")),
@@ -73,7 +77,11 @@ def test_a_table_of_a_spreadsheet_program(case: str, tmp_path: Path) -> None:
     scores = read_scores(path, Columns("score"))
     assert scored(scores) == {k: float(v) for k, v in ROWS.items() if v}
     assert scores.notes[-1] == "scores.csv: 1 rows without a score are left out"
-    is_plain = case in ("Excel, English", "Google Sheets, English")
+    is_plain = case in (
+        "Excel, English",
+        "Google Sheets, English",
+        "an invisible mark in the header",
+    )
     assert len(scores.notes) == (1 if is_plain else 2)
 
 

@@ -54,7 +54,7 @@ class Perception(Regression):
         scores, table = _read_table(config), _table(config)
         reasons = Counter({"rows without a score": scores.unscored})
         try:
-            listings = list_data(config)
+            listings = list_data(config.replace(cache="off"))  # Which writes no listings.
         except DataError:  # The pictures of the table need not be in it.
             return +reasons + Counter({"folder that cannot be read": 1})
         pictures = sum(1 for name in names_in(listings) if name not in scores.named)

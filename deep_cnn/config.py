@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
@@ -12,6 +11,7 @@ from pydantic import BaseModel
 
 from deep_cnn import names
 from deep_cnn.errors import ConfigError
+from deep_cnn.home import expand_user
 from deep_cnn.options import Option
 from deep_cnn.run_options import DataOptions, ModelOptions, RunOptions, TrainingOptions
 
@@ -126,19 +126,19 @@ class TrainConfig(RunOptions, TrainingOptions, ModelOptions, DataOptions):
     @property
     def data_path(self) -> Path:
         """The folder with the pictures."""
-        return self._folder or _expanded(self.root_dir) / _expanded(self.data_dir)
+        return self._folder or expand_user(self.root_dir) / expand_user(self.data_dir)
 
     @property
     def out_path(self) -> Path:
         """The folder for results."""
-        return _expanded(self.root_dir) / _expanded(self.out_dir)
+        return expand_user(self.root_dir) / expand_user(self.out_dir)
 
     @property
     def cache_path(self) -> Path | None:
         """The folder for decoded pictures and features; None with --cache=off."""
         if self.cache == "off":
             return None
-        return _expanded(self.cache_dir) if self.cache_dir else self.out_path / "cache"
+        return expand_user(self.cache_dir) if self.cache_dir else self.out_path / "cache"
 
     def to_dict(self) -> dict[str, Any]:
         """Return `{option: value}` with plain values for JSON, including the task's own options."""
@@ -182,7 +182,3 @@ def all_options(task: str = "auto") -> Mapping[str, Option]:
     for name in names.TASKS if task == "auto" else [task]:
         options |= names.TASKS[name].table()
     return options
-
-
-def _expanded(path: str) -> Path:
-    return Path(os.path.expanduser(path))  # noqa: PTH111 - Path's own fails for an unknown user.

@@ -13,11 +13,19 @@ from deep_cnn.errors import DataError
 
 # Of separators that fit a table equally well, the first is used: the cells of a table with
 # semicolons may all have one decimal comma.
-_SEPARATORS = {"\t": "tabs", ";": "semicolons", ",": "commas"}
+_SEPARATORS = {"\t": "tabs", ";": "semicolons", ",": "commas", "|": "vertical bars"}
 _SAMPLE_LINES = 50
 # Excel's line that names the separator.
 _SEPARATOR_LINE = re.compile(r'"?sep=(.)"?[,;\t]*[\r\n]*', re.IGNORECASE)
+_INVISIBLE = re.compile("[\u200b-\u200f\u2060\ufeff]")
 _CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1f]")
+# The accented letters of Mac Roman, without those bytes that are quotes and dashes in Windows-1252,
+# and those of Windows-1252.
+_MAC_LETTER = re.compile(rb"[A-Za-z][\x80-\x90\x98-\x9f]")
+_WINDOWS_LETTER = re.compile(rb"[\xc0-\xff]")
+SPREADSHEETS = (".xlsx", ".xls", ".ods", ".numbers")
+_SPREADSHEET_STARTS = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")
+_OTHERS = {"cp1252": "Windows-1252", "mac_roman": "Mac Roman"}
 
 
 class Dialect(NamedTuple):
@@ -31,8 +39,8 @@ class Dialect(NamedTuple):
     def notes(self) -> list[str]:
         """What differs from a table in UTF-8 with commas."""
         separator = [] if self.delimiter == "," else [_SEPARATORS.get(self.delimiter, "separators")]
-        if self.encoding == "cp1252":
-            return [*separator, "the encoding Windows-1252, as it is not UTF-8"]
+        if self.encoding in _OTHERS:
+            return [*separator, f"the encoding {_OTHERS[self.encoding]}, as it is not UTF-8"]
         return [*separator, *(["UTF-16"] if self.encoding.startswith("utf-16") else [])]
 
 
@@ -40,21 +48,18 @@ def find_dialect(path: Path, delimiter: str | None = None) -> Dialect:
     """Return the form of a table; raise DataError if it is not text.
 
     With a `delimiter`, only the encoding is looked for. Without one, a file that is not UTF-8 may
-    be in Windows-1252, which Excel writes.
+    be in Windows-1252 or Mac Roman, which Excel writes.
     """
     with _reported(path, "text"), path.open("rb") as file:
-        encoding = _encoding(file.read(2))
+        start = file.read(4)
+        if start in _SPREADSHEET_STARTS or path.suffix.lower() in SPREADSHEETS:
+            raise DataError(f"{path} is a spreadsheet; save it as CSV, and name that file")
+        encoding = _encoding(start[:2])
         if delimiter:
             return Dialect(encoding, delimiter)
         if encoding == "utf-8-sig" and not _is_utf8(path):
             file.seek(0)
-            content = file.read()
-            try:
-                content.decode("cp1252")
-            except UnicodeDecodeError:
-                content = b"\0"
-            if not _CONTROL.search(content):
-                encoding = "cp1252"
+            encoding = _older_encoding(file.read())
     with open_text(path, "CSV", encoding) as text:
         lines = list(islice(text, _SAMPLE_LINES))
     named = _SEPARATOR_LINE.fullmatch(lines[0]) if lines else None
@@ -70,6 +75,19 @@ def _encoding(start: bytes) -> str:
     if start.count(0) != 1 or len(start) != 2:
         return "utf-8-sig"
     return "utf-16-be" if start[0] == 0 else "utf-16-le"
+
+
+def _older_encoding(content: bytes) -> str:
+    """Return the encoding of a text that is not UTF-8, or UTF-8 if it is no text."""
+    if _CONTROL.search(content):
+        return "utf-8-sig"
+    if _MAC_LETTER.search(content) and not _WINDOWS_LETTER.search(content):
+        return "mac_roman"
+    try:
+        content.decode("cp1252")
+    except UnicodeDecodeError:
+        return "utf-8-sig"
+    return "cp1252"
 
 
 def _is_utf8(path: Path) -> bool:
@@ -101,18 +119,29 @@ def read_rows(path: Path, dialect: Dialect) -> Iterator[tuple[int, list[str]]]:
     too short.
     """
     kind = "TSV" if dialect.delimiter == "\t" else "CSV"
-    try:
-        with open_text(path, kind, dialect.encoding) as file:
-            lines = islice(_without_nul(path, file), dialect.skipped, None)
-            reader = csv.reader(lines, delimiter=dialect.delimiter)
-            header = [column.strip() for column in next(reader, [])]
-            yield reader.line_num + dialect.skipped, header
+    texts: list[str] = []  # Those of the current row.
+    number, header = dialect.skipped, None
+    with open_text(path, kind, dialect.encoding) as file:
+        lines = islice(_kept(path, file, texts), dialect.skipped, None)
+        reader = csv.reader(lines, delimiter=dialect.delimiter)
+        try:
             for cells in reader:
-                if header and any(map(str.strip, cells)):
-                    yield reader.line_num + dialect.skipped, cells
-    except csv.Error as error:
-        text = f"{path} is not a {kind} file ({error}); save it as {kind} in UTF-8"
-        raise DataError(text) from None
+                if len(texts) > 1:  # Otherwise, a stray quote would swallow rows.
+                    list(csv.reader(texts, delimiter=dialect.delimiter, strict=True))
+                texts.clear()
+                number = reader.line_num + dialect.skipped
+                if any(map(str.strip, cells)):
+                    if header is None:
+                        header = cells = [_INVISIBLE.sub("", cell).strip() for cell in cells]
+                    yield number, cells
+        except csv.Error as error:
+            if len(texts) > 1:
+                way = "has a quotation mark that is not closed as it should; remove or double it"
+                raise DataError(f"{path} line {number + 1} {way}") from None
+            text = f"{path} is not a {kind} file ({error}); save it as {kind} in UTF-8"
+            raise DataError(text) from None
+    if header is None:
+        yield number, []
 
 
 @contextmanager
@@ -132,8 +161,10 @@ def _reported(path: Path, kind: str) -> Iterator[None]:
         raise DataError(f"{path} cannot be read ({error.strerror}); check the file") from None
 
 
-def _without_nul(path: Path, file: TextIO) -> Iterator[str]:
+def _kept(path: Path, file: TextIO, texts: list[str]) -> Iterator[str]:
+    """Yield the lines of a file, and append them to `texts`."""
     for line, text in enumerate(file, 1):
         if "\0" in text:
             raise DataError(f"{path} line {line} has a NUL byte; save the file as text")
+        texts.append(text)
         yield text

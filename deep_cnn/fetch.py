@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath
 from deep_cnn.argv import not_an_option, parse_verb
 from deep_cnn.errors import ConfigError, DataError, OutputError, WeightsError, choose_from
 from deep_cnn.files import write_whole
+from deep_cnn.home import expand_user
 from deep_cnn.names import MODELS, NOT_PRETRAINED, weights_name, weights_problem
 from deep_cnn.options import OptionModel, option
 from deep_cnn.progress import track_reading
@@ -48,7 +49,7 @@ def fetch(argv: list[str]) -> int:
         raise ConfigError("fetch takes either --model=resnet50,vit_b_16 or --data=places365")
     if options.data:
         keep = _read_classes(Path(options.keep)) if options.keep else None
-        url, folder = options.url or DATA[options.data], Path(options.data_dir).expanduser()
+        url, folder = options.url or DATA[options.data], expand_user(options.data_dir)
         print(printable(fetch_pictures(url, folder, keep)))
         return 0
     models = [name.strip() for name in str(options.model).split(",")]

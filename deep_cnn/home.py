@@ -1,4 +1,4 @@
-"""Give libraries a user name, and folders that they can write, where the system has none."""
+"""Find the user's home; give libraries a name and folders to write, where there are none."""
 
 import os
 from contextlib import suppress
@@ -13,6 +13,11 @@ _FOLDERS = {
 _NAMES = ("LOGNAME", "USER", "LNAME", "USERNAME")  # As getpass.getuser looks for it.
 
 
+def expand_user(path: str) -> Path:
+    """Return a path with ~ and ~user replaced; an unknown user's name stays."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111 - Path's own fails for an unknown user.
+
+
 def ensure_home() -> None:
     """Set the variables that libraries need if this process has no name or no home to write.
 
@@ -25,7 +30,7 @@ def ensure_home() -> None:
         environ.pop("HOME", None)  # Otherwise an empty one would be the root folder.
     if not any(environ.get(name) for name in _NAMES) and not _has_entry():
         environ["LOGNAME"] = f"uid{os.getuid()}"
-    home = Path(os.path.expanduser("~"))  # noqa: PTH111 - Path's own fails without a home.
+    home = expand_user("~")
     has_home = home.is_absolute() and home.is_dir()
     missing = [k for k, v in _FOLDERS.items() if not _is_writable(Path(environ.get(k) or home / v))]
     if has_home and not missing:

@@ -1,7 +1,9 @@
 """Recognise pictures, split folders and the litter of operating systems by their names."""
 
 import os
-from collections.abc import Mapping
+import re
+import unicodedata
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
@@ -42,10 +44,23 @@ _LITTER = frozenset(
     )
 )  # fmt: skip
 
+# Folders that hold something else than the pictures of a class, most of the time.
+_DOUBTFUL = re.compile(
+    "((train|test|val)[ _-]?)?(images?|imgs?|set)"
+    "|annotations|data|labels|logs|masks|models|outputs?|photos|pictures|predictions"
+    "|results|runs|segmentations?|thumb(nail)?s",
+    re.IGNORECASE,
+)
+
 
 def is_litter(name: str) -> bool:
     """Return whether a file or folder is hidden, temporary or made by a system, by its name."""
     return name.startswith((".", "~")) or name.lower() in _LITTER
+
+
+def is_doubtful_class(name: str) -> bool:
+    """Return whether a folder most likely holds something else than the pictures of a class."""
+    return _DOUBTFUL.fullmatch(name) is not None
 
 
 def subfolders(root: Path) -> list[str]:
@@ -77,7 +92,9 @@ def split_folders(root: Path) -> dict[str, list[str]]:
 def choose_test_folder(root: Path) -> str:
     """Return the folder of the test split: test/ if it has classes of train/, or else val/.
 
-    Returns "val" if there is neither. Raises DataError if one split has two folders.
+    Classes count if they differ in upper and lower case or punctuation only, because the task then
+    refuses them by name. Returns "val" if there is neither folder, or no train/. Raises DataError
+    if one split has two folders.
     """
     folders = split_folders(root)
     for split, names in folders.items():
@@ -87,22 +104,47 @@ def choose_test_folder(root: Path) -> str:
                 " rename or join them"
             )
     train, val, test = folders.values()
-    if train and test and {*subfolders(root / train[0])} & {*subfolders(root / test[0])}:
-        return test[0]
-    return val[0] if val else "val"
+    if train and test:
+        one, other = ({*map(_letters, subfolders(root / name[0]))} for name in (train, test))
+        if one & other:
+            return test[0]
+    return val[0] if train and val else "val"
+
+
+def _letters(name: str) -> str:
+    return "".join(filter(str.isalnum, unicodedata.normalize("NFKD", name.casefold())))
+
+
+def unlabelled_folders(root: Path) -> list[str]:
+    """Return the folders for val and test without folders of classes, as Kaggle has them."""
+    aliases = (*_SPLITS["val"], *_SPLITS["test"])
+    names = (name for name in subfolders(root) if name.lower() in aliases)
+    return [name for name in names if not subfolders(root / name)]
 
 
 def has_class_folders(root: Path) -> bool:
     """Return whether there is a train/ folder, or else two folders with pictures in them."""
-    folders = split_folders(root)
-    if any(folders.values()):
+    folders, unlabelled = split_folders(root), unlabelled_folders(root)
+    if folders["train"] or {*folders["val"], *folders["test"]}.difference(unlabelled):
         return bool(folders["train"])
-    pictured = filter(has_pictures, (root / name for name in subfolders(root)))
+    names = (name for name in subfolders(root) if name not in unlabelled)
+    pictured = (name for name in names if any(picture_names(root / name)))
     return len([*islice(pictured, 2)]) == 2
 
 
-def has_pictures(folder: Path) -> bool:
-    """Return whether at least one picture lies directly in a folder."""
+def picture_names(folder: Path) -> Iterator[str]:
+    """Yield the names of the pictures directly in a folder; none if it is unreadable."""
     with suppress(OSError), os.scandir(folder) as entries:
-        return any(e.name.lower().endswith(SUFFIXES) and not is_litter(e.name) for e in entries)
-    return False
+        for entry in entries:
+            if entry.name.lower().endswith(SUFFIXES) and not is_litter(entry.name):
+                yield entry.name
+
+
+def loose_files(root: Path) -> dict[str, int]:
+    """Return the numbers of pictures and tables beside the split folders, by what they are."""
+    names = {"pictures outside of class folders": sum(1 for _ in picture_names(root))}
+    with suppress(OSError):
+        for name in sorted(os.listdir(root)):  # noqa: PTH208
+            if name.lower().endswith((".csv", ".tsv")) and not is_litter(name):
+                names[f"table {name}, which is not read"] = 1
+    return names

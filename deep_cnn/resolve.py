@@ -3,17 +3,20 @@
 import os
 import re
 import shlex
+from collections import Counter
 from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
 
 from deep_cnn.config import TrainConfig
-from deep_cnn.delimited import find_dialect, read_rows
+from deep_cnn.delimited import SPREADSHEETS, find_dialect, read_rows
 from deep_cnn.errors import ConfigError, DataError, choose_from
 from deep_cnn.layout import (
     SUFFIXES,
     choose_test_folder,
     has_class_folders,
     is_litter,
+    picture_names,
     split_folders,
     subfolders,
 )
@@ -21,8 +24,16 @@ from deep_cnn.names import STUDIES
 from deep_cnn.run_options import SAMPLE_DATA
 
 _TABLES = (".csv", ".tsv", ".tab", ".txt")
-_SPREADSHEETS = (".xlsx", ".xls", ".ods", ".numbers")
 _NUMBER = re.compile(r"[+-]?\d+([.,]\d+)?")
+# Kaggle's tables of pictures whose scores are not known.
+_UNLABELLED = re.compile("test|sample|submission", re.IGNORECASE)
+# Columns of numbers that are most likely scores, and those that are not.
+_SCORE = re.compile("score|rating|mean|target", re.IGNORECASE)
+_NO_SCORE = re.compile(
+    r"(.*[ _.-])?(ids?|idx|index|no|nr|num|number|row|rank|order|x|y|lat|lon|lng|latitude|longitude"
+    r"|weight|width|height|year|age|rater|person|user|participant|unnamed: 0)",
+    re.IGNORECASE,
+)
 
 
 def resolve(config: TrainConfig) -> TrainConfig:
@@ -67,14 +78,22 @@ def detect_task(folder: Path) -> str | None:
     if not has_class_folders(folder):
         return None
     in_train = split_folders(folder)["train"]
-    for path, _, first in _tables(folder):
+    if in_train and not _has_classes(folder) and _unread_table(folder):
+        return None  # Kaggle has train/<id>.jpg beside a table of the ids.
+    for table in _tables(folder):
         # Beside train/, a table may be about other pictures, such as a submission to Kaggle, and
         # lists of pictures are text.
-        pictures = [folder / cell.strip() for cell in first if _is_picture(cell)]
-        is_list = path.suffix.lower() == ".txt"
-        if pictures and not is_list and (not in_train or os.path.isfile(pictures[0])):  # noqa: PTH113
+        pictures = [folder / cell.strip() for cell in table.first if _is_picture(cell)]
+        is_named = pictures and (not in_train or os.path.isfile(pictures[0]))  # noqa: PTH113
+        if table.path.suffix.lower() != ".txt" and (table.is_sure or is_named):
             return None
     return "folders"
+
+
+def _has_classes(folder: Path) -> bool:
+    """Return whether there are class folders, in train/ if there is such a folder."""
+    in_train = split_folders(folder)["train"]
+    return has_class_folders(folder) and all(subfolders(folder / name) for name in in_train)
 
 
 def _without_task(folder: Path) -> DataError:
@@ -97,8 +116,21 @@ def _without_task(folder: Path) -> DataError:
     )
 
 
-def _tables(folder: Path) -> list[tuple[Path, list[str], list[str]]]:
-    """Return the tables in a folder with their columns and first rows, those of pictures first."""
+class _Table(NamedTuple):
+    """A table: its path, columns and first row, and the column that names pictures, if any.
+
+    `is_sure` says that the cell in it is the name of one picture only, with its suffix or without.
+    """
+
+    path: Path
+    columns: list[str]
+    first: list[str]
+    image: str | None
+    is_sure: bool
+
+
+def _tables(folder: Path) -> list[_Table]:
+    """Return the tables in a folder, those of pictures first."""
     found = []
     with suppress(OSError):
         for path in sorted(folder.iterdir()):
@@ -106,34 +138,57 @@ def _tables(folder: Path) -> list[tuple[Path, list[str], list[str]]]:
                 with suppress(DataError, StopIteration):
                     rows = read_rows(path, find_dialect(path))
                     found.append((path, next(rows)[1], next(rows)[1]))
-    return sorted(found, key=lambda table: not any(map(_is_picture, table[2])))
+    names = _names_of_pictures(folder) if found else Counter()
+    tables = []
+    for path, columns, first in found:
+        cells = [(column, text.strip()) for column, text in zip(columns, first, strict=False)]
+        one = next((column for column, text in cells if column and names[text] == 1), None)
+        any_ = next((column for column, text in cells if column and _is_picture(text)), None)
+        tables.append(_Table(path, columns, first, one or any_, one is not None))
+    return sorted(
+        tables, key=lambda t: (t.image is None, _UNLABELLED.search(t.path.stem) is not None)
+    )
+
+
+def _names_of_pictures(folder: Path) -> Counter[str]:
+    """Return how many pictures have each name, with and without suffix, in train/ or anywhere."""
+    names = Counter[str]()
+    for base in split_folders(folder)["train"] or ("", *subfolders(folder)):
+        for name in picture_names(folder / base):
+            names.update((name, name.rpartition(".")[0]))
+    return names
 
 
 def _unread_table(folder: Path) -> DataError | None:
     """Return the error for a folder with a table of another name, or None if it has no table."""
-    texts: dict[bool, str] = {}
+    texts = []
+    for table in _tables(folder):
+        if table.image or (len(table.columns) > 1 and table.path.suffix.lower() != ".txt"):
+            texts.append(_described(table))
     with suppress(OSError):
-        for path in folder.iterdir():
-            if path.suffix.lower() in _SPREADSHEETS and not is_litter(path.name):
+        for path in sorted(folder.iterdir()):
+            if path.suffix.lower() in SPREADSHEETS and not is_litter(path.name):
                 text = "a spreadsheet; save it as CSV, and name it with --scores"
-                texts[False] = f"{path.name}, {text}"
-    for path, columns, first in _tables(folder):
-        is_picture, text = _described(path.name, columns, first)
-        if is_picture or (len(columns) > 1 and path.suffix.lower() != ".txt"):
-            texts.setdefault(is_picture, text)
-    best = texts.get(True) or texts.get(False)
-    other = ", or the class folders with --task=folders" if has_class_folders(folder) else ""
-    return DataError(f"--data_dir={folder} has no scores.csv, but {best}{other}") if best else None
+                texts.append(f"{path.name}, {text}")
+    if not texts:
+        return None
+    other = ", or the class folders with --task=folders" if _has_classes(folder) else ""
+    return DataError(f"--data_dir={folder} has no scores.csv, but {texts[0]}{other}")
 
 
-def _described(name: str, columns: list[str], first: list[str]) -> tuple[bool, str]:
-    """Return whether a table has a column of pictures, and the options that read the table."""
-    cells = [pair for pair in zip(columns, first, strict=False) if pair[0]]
-    image = next((column for column, text in cells if _is_picture(text)), None)
-    score = next((column for column, text in cells if _NUMBER.fullmatch(text.strip())), "COLUMN")
-    options = [f"--scores={name}", f"--image_column={image or 'COLUMN'}", f"--score_column={score}"]
-    text = f"{name} with the columns {', '.join(columns)}; read it with {shlex.join(options)}"
-    return image is not None, text
+def _described(table: _Table) -> str:
+    """Return the columns of a table, and the options that read it."""
+    scores = [
+        column
+        for column, text in zip(table.columns, table.first, strict=False)
+        if column not in ("", table.image) and _NUMBER.fullmatch(text.strip())
+    ]
+    likely = [column for column in scores if not _NO_SCORE.fullmatch(column)]
+    score = next(iter([*filter(_SCORE.search, likely), *likely]), "COLUMN")
+    name, image = table.path.name, table.image or "COLUMN"
+    options = [f"--scores={name}", f"--image_column={image}", f"--score_column={score}"]
+    columns = ", ".join(table.columns)
+    return f"{name} with the columns {columns}; read it with {shlex.join(options)}"
 
 
 def _is_picture(text: str) -> bool:

@@ -24,7 +24,7 @@ from deep_cnn.resources import cores
 
 _LOGGER = logging.getLogger("deep_cnn")
 # Increase this number when the values of an entry change their meaning.
-CACHE_VERSION = 2
+CACHE_VERSION = 3
 _CHUNK = 256
 _LARGEST_PART_UNREADABLE = 0.05
 _MOST_LISTED = 20

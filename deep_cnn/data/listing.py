@@ -4,16 +4,17 @@ import json
 import os
 import time
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
+from deep_cnn.config import TrainConfig
 from deep_cnn.data.array_cache import fingerprint
 from deep_cnn.errors import DataError, OutputError
 from deep_cnn.files import write_text
-from deep_cnn.layout import SUFFIXES, is_litter
+from deep_cnn.layout import SUFFIXES, is_litter, subfolders
 
 # Increase this number when a listing changes its meaning.
 _VERSION = 2
@@ -36,6 +37,26 @@ class Listing(NamedTuple):
 
 
 _listed: dict[str, Mapping[str, Listing]] = {}
+
+
+def list_data(config: TrainConfig, skip: Collection[str] = ()) -> Mapping[str, Listing]:
+    """Return what the data folder contains, without the results of runs; see `list_pictures`."""
+    root = config.data_path
+    outputs = [name for name in subfolders(root) if is_output(config, root / name)]
+    return list_pictures(root, config.cache_path, [*skip, *outputs])
+
+
+def is_output(config: TrainConfig, folder: Path) -> bool:
+    """Return whether a folder holds the results or the cache of the run."""
+    outputs = [path.resolve() for path in (config.out_path, config.cache_path) if path]
+    return any(path.is_relative_to(folder.resolve()) for path in outputs)
+
+
+def names_in(listings: Mapping[str, Listing]) -> Iterator[str]:
+    """Yield the path of each picture from the folder that was listed."""
+    for folder, listing in listings.items():
+        for file in listing.pictures.split("/") if listing.pictures else ():
+            yield f"{folder}/{file}".lstrip("/")
 
 
 def list_pictures(
@@ -102,8 +123,13 @@ def _sorted(entries: Iterable[os.DirEntry[str]]) -> tuple[str, str, dict[str, in
                 if entry.is_dir():
                     folders.append(name)
                 else:
-                    others[f"files of type {Path(name).suffix.lower() or 'unknown'}"] += 1
+                    others[kind_of(name)] += 1
     return "/".join(sorted(folders)), "/".join(sorted(pictures)), dict(others)
+
+
+def kind_of(name: str) -> str:
+    """Return the reason in `Listing.others` for a file that is no picture."""
+    return f"files of type {Path(name).suffix.lower() or 'unknown'}"
 
 
 def _read(file: Path) -> Mapping[str, Listing]:

@@ -3,13 +3,13 @@
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from deep_cnn.home import expand_user
 from deep_cnn.models import efficientnet_lite, lenet
 from deep_cnn.models.weights import (
     download_weights,
@@ -161,7 +161,7 @@ def build_backbone(name: str, weights: str = "none", preset: str = "") -> Backbo
     else:
         backbone = _torchvision_backbone(name, source, entry)
     if source != weights:
-        load_weights(backbone.trunk, name, Path(weights).expanduser())
+        load_weights(backbone.trunk, name, expand_user(weights))
     return backbone
 
 

@@ -2,13 +2,16 @@
 
 import logging
 import os
+import pickletools
 import re
 import socket
 import sys
 import warnings
+import zipfile
 from argparse import Namespace
 from collections import Counter, OrderedDict
 from collections.abc import Collection, Iterable, Mapping
+from contextlib import suppress
 from http.client import HTTPException
 from pathlib import Path, PosixPath, PurePosixPath
 from typing import Any
@@ -32,6 +35,8 @@ _HARMLESS: list[Any] = [
 # Where a checkpoint has its state dict: Lightning's and ours, that of PyTorch's tutorials, and
 # that of torchvision's training scripts.
 _STATE_DICTS = ("state_dict", "model_state_dict", "model")
+# What a pickle has beside models: tensors, and the dicts and settings around them.
+_VALUES = re.compile(r"(torch\._utils|torch \w+Storage|collections|argparse|numpy|pathlib)\b")
 # What the files of DenseNet call their layers, as in denselayer1.norm.1.weight.
 _OLD_DENSENET = re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.(?=[12]\.)")
 
@@ -94,12 +99,17 @@ def load_weights(trunk: nn.Module, name: str, file: Path, *, fetch: str = "") ->
         raise WeightsError(
             f"--weights={file} does not exist; use imagenet, none or a file"
         ) from None
+    except IsADirectoryError:
+        raise WeightsError(f"--weights={file} is a folder; name a file in it") from None
     except Exception as error:  # Damaged bytes make the reader fail in a dozen ways.
         way = f"{fetch} replaces it" if fetch else "name another, or use imagenet or none"
         text = _pickled(file, str(error)) or (
             f"is not a file of weights that torch saved, or damaged; {way}"
         )
         raise WeightsError(f"--weights={file} {text}") from error
+    if not any(isinstance(value, Tensor) for value in _unwrapped(content).values()):
+        text = f"a {type(content).__name__} without tensors by name; save model.state_dict() in it"
+        raise WeightsError(f"--weights={file} has {text}")
     wrong = _load(trunk, content)
     if wrong:
         raise WeightsError(
@@ -125,11 +135,26 @@ def _pickled(file: Path, error: str) -> str | None:
     model = script or not classes or bool(layers)
     load = f"torch.jit.load({str(file)!r})" if script else f"torch.load({str(file)!r}, **old)"
     load = load.replace("**old", "weights_only=False")
-    state = "model.state_dict()" if model else 'model["state_dict"]'
+    key = _key_of_model(file) if model and not script else None
+    holder = f'model["{key}"]' if key else "model"
+    state = f"{holder}.state_dict()" if model else 'model["state_dict"]'
     return (
         f"is {what}, which may run any code when it is read; if you trust it, save its state dict"
         f" where it was made: model = {load}; torch.save({state}, 'weights.pt')"
     )
+
+
+def _key_of_model(file: Path) -> str | None:
+    """Return the key of a pickled model in a dict, or None if the file holds nothing else."""
+    with suppress(Exception), zipfile.ZipFile(file) as archive:
+        name = next(name for name in archive.namelist() if name.endswith("data.pkl"))
+        key = None
+        for code, value, _ in pickletools.genops(archive.read(name)):
+            if code.name == "GLOBAL" and not _VALUES.match(str(value)):
+                return key
+            if "PUT" not in code.name:  # Which only stores what is before it.
+                key = value if code.name == "BINUNICODE" else None
+    return None
 
 
 def _unwrapped(content: Any) -> Mapping[str, Any]:

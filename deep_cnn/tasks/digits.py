@@ -1,13 +1,13 @@
 """Define the task digits: scikit-learn's 1,797 handwritten digits, resized to 28x28x1."""
 
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from deep_cnn.config import TrainConfig
 from deep_cnn.data.splits import Examples
+from deep_cnn.home import expand_user
 from deep_cnn.models import Backbone, Network
 from deep_cnn.models.lenet import FORMAT, lenet_trunk
 from deep_cnn.models.weights import load_weights
@@ -33,7 +33,7 @@ class Digits(Classification):
         hidden, source = config.options["hidden"], weights or config.weights
         trunk = lenet_trunk(hidden, config.dropout)
         if source != "none":
-            load_weights(trunk, "lenet", Path(source).expanduser())
+            load_weights(trunk, "lenet", expand_user(source))
         return Network(Backbone(trunk, hidden, FORMAT), self.outputs(labels), config.dropout)
 
 

@@ -14,11 +14,19 @@ import numpy as np
 
 from deep_cnn.config import TrainConfig
 from deep_cnn.data.image_cache import broken_rule
-from deep_cnn.data.listing import Listing, list_pictures
+from deep_cnn.data.listing import Listing, is_output, list_data, list_pictures, names_in
 from deep_cnn.data.splits import Examples, Files
 from deep_cnn.delimited import open_text
 from deep_cnn.errors import DataError
-from deep_cnn.layout import SUFFIXES, split_folders, subfolders
+from deep_cnn.home import expand_user
+from deep_cnn.layout import (
+    SUFFIXES,
+    is_doubtful_class,
+    loose_files,
+    split_folders,
+    subfolders,
+    unlabelled_folders,
+)
 from deep_cnn.tasks.base import Classification
 
 _LOGGER = logging.getLogger("deep_cnn")
@@ -47,9 +55,15 @@ class Folders(Classification):
                 names += pictures
                 targets += [target] * len(pictures)
                 marks += [part.mark] * len(pictures)
-        if marks and (part.split, part.mark) == ("val", "test"):
+        if part.mark in marks and (part.split, part.mark) == ("val", "test"):
             text = "%s/ is the test split; validation takes a part of the training pictures"
             _LOGGER.info(text, part.folder)
+        for name in classes if not part.folder else ():
+            if is_doubtful_class(name):
+                text = (
+                    "%s/ is read as a class; if it is none, move it, or put the classes in train/"
+                )
+                _LOGGER.warning(text, config.data_path / name)
         every = tuple(names)
         files, labels = Files(config.data_path, every), np.array(targets, dtype=np.int64)
         return Examples(every, files, labels, np.ones(len(every))), marks
@@ -88,10 +102,12 @@ class Folders(Classification):
                     reasons["pictures outside of class folders"] += pictures
                 elif plain(folder) not in chosen:
                     reasons["pictures of classes that --keep leaves out"] += pictures
+        if parts[0].folder:
+            reasons.update(loose_files(root))
         unused = {*subfolders(root)} - {part for _, part, _ in parts}
-        for name in sorted(unused) if parts[0].folder else ():
-            if not _is_output(config, root / name):
-                reasons[f"folder {name}/, which is no split"] = 1
+        for name in sorted(unused) if parts[0].folder else unlabelled_folders(root):
+            if not is_output(config, root / name):
+                reasons[f"folder {name}/, which is no split ({_count(config, name)})"] = 1
         return +reasons
 
 
@@ -108,17 +124,21 @@ def _parts(config: TrainConfig) -> list[_Part]:
     root, test = config.data_path, config.options["test_folder"]
     folders = split_folders(root)
     if not folders["train"]:
-        others = folders["val"] + folders["test"]
+        unlabelled = unlabelled_folders(root)
+        others = [name for name in folders["val"] + folders["test"] if name not in unlabelled]
         if others or test != "val":
             raise DataError(
                 f"{root} has {others[0] if others else f'--test_folder={test}'}/ and no train/; put"
                 " the training pictures in train/<class>/"
             )
         return [_Part("train", "", None)]
+    names = (*subfolders(root), *chain(*folders.values()))
+    if test not in names:  # As everywhere, upper and lower case do not matter.
+        test = next((name for name in names if name.casefold() == test.casefold()), test)
     parts = [_Part("train", folders["train"][0], None)]
     if test not in ("val", *folders["val"]) and folders["val"]:
         parts.append(_Part("val", folders["val"][0], "val"))
-    if test not in folders["train"] and test in (*subfolders(root), *chain(*folders.values())):
+    if test not in folders["train"] and test in names:
         split = "test" if test in folders["test"] else "val" if test in folders["val"] else test
         parts.append(_Part(split, test, "test"))
     elif test != "val":
@@ -138,10 +158,12 @@ def plain(folder: str) -> str:
     return "-".join(parts)
 
 
-def _is_output(config: TrainConfig, folder: Path) -> bool:
-    """Return whether a folder holds the results or the cache of the run."""
-    outputs = [path.resolve() for path in (config.out_path, config.cache_path) if path]
-    return any(path.is_relative_to(folder.resolve()) for path in outputs)
+def _count(config: TrainConfig, folder: str) -> str:
+    try:
+        pictures = names_in(list_pictures(config.data_path / folder, config.cache_path))
+    except DataError:
+        return "unreadable"
+    return f"{sum(1 for _ in pictures)} pictures"
 
 
 def _listings(config: TrainConfig, part: str) -> Mapping[str, Listing]:
@@ -149,8 +171,7 @@ def _listings(config: TrainConfig, part: str) -> Mapping[str, Listing]:
     root = config.data_path
     if part:
         return list_pictures(root / part, config.cache_path)
-    skip = [name for name in subfolders(root) if _is_output(config, root / name)]
-    return list_pictures(root, config.cache_path, skip)
+    return list_data(config, unlabelled_folders(root))
 
 
 def _class_folders(config: TrainConfig, part: str) -> _Classes:
@@ -170,7 +191,7 @@ def _keep_file(config: TrainConfig) -> Path | None:
     keep, own = config.options["keep"], config.data_path / "keep.txt"
     if keep == "auto":
         return own if own.is_file() else None
-    return None if keep == "none" else Path(keep).expanduser()
+    return None if keep == "none" else expand_user(keep)
 
 
 def _kept(keep: Path, classes: _Classes) -> _Classes:

@@ -10,8 +10,10 @@ from numpy.typing import NDArray
 
 from deep_cnn.bootstrap import Statistic
 from deep_cnn.config import TrainConfig
+from deep_cnn.data.listing import kind_of, list_data, names_in
 from deep_cnn.data.splits import Examples
-from deep_cnn.errors import ConfigError
+from deep_cnn.errors import ConfigError, DataError
+from deep_cnn.home import expand_user
 from deep_cnn.names import PerceptionOptions
 from deep_cnn.resolve import is_place_pulse
 from deep_cnn.tasks.base import Regression
@@ -43,10 +45,25 @@ class Perception(Regression):
         return scores.examples, scores.marks
 
     def left_out(self, config: TrainConfig) -> Mapping[str, int] | None:
-        """Return the number of rows without a score; Place Pulse has a line of its own."""
+        """Return the numbers of rows without a score and of files that no row names, by reason.
+
+        Place Pulse has a line of its own.
+        """
         if _is_place_pulse(config):
             return None
-        return +Counter({"rows without a score": _read_table(config).unscored})
+        scores, table = _read_table(config), _table(config)
+        reasons = Counter({"rows without a score": scores.unscored})
+        try:
+            listings = list_data(config.replace(cache="off"))  # Which writes no listings.
+        except DataError:  # The pictures of the table need not be in it.
+            return +reasons + Counter({"folder that cannot be read": 1})
+        pictures = sum(1 for name in names_in(listings) if name not in scores.named)
+        reasons["pictures that no row names"] = pictures
+        for listing in listings.values():
+            reasons.update(listing.others)
+        if table.resolve().is_relative_to(config.data_path.resolve()):
+            reasons[kind_of(table.name)] -= 1
+        return +reasons
 
     def notes(self, config: TrainConfig) -> Iterable[str]:
         """Return a line on the agreement of the raters, if a table has their ratings."""
@@ -101,5 +118,10 @@ def _read_table(config: TrainConfig) -> Scores:
         rater=options["rater_column"],
         grouped=options["group"] != "none",
         votes=options["weighting"] == "votes",
+        option="--score_column" if options["score_column"] else "--study",
     )
-    return read_scores(root / Path(options["scores"] or "scores.csv").expanduser(), columns, root)
+    return read_scores(_table(config), columns, root)
+
+
+def _table(config: TrainConfig) -> Path:
+    return config.data_path / expand_user(config.options["scores"] or "scores.csv")

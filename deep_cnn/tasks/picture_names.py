@@ -13,7 +13,7 @@ from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote
 
-from deep_cnn.data.listing import list_pictures
+from deep_cnn.data.listing import list_pictures, names_in
 from deep_cnn.errors import DataError
 from deep_cnn.layout import SUFFIXES
 
@@ -161,11 +161,9 @@ def _exists(root: Path, name: str, folders: dict[str, Collection[str]]) -> bool:
 
 def _pictures(root: Path) -> list[str]:
     try:
-        listings = list_pictures(root, None).items()
+        return [*names_in(list_pictures(root, None))]
     except DataError:  # A folder that cannot be read; the names may not need it.
         return []
-    files = ((folder, file) for folder, each in listings for file in each.pictures.split("/"))
-    return [f"{folder}/{file}".lstrip("/") for folder, file in files if file]
 
 
 def _apply(

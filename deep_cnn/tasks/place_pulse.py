@@ -170,7 +170,7 @@ def _read_scores(path: Path, study: str, weighting: str, *, counted: bool) -> "D
     rows = _read_study(path, study, needed, optional=("place_id",), reading=reading)
     rows["location_id"] = rows["location_id"].str.strip().str.lower()
     reading.refuse_repeated(rows["location_id"])
-    rows = rows[rows["trueskill.score"].str.strip() != ""]
+    rows = rows[~tables.is_missing(rows["trueskill.score"])]
     if rows.empty:
         reading.raise_faults()
         ids = tables.read_table(path, "\t", columns=["study_id"])["study_id"].unique()

@@ -5,19 +5,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
-
 from deep_cnn.data.splits import SPLITS, Examples, Files
 from deep_cnn.errors import DataError
 from deep_cnn.tasks import ratings, tables
-from deep_cnn.tasks.picture_names import match_pictures, own_name
+from deep_cnn.tasks.picture_names import Matches, match_pictures, own_name
 
 if TYPE_CHECKING:
-    from pandas import DataFrame
+    from pandas import DataFrame, Series
 
 _GROUPS = ("city", "group")
-# What R, Excel and databases write for a missing value.
-_EMPTY = ("", "NA", "N/A", "#N/A", "NULL")
 _NOT_SCORES = ("split", "weight", *_GROUPS)
 
 
@@ -30,6 +26,7 @@ class Columns(NamedTuple):
         rater: The column with the raters, if there is one row for each rating.
         grouped: Whether the column city or group has the keys of the pictures.
         votes: Whether a picture is weighted by the number of its ratings.
+        option: The option that names the column with the scores, for messages.
     """
 
     score: str
@@ -37,6 +34,7 @@ class Columns(NamedTuple):
     rater: str | None = None
     grouped: bool = False
     votes: bool = False
+    option: str = "--study"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +47,7 @@ class Scores:
         notes: Lines on what was left out, and on what was not taken as it is written.
         agreement: The agreement of the raters, if the table has their ratings.
         unscored: The number of rows without a score.
+        named: The files of all pictures that the table names, with a score or without.
     """
 
     examples: Examples
@@ -56,6 +55,7 @@ class Scores:
     notes: Sequence[str] = ()
     agreement: ratings.Agreement | None = None
     unscored: int = 0
+    named: frozenset[str] = frozenset()
 
 
 def read_scores(path: Path, columns: Columns, root: Path | None = None) -> Scores:
@@ -64,15 +64,17 @@ def read_scores(path: Path, columns: Columns, root: Path | None = None) -> Score
     By default, `root` is the folder of the table. Raises DataError with all invalid numbers,
     duplicates, and paths outside of the folder, each with its line.
     """
-    table, record = _read(path, columns)
+    table, unscored, record = _read(path, columns)
     reading = tables.Reading(path, [*record.faults])
     notes = [f"{path.name}: read with {', '.join(record.notes)}"] if record.notes else []
-    unscored = int((~table["scored"]).sum())
-    if unscored:
-        notes.append(f"{path.name}: {unscored} rows without a score are left out")
-        table = table[table["scored"]]
-    table, more = _with_pictures(table, reading, root or path.parent, rated=bool(columns.rater))
-    notes += [f"{path.name}: {note}" for note in more]
+    if len(unscored):
+        notes.append(f"{path.name}: {len(unscored)} rows without a score are left out")
+    named = [text for text in (*table["image"], *unscored) if text]
+    matches = match_pictures(named, root or path.parent)
+    if matches.note:
+        notes.append(f"{path.name}: {matches.note}")
+    table, note = _with_pictures(table, matches, reading)
+    notes += [f"{path.name}: {note}"] if note else []
     measure = None
     if columns.rater:
         _refuse_different(table, reading)
@@ -81,9 +83,12 @@ def read_scores(path: Path, columns: Columns, root: Path | None = None) -> Score
         if repeats:
             text = "repeat one of the same rater and picture; their mean counts as one rating"
             notes.append(f"{path.name}: {repeats} ratings {text}")
-        if len(table):
-            measure = ratings.agreement(table["image"], table["score"])
+        there = table[table["found"]]
+        if len(there):
+            measure = ratings.agreement(there["image"], there["score"])
         table = ratings.mean_ratings(table)
+    else:
+        _refuse_repeated(table[table["image"] != ""], reading)
     reading.raise_faults()
     if len(table) < 3:
         said = f" ({'; '.join(notes)})" if notes else ""
@@ -92,14 +97,16 @@ def read_scores(path: Path, columns: Columns, root: Path | None = None) -> Score
     names, keys = tuple(table["image"]), tuple(table["key"]) if columns.grouped else ()
     files = Files(root or path.parent, names)
     examples = Examples(names, files, table["score"].to_numpy(), weights, keys)
-    return Scores(examples, [mark or None for mark in table["split"]], notes, measure, unscored)
+    marks = [mark or None for mark in table["split"]]
+    files_named = frozenset(matches.files.values())
+    return Scores(examples, marks, notes, measure, len(unscored), files_named)
 
 
 @tables.read_once
-def _read(path: Path, columns: Columns) -> "tuple[DataFrame, tables.Reading]":
-    """Return the rows of the table, and its faults and notes.
+def _read(path: Path, columns: Columns) -> "tuple[DataFrame, Series[str], tables.Reading]":
+    """Return the rows with a score, the pictures of the other rows, and the faults and notes.
 
-    The columns are image, scored (whether there is a score), score, weight, split, key and rater.
+    The columns are image, score, weight, split, key and rater.
     """
     header = tables.read_columns(path)
     score, image, rater = _find_columns(path, header, columns)
@@ -108,10 +115,10 @@ def _read(path: Path, columns: Columns) -> "tuple[DataFrame, tables.Reading]":
         raise tables.no_columns(path, [("city", "add one, or use --group=none")], header)
     reading = tables.Reading(path)
     cells = tables.read_table(path, reading=reading).map(str.strip)
-    scored = ~cells[score].isin(_EMPTY)
-    table = cells[[image]].set_axis(["image"], axis=1).assign(scored=scored)
-    table["score"], table["weight"] = np.nan, 1.0
-    table.loc[scored, "score"] = reading.numbers(cells.loc[scored, score])
+    is_empty = tables.is_missing(cells[score])
+    unscored, cells = cells.loc[is_empty, image], cells[~is_empty]
+    table = cells[[image]].set_axis(["image"], axis=1).assign(weight=1.0)
+    table["score"] = reading.numbers(cells[score])
     table["split"] = cells["split"].str.lower() if "split" in header else ""
     table["key"] = cells[group] if columns.grouped else ""
     table["rater"] = cells[rater] if rater else ""
@@ -127,9 +134,8 @@ def _read(path: Path, columns: Columns) -> "tuple[DataFrame, tables.Reading]":
     if rater:
         required += [("rater", f"no rater is named; fill the column {rater}")]
     for column, text in required:
-        empty = table.index[(table[column] == "") & scored]
-        reading.faults += [(int(line), text) for line in empty]
-    return table, reading
+        reading.faults += [(int(line), text) for line in table.index[table[column] == ""]]
+    return table, unscored, reading
 
 
 def _find_columns(path: Path, header: list[str], columns: Columns) -> tuple[str, str, str | None]:
@@ -145,13 +151,17 @@ def _find_columns(path: Path, header: list[str], columns: Columns) -> tuple[str,
         if image is None:
             missing.append((columns.image, "name it so, or name yours with --image_column"))
         if score is None:
-            way = f"choose one with --study: {', '.join(others)}" if others else "add one"
+            way = f"choose one with {columns.option}: {', '.join(others)}" if others else "add one"
             missing.append((columns.score, way))
         if columns.rater and rater is None:
             missing.append((columns.rater, "correct --rater_column"))
         raise tables.no_columns(path, missing, header)
+    if rater and rater in (image, score):
+        what = "pictures" if rater == image else "scores"
+        raise DataError(f"--rater_column={rater} is the column of the {what}; name another")
     if score not in others:
-        raise DataError(f"--study={score} is not a score; choose from {', '.join(others)}")
+        choice = f"choose from {', '.join(others)}" if others else "the table needs another column"
+        raise DataError(f"{columns.option}={score} is not a score; {choice}")
     return score, image, rater
 
 
@@ -164,46 +174,53 @@ def _find_column(header: Sequence[str], name: str) -> str | None:
 
 
 def _with_pictures(
-    table: "DataFrame", reading: tables.Reading, root: Path, *, rated: bool
-) -> "tuple[DataFrame, list[str]]":
-    """Return the table with the paths of the pictures, and notes on names that differ from them.
+    table: "DataFrame", matches: Matches, reading: tables.Reading
+) -> "tuple[DataFrame, str]":
+    """Return the table with the paths of the pictures, and a note on rows without a picture.
 
-    Rows without a picture stay, as pictures that cannot be decoded. Raises DataError if no row has
-    a picture.
+    These rows stay, as pictures that cannot be decoded. `found` says whether a row has a picture,
+    and `name` is what the table calls it. Adds a fault if no row has a picture.
     """
-    named = table[table["image"] != ""]
-    matches = match_pictures(named["image"], root)
-    notes = [matches.note] if matches.note else []
-    outside = named["image"].isin([text for text in matches.missing if not own_name(text)])
+    texts = table["image"]
+    outside = texts.isin([text for text in matches.missing if not own_name(text)])
     way = "leads out of the data folder; paths start there and stay inside"
-    reading.faults += [(int(k), f"{text} {way}") for k, text in named["image"][outside].items()]
+    reading.faults += [(int(k), f"{text} {way}") for k, text in texts[outside].items()]
     files = {text: own_name(text) or text for text in matches.missing} | matches.files
-    table = table.assign(image=[files.get(text, "") for text in table["image"]])
-    if not rated:
-        _refuse_repeated(table[table["image"] != ""], reading)
-    missing = named["image"][named["image"].isin(matches.missing) & ~outside]
-    if len(missing):
-        text = missing.iloc[0]
-        note = f"{text!r} has no picture ({matches.missing[text]})"
-        count = f"{len(missing)} of {len(table)} rows do not find their picture"
-        notes.append(f"{count}; line {missing.index[0]}: {note}")
-        if reading.faults or not matches.files:
-            reading.faults.append((int(missing.index[0]), f"{note}; {count}"))
-    return table, notes
+    found = texts.isin(matches.files)
+    table = table.assign(image=[files.get(text, "") for text in texts], name=texts, found=found)
+    missing = texts[texts.isin(matches.missing) & ~outside]
+    is_joined = missing.str.contains("\n", regex=False).astype(bool)
+    for line, text in missing[is_joined].items():
+        first = int(line) - text.count("\n")
+        joined = f"quotation marks join the lines from {first} on to one name"
+        reading.faults.append((int(line), f"{joined}; remove or double them"))
+    missing = missing[~is_joined]
+    if missing.empty:
+        return table, ""
+    text = missing.iloc[0]
+    note = f"{text!r} has no picture ({matches.missing[text]})"
+    count = f"{len(missing)} of {len(table)} rows do not find their picture"
+    if reading.faults or not found.any():
+        reading.faults.append((int(missing.index[0]), f"{note}; {count}"))
+    return table, f"{count}; line {missing.index[0]}: {note}"
 
 
 def _refuse_repeated(table: "DataFrame", reading: tables.Reading) -> None:
     repeated = table["image"].duplicated()
     if repeated.any():
-        count = table["image"][repeated].nunique()
-        way = (
-            f"remove one, or if the rows are ratings, name the column of the raters with"
-            f" --rater_column ({count} pictures have several rows)"
-        )
-        first = table[repeated].iloc[:1]["image"]
-        original = table.index[table["image"] == first.iloc[0]][0]
-        text = f"{first.iloc[0]} is there already, in line {original}; {way}"
-        reading.faults.append((int(first.index[0]), text))
+        line, image = next(table.loc[repeated, "image"].items())
+        same = table[table["image"] == image]
+        if same["name"].nunique() > 1:
+            one, other = same["name"].unique()[:2]
+            way = f"remove one, as {one!r} and {other!r} are the same file"
+        else:
+            count = table["image"][repeated].nunique()
+            way = (
+                "remove one, or if the rows are ratings, name the column of the raters with"
+                f" --rater_column ({count} pictures have several rows)"
+            )
+        text = f"{image} is there already, in line {same.index[0]}; {way}"
+        reading.faults.append((int(line), text))
 
 
 def _refuse_different(table: "DataFrame", reading: tables.Reading) -> None:

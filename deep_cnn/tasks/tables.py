@@ -28,6 +28,12 @@ _DECIMAL_POINT = re.compile(r"[+-]?(\d+|\d{1,3}(,\d{3})+)?(\.\d*)?(e[+-]?\d+)?",
 # What separates thousands in French and Swiss numbers.
 _SPACES = re.compile(r"(?<=\d)[\u00a0\u202f\u2009 '\u2019](?=\d{3})")
 
+# What programs and people write for a missing value, in lower case.
+_MISSING = (
+    "", "na", "n/a", "n.a.", "#n/a", "#na", "#nv", "#div/0!", "<na>", "null", "none", "nil", "-",
+    "--", "\u2013", "\u2014", ".", "?",
+)  # fmt: skip
+
 
 @dataclass(slots=True)
 class Reading:
@@ -71,7 +77,9 @@ class Reading:
 
         A column has decimal points or decimal commas; thousands may be separated.
         """
-        texts, what = list(column), "is not a finite number; correct or remove it"
+        # The minus of Scandinavian spreadsheets is not a hyphen.
+        texts = [_SPACES.sub("", text.replace("\u2212", "-")) for text in column]
+        what = "is not a finite number; correct or remove it"
         comma = [text for text in texts if "," in text]
         # Where semicolons separate cells, commas are decimal. Among thousands, though, there would
         # be numbers of three digits without a separator.
@@ -82,7 +90,6 @@ class Reading:
             what = "may have a decimal point or a thousand; write thousands without a point"
             texts = ["" if "." in text else text for text in texts]
         if comma:
-            texts = [_SPACES.sub("", text) for text in texts]
             is_decimal = self.delimiter == ";" and not is_large
             points = _point_for_comma(comma, unclear=True if is_decimal else None)
             if points is None:
@@ -98,6 +105,13 @@ class Reading:
         values = np.array([_number(text) for text in texts], dtype=np.float64)
         self.refuse(column, ~np.isfinite(values), what)
         return values
+
+
+def is_missing(column: "Series[str]") -> "Series[bool]":
+    """Return whether each cell of a column is empty, or says that there is no value."""
+    texts = column.str.strip()
+    # R and pandas write NaN for a missing value; nan, from Python, is a computation that failed.
+    return texts.str.lower().isin(_MISSING) | (texts == "NaN")
 
 
 def _point_for_comma(texts: Sequence[str], *, unclear: bool | None) -> bool | None:
@@ -191,7 +205,7 @@ def _uneven(row: Sequence[str], header: Sequence[str]) -> str:
 
 def no_columns(path: Path, missing: Sequence[tuple[str, str]], columns: Sequence[str]) -> DataError:
     """Return the error for a table without columns, each with the advice to the user."""
-    there = ", ".join(columns)
+    there = ", ".join(columns) or "none, as the file is empty"
     if not there.isprintable() or len(there) >= 200:  # Some other file: the names are no help.
         there = f"{len(columns)} columns"
     (name, way), *others = missing

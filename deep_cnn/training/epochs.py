@@ -12,6 +12,7 @@ import torch
 
 from deep_cnn.config import TrainConfig
 from deep_cnn.files import RunFiles, claim_run
+from deep_cnn.home import expand_user
 from deep_cnn.names import TASKS
 from deep_cnn.progress import Progress
 from deep_cnn.results import Best, EpochRecord, Metric, RunResult, StopReason, SweepTrial
@@ -209,7 +210,7 @@ def _absolute_paths(config: TrainConfig) -> Mapping[str, str]:
         paths["data_dir"] = str(config.data_path.resolve())
     keep = config.options.get("keep", "auto")
     if keep not in ("auto", "none"):
-        paths["keep"] = str(Path(keep).expanduser().resolve())
+        paths["keep"] = str(expand_user(keep).resolve())
     return paths
 
 

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -131,7 +132,7 @@ def test_integers_are_scaled_by_their_depth_and_not_by_what_is_in_them(
     assert np.abs(found - RAMP * part * 255).max() <= 1
 
 
-def tiff(values: np.ndarray, bits: int, kind: int) -> bytes:
+def tiff(values: np.ndarray, bits: int, kind: int, white: int = 1) -> bytes:
     """An uncompressed grey TIFF of any depth, which Pillow does not write."""
     height, width = values.shape
     data = values.tobytes()
@@ -139,7 +140,7 @@ def tiff(values: np.ndarray, bits: int, kind: int) -> bytes:
         pairs = values.reshape(-1, 2).astype(int)
         packed = [pairs[:, 0] >> 4, (pairs[:, 0] & 15) << 4 | pairs[:, 1] >> 8, pairs[:, 1] & 255]
         data = np.stack(packed, 1).astype(np.uint8).tobytes()
-    tags = [(256, 4, width), (257, 4, height), (258, 3, bits), (259, 3, 1), (262, 3, 1),
+    tags = [(256, 4, width), (257, 4, height), (258, 3, bits), (259, 3, 1), (262, 3, white),
             (273, 4, 8), (277, 3, 1), (278, 4, height), (279, 4, len(data)),
             (339, 3, kind)]  # fmt: skip
     entries = b"".join(
@@ -155,6 +156,81 @@ def test_twelve_bits(tmp_path: Path) -> None:
     path = tmp_path / "p.tif"
     path.write_bytes(tiff(np.round(RAMP * 4095).astype(np.uint16), bits=12, kind=1))
     assert_ramp(path)
+
+
+@pytest.mark.parametrize("kind", ["8", "12", "16", "float"])
+def test_where_white_is_zero(tmp_path: Path, kind: str) -> None:
+    path, bits = tmp_path / "p.tif", 32 if kind == "float" else int(kind)
+    white = 1 if kind == "float" else 2**bits - 1
+    values = RAMP[:, ::-1] * white
+    form = {"8": "u1", "float": "<f4"}.get(kind, "<u2")
+    if kind != "float":
+        values = np.round(values)
+    path.write_bytes(tiff(values.astype(form), bits, kind=3 if kind == "float" else 1, white=0))
+    if kind == "12":  # Pillow knows no such file.
+        with pytest.raises(ValueError, match="Pillow reads no TIFF"):
+            decode(path)
+    else:
+        assert_ramp(path)
+
+
+def test_signed_pixels_of_eight_bits(tmp_path: Path) -> None:
+    path = tmp_path / "p.tif"
+    path.write_bytes(tiff(np.round(RAMP * 127).astype("i1"), bits=8, kind=2))
+    assert_ramp(path, most=2)
+    path.write_bytes(tiff(np.array([[-7, 9]], "i1"), bits=8, kind=2))
+    with pytest.raises(ValueError, match="integers down to -7; save them as 0 to 127"):
+        decode(path)
+
+
+def png(depth: int, kind: int, row: bytes, key: tuple[int, ...]) -> bytes:
+    """A PNG of one row with a colour that is transparent, which Pillow does not write."""
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        crc = zlib.crc32(name + data)
+        return len(data).to_bytes(4, "big") + name + data + crc.to_bytes(4, "big")
+
+    header = (2).to_bytes(4, "big") + (1).to_bytes(4, "big") + bytes([depth, kind, 0, 0, 0])
+    transparent = b"".join(value.to_bytes(2, "big") for value in key)
+    parts = [(b"IHDR", header), (b"tRNS", transparent), (b"IDAT", zlib.compress(b"\0" + row))]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in [*parts, (b"IEND", b"")])
+
+
+@pytest.mark.parametrize(
+    ("depth", "kind", "row", "key", "opaque"),
+    [
+        (1, 0, b"\x40", (1,), 0),
+        (2, 0, b"\x60", (2,), 85),
+        (4, 0, b"\x37", (7,), 51),
+        (8, 0, b"\x33\x64", (100,), 51),
+        (16, 0, b"\x33\x33\x03\xe8", (1000,), 51),
+        (8, 2, b"\x33\x33\x33\1\2\3", (1, 2, 3), 51),
+        (16, 2, b"\x33\x33" * 3 + b"\x03\xe8" * 3, (1000, 1000, 1000), 51),
+    ],
+)
+def test_a_colour_that_is_transparent_is_white(
+    tmp_path: Path, depth: int, kind: int, row: bytes, key: tuple[int, ...], opaque: int
+) -> None:
+    path = tmp_path / "p.png"
+    path.write_bytes(png(depth, kind, row, key))
+    assert np.asarray(decode(path)).tolist() == [[[opaque] * 3, [255] * 3]]
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA"])
+def test_a_picture_that_is_all_transparent_is_left_out(tmp_path: Path, mode: str) -> None:
+    image = Image.new(mode, (4, 4))
+    image.save(tmp_path / "p.png")
+    with pytest.raises(ValueError, match="every pixel is transparent"):
+        decode(tmp_path / "p.png")
+    image.putpixel((0, 0), (0,) * (len(mode) - 1) + (255,))
+    image.save(tmp_path / "p.png")
+    assert np.unique(np.asarray(decode(tmp_path / "p.png"))).tolist() == [0, 255]
+
+
+def test_a_file_that_may_not_be_read_has_a_reason_in_words(tmp_path: Path) -> None:
+    (tmp_path / "p.png").mkdir()
+    with pytest.raises(ValueError, match=r"^Is a directory$"):
+        decode(tmp_path / "p.png")
 
 
 def test_doubles_are_refused_by_name(tmp_path: Path) -> None:
@@ -205,7 +281,7 @@ def test_a_panorama_is_decoded_at_a_smaller_size(tmp_path: Path) -> None:
     assert [p[0] for p in pixels if isinstance(p, tuple)] == pytest.approx([0, 126, 253], abs=3)
     assert Image.MAX_IMAGE_PIXELS is not None, "Pillow still refuses other large pictures"
     other = large(tmp_path / "p.png", compress_level=1)
-    with pytest.raises(ValueError, match="20000 x 10000 pixels of PNG do not fit into 1 GiB"):
+    with pytest.raises(ValueError, match="PNG do not fit into 1 GiB of memory, and only JPEG"):
         decode(other)
 
 

@@ -54,7 +54,9 @@ def test_sixteen_bits_keep_their_shades(tmp_path: Path) -> None:
 
 
 def test_transparent_parts_are_white(tmp_path: Path) -> None:
-    Image.new("RGBA", (4, 4), (200, 0, 0, 0)).save(tmp_path / "clear.png")
+    image = Image.new("RGBA", (4, 4), (200, 0, 0, 0))
+    image.putpixel((3, 3), (200, 0, 0, 255))
+    image.save(tmp_path / "clear.png")
     assert decode(tmp_path / "clear.png").getpixel((0, 0)) == (255, 255, 255)
 
 

@@ -263,8 +263,15 @@ def test_weights_that_cannot_be_right_are_refused(tmp_path: Path) -> None:
     (tmp_path / "noise.pth").write_bytes(b"\x00\x01" * 400)
     with pytest.raises(WeightsError, match="is not a file of weights"):
         build_backbone("resnet18", str(tmp_path / "noise.pth"))
-    with pytest.raises(WeightsError, match="does not exist"):
-        build_backbone("resnet18", str(tmp_path / "nothing.pth"))
+    for path in (str(tmp_path / "nothing.pth"), "~no-such-user/w.pth"):
+        with pytest.raises(WeightsError, match="does not exist"):
+            build_backbone("resnet18", path)
+    with pytest.raises(WeightsError, match="is a folder; name a file in it"):
+        build_backbone("resnet18", str(tmp_path))
+    for content, kind in (([1, 2], "list"), ({"epoch": 3}, "dict"), (torch.zeros(3), "Tensor")):
+        torch.save(content, tmp_path / "other.pth")
+        with pytest.raises(WeightsError, match=f"has a {kind} without tensors by name; save"):
+            build_backbone("resnet18", str(tmp_path / "other.pth"))
 
 
 def test_a_pickled_model_is_refused_with_the_code_that_saves_its_weights(tmp_path: Path) -> None:
@@ -281,6 +288,10 @@ def test_a_pickled_model_is_refused_with_the_code_that_saves_its_weights(tmp_pat
         assert all(torch.equal(ours[key], model.state_dict()[key]) for key in ours)
     torch.save({"state_dict": model.state_dict(), "config": Path.cwd, "x": re.match}, file)
     with pytest.raises(WeightsError, match=r'torch.save\(model\["state_dict"\], '):
+        build_backbone("resnet18", str(file))
+    saved = {"epoch": 3, "loss": torch.ones(2), "net": model, "optimizer": {"lr": 0.1}}
+    torch.save(saved, file)
+    with pytest.raises(WeightsError, match=r'torch.save\(model\["net"\].state_dict\(\), '):
         build_backbone("resnet18", str(file))
     torch.jit.trace(torch.nn.Linear(2, 2), torch.ones(1, 2)).save(str(file))
     with pytest.raises(WeightsError, match=r"is TorchScript, .* model = torch.jit.load\("):

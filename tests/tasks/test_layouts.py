@@ -128,12 +128,76 @@ def test_val_is_the_test_split_only_without_test(tmp_path: Path) -> None:
 def test_a_test_folder_without_classes_is_no_split(tmp_path: Path) -> None:
     """Kaggle gives the pictures of its test without their classes."""
     root = touch(tmp_path / "data", *pictures("train/a", "train/b", "valid/a", "valid/b"))
-    touch(root, *pictures("test"), *pictures("test/test"), "sample_submission.csv", "train/x.jpg")
+    touch(
+        root,
+        *pictures("test"),
+        *pictures("test/test"),
+        "sample_submission.csv",
+        "train/x.jpg",
+        "y.jpg",
+    )
     (root / "sample_submission.csv").write_text("image,label\n0.jpg,0\n1.jpg,0\n")
     splits, line = read(root)
     assert splits["test"] == set(pictures("valid/a", "valid/b"))
-    assert "1 folder test/, which is no split" in line
-    assert "1 pictures outside of class folders" in line
+    assert "1 folder test/, which is no split (18 pictures)" in line
+    assert "2 pictures outside of class folders" in line
+    assert "1 table sample_submission.csv, which is not read" in line
+
+
+@pytest.mark.parametrize("names", [("A", "b"), ("a", "B"), ("a_", "-b")])
+@pytest.mark.parametrize("split", ["val", "test"])
+def test_classes_that_differ_in_case_only_are_an_error(
+    tmp_path: Path, names: tuple[str, str], split: str
+) -> None:
+    root = touch(tmp_path / "data", *pictures("train/a", "train/b", "val/a", "val/b"))
+    touch(root, *pictures(*(f"{split}/{name}" for name in names)))
+    with pytest.raises(
+        DataError, match=f"differ, the first is '{names[0]}|{names[1]}', in {split}/"
+    ):
+        read(root)
+
+
+def test_the_folder_of_the_test_may_be_named_in_any_case(tmp_path: Path) -> None:
+    root = touch(tmp_path / "data", *pictures("train/a", "train/b", "VAL/a", "TEST/a", "TEST/b"))
+    for name in ("test", "Test", "TEST"):
+        splits, line = read(root, test_folder=name)
+        assert splits["test"] == set(pictures("TEST/a", "TEST/b"))
+        assert splits["val"] == set(pictures("VAL/a"))
+        assert "left out: nothing" in line
+
+
+@pytest.mark.parametrize("name", ["test", "Testing", "val"])
+def test_classes_at_the_root_beside_pictures_without_classes(tmp_path: Path, name: str) -> None:
+    root = touch(tmp_path / "data", *pictures("cat", "dog"), *pictures(name, count=4))
+    splits, line = read(root)
+    assert set.union(*splits.values()) == set(pictures("cat", "dog"))
+    assert f"left out: 1 folder {name}/, which is no split (4 pictures)" in line
+    touch(root, f"{name}/cat/0.jpg")
+    with pytest.raises(DataError, match="has neither scores"):
+        read(root)
+
+
+def test_a_val_folder_without_classes_is_not_called_the_test(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    root = touch(tmp_path / "data", *pictures("train/a", "train/b", "val"))
+    _, line = read(root)
+    assert "left out: 9 pictures outside of class folders" in line
+    assert "is the test split" not in caplog.text
+
+
+@pytest.mark.parametrize("name", ["images", "Test_images", "Masks", "results", "thumbnails"])
+def test_folders_that_are_most_likely_no_classes_are_a_warning(
+    tmp_path: Path, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    root = touch(tmp_path / "data", *pictures("cat", name))
+    read(root)
+    assert f"{name}/ is read as a class; if it is none, move it" in caplog.text
+    (root / name).rename(root / "dog")
+    caplog.clear()
+    read(root)
+    assert not caplog.text
 
 
 def test_a_class_missing_from_val_is_a_warning(
@@ -233,6 +297,42 @@ def test_a_table_of_pictures_takes_precedence(
     assert "18 pictures in 2 classes" in done.stdout
 
 
+@pytest.mark.parametrize(
+    ("names", "table", "options"),
+    [
+        (pictures("cat", "dog"), "name,beauty\n0,6\n", None),  # Two pictures have the name 0.
+        (["cat/a.jpg", "dog/b.jpg"], "id,name,beauty\n1,b,6\n",
+         "--image_column=name --score_column=beauty"),
+        (["cat/7.jpg", "dog/8.JPG"], "id,nr,beauty\n8,1,6.5\n",
+         "--image_column=id --score_column=beauty"),
+        (["train/a.jpg", "train/b.jpg", "test/c.jpg"], "Id,label\nb,1\n",
+         "--image_column=Id --score_column=label"),
+        (["cat/a.jpg", "dog/c.jpg"], "Id,beauty\na,1\n", "--image_column=Id --score_column=beauty"),
+        (["train/a.jpg", "train/b.jpg"], "Id,label\nb.jpg,dog\n",
+         "--image_column=Id --score_column=COLUMN"),
+        (["train/a.jpg", "train/b.jpg"], "file,y,age,beauty\ngone,1,2,3\n",
+         "--image_column=COLUMN --score_column=beauty"),
+    ],
+)  # fmt: skip
+def test_a_table_whose_names_lack_the_suffix_takes_precedence(
+    tmp_path: Path, here: Command, names: list[str], table: str, options: str | None
+) -> None:
+    root = touch(tmp_path / "data", *names, "a_submission.csv", "ratings.xlsx")
+    (root / "a_submission.csv").write_text("Id,label\nc,0\n")
+    (root / "train.csv").write_text(table)
+    if "gone" in table:
+        (root / "a_submission.csv").unlink()
+    done = here("--data_dir=data", "--dry_run")
+    if options is None:
+        assert "18 pictures in 2 classes" in done.stdout
+        return
+    assert done.returncode == 2
+    columns = table.partition("\n")[0].replace(",", ", ")
+    assert f"but train.csv with the columns {columns}; read it with" in done.stderr
+    assert f"--scores=train.csv {options}" in done.stderr
+    assert ("--task=folders" in done.stderr) == names[0].startswith("cat")
+
+
 def test_scores_have_the_same_line(tmp_path: Path, here: Command) -> None:
     make_scored(tmp_path / "data", 24)
     done = here("--data_dir=data", *FAST)
@@ -244,6 +344,19 @@ def test_scores_have_the_same_line(tmp_path: Path, here: Command) -> None:
     done = here("--data_dir=data", "--dry_run")
     assert "14 pictures: " in done.stdout
     assert "left out: 10 rows without a score\n" in done.stdout
+    # Pictures that no row names, whatever the name, and other files are counted, too.
+    text = table.read_text().replace("p010.png", "P010").replace("p011.png", r"x\p011.png")
+    table.write_text("\n".join(text.splitlines()[:-3]))
+    touch(tmp_path / "data", "more/x.jpg", "a.heic", "._p010.png", "outputs/y.png")
+    done = here("--data_dir=data", "--dry_run", "--out_dir=data/outputs")
+    reasons = re.search(r"(?m)^Data data: 11 pictures: .*; left out: (.*)$", done.stdout)
+    assert reasons
+    assert set(reasons[1].split(", ")) == {
+        "10 rows without a score",
+        "4 pictures that no row names",
+        "1 hidden files and files of the operating system",
+        "1 files of type .heic",
+    }
 
 
 README = (ROOT / "deep_cnn/tasks/README.md").read_text(encoding="utf-8")

@@ -58,6 +58,13 @@ EXPORTS = {
     "Unicode text without its mark": ("utf-16-le", exported("\t", ",")),
     "LibreOffice, German": ("utf-8", exported(",", ",", newline="\n")),
     "LibreOffice, French": ("utf-8", exported("\t", ",", newline="\n")),
+    "Excel for the Mac": ("mac_roman", exported(";", ",")),
+    "an invisible mark in the header": (
+        "utf-8",
+        exported(",", ".").replace("score", "\u200bscore\ufeff"),
+    ),
+    "vertical bars": ("utf-8", exported("|", ".")),
+    "blank lines before the header": ("utf-8", "\n ;\n" + exported(";", ",")),
     "Google Sheets, English": ("utf-8", exported(",", ".")),
     "Google Sheets, German": ("utf-8", exported(",", ",")),
 }
@@ -70,7 +77,11 @@ def test_a_table_of_a_spreadsheet_program(case: str, tmp_path: Path) -> None:
     scores = read_scores(path, Columns("score"))
     assert scored(scores) == {k: float(v) for k, v in ROWS.items() if v}
     assert scores.notes[-1] == "scores.csv: 1 rows without a score are left out"
-    is_plain = case in ("Excel, English", "Google Sheets, English")
+    is_plain = case in (
+        "Excel, English",
+        "Google Sheets, English",
+        "an invisible mark in the header",
+    )
     assert len(scores.notes) == (1 if is_plain else 2)
 
 
@@ -111,6 +122,9 @@ def test_ratings_of_two_names_are_not_merged(tmp_path: Path) -> None:
         ("image;score", ["4.333", "4.667", "5"], [4.333, 4.667, 5]),
         ("image,score", ['"1,234.5"', '"2,000"', "999"], [1234.5, 2000, 999]),
         ("image;score", ["-0,5", ",5", "1,"], [-0.5, 0.5, 1]),
+        ("image;score", ["\u22122,5", "-1", "0"], [-2.5, -1, 0]),
+        ("image;score", ["1'234.5", "2\u2019000", "7"], [1234.5, 2000, 7]),
+        ("image,score", ["1 234", "2\u202f000.5", "3\u00a0000"], [1234, 2000.5, 3000]),
     ],
 )
 def test_commas_in_numbers(
@@ -136,6 +150,82 @@ def test_numbers_that_are_not_clear_are_refused(
     path = table(tmp_path, ["p0.jpg", "p1.jpg", "p2.jpg"], "\n".join(["image,score", *rows]))
     with pytest.raises(DataError, match=re.escape(message)):
         read_scores(path, Columns("score"))
+
+
+def test_words_for_no_score_are_no_scores(tmp_path: Path) -> None:
+    words = ["", "NaN", "n/a", "NA", "-", "#N/A", "#NV", "#DIV/0!", "None", "null", "\u2013"]
+    names = [f"p{i}.jpg" for i in range(len(words) + 3)]
+    cells = [*(f"{word}," for word in words), "1,1", "2,2", "3,0"]
+    rows = [f"{name},{cell}" for name, cell in zip(names, cells, strict=True)]
+    path = table(tmp_path, names, "\n".join(["image,score,weight", *rows]))
+    scores = read_scores(path, Columns("score"))
+    assert list(scored(scores).values()) == [1, 2, 3]
+    assert scores.unscored == len(words)
+    assert scores.named == set(names)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('image,score\n"p1.jpg,1\np2.jpg,1\n"p3.jpg,2\n', "line 2 has a quotation mark"),
+        ('image,score,c\np1.jpg,1,\np2.jpg,1,"nice\np3.jpg,2,\n', "line 3 has a quotation mark"),
+        ('image,c,score\np1.jpg,"ok,1\np2.jpg,"bad,1\n', "line 2 has a quotation mark"),
+        ('image,score\n"p1.jpg\np2.jpg",1\np3.jpg,2\n',
+         "line 3: quotation marks join the lines from 2 on to one name"),
+    ],
+)  # fmt: skip
+def test_a_stray_quote_is_named_with_its_line(text: str, message: str, tmp_path: Path) -> None:
+    path = table(tmp_path, ["p1.jpg", "p2.jpg", "p3.jpg"], text)
+    with pytest.raises(DataError, match=message):
+        read_scores(path, Columns("score"))
+
+
+def test_cells_of_several_lines_and_inches_are_no_stray_quotes(tmp_path: Path) -> None:
+    text = 'image,score,c\np1.jpg,1,"nice,\nquiet"\np2.jpg,2,5" wide\np3.jpg,3,"a ""b"""\n'
+    path = table(tmp_path, ["p1.jpg", "p2.jpg", "p3.jpg"], text)
+    assert list(scored(read_scores(path, Columns("score"))).values()) == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        (Columns("safe", option="--score_column"), "choose one with --score_column: who, score"),
+        (Columns("image", option="--score_column"), "--score_column=image is not a score; choose"),
+        (Columns("image"), "--study=image is not a score; choose"),
+        (Columns("score", rater="image"), "--rater_column=image is the column of the pictures"),
+        (Columns("score", rater="score"), "--rater_column=score is the column of the scores"),
+    ],
+)
+def test_an_error_names_the_option_of_the_column(
+    columns: Columns, message: str, tmp_path: Path
+) -> None:
+    rows = "\n".join(f"p{i}.jpg,1,{i}" for i in range(3))
+    path = table(tmp_path, [f"p{i}.jpg" for i in range(3)], f"image,who,score\n{rows}")
+    with pytest.raises(DataError, match=message):
+        read_scores(path, columns)
+
+
+def test_two_names_of_one_file_are_no_ratings(tmp_path: Path) -> None:
+    text = "image,score\np1.jpg,1\n./p1.jpg,2\np2.jpg,3\n"
+    with pytest.raises(DataError, match=r"line 3: p1\.jpg is there already, in line 2") as caught:
+        read_scores(table(tmp_path, ["p1.jpg", "p2.jpg"], text), Columns("score"))
+    assert "--rater_column" not in str(caught.value)
+    assert "'p1.jpg' and './p1.jpg' are the same file" in str(caught.value)
+
+
+def test_a_spreadsheet_is_no_table(tmp_path: Path) -> None:
+    for start in (b"PK\3\4", b"\xd0\xcf\x11\xe0"):
+        path = table(tmp_path, [], start + bytes(99), "r.xlsx")
+        with pytest.raises(DataError, match=r"r\.xlsx is a spreadsheet; save it as CSV"):
+            read_scores(path, Columns("score"))
+
+
+def test_ratings_of_missing_pictures_are_not_in_the_agreement(tmp_path: Path) -> None:
+    rows = ["a.jpg,1,1", "a.jpg,2,2", "b.jpg,1,3", "b.jpg,2,5", "c.jpg,1,3"]
+    text = "\n".join(["image,who,score", *rows, "gone.jpg,1,9", "gone.jpg,2,0"])
+    path = table(tmp_path, ["a.jpg", "b.jpg", "c.jpg"], text)
+    found = read_scores(path, Columns("score", rater="who")).agreement
+    assert found == agreement([0, 0, 1, 1, 2], [1, 2, 3, 5, 3])
 
 
 def test_all_faults_are_in_one_line(tmp_path: Path) -> None:

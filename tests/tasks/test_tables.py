@@ -62,7 +62,7 @@ def test_a_table_without_rows_is_empty(tmp_path: Path, text: str) -> None:
         ("a,b\n1,2\n3\n", r"line 3: 1 values for 2 columns \(a,b\); make them agree"),
         ("a,b\n1,2\n3,4,\n", "line 3: 3 values for 2 columns"),
         ('a,b\n"1\n\n",2\n\n3,4,5\n', "line 6: 3 values for 2 columns"),
-        ('a,b\n1,2\n"3,4\n5,6\n', "line 4: 1 values for 2 columns"),
+        ('a,b\n1,2\n"3,4\n5,6\n', "line 3 has a quotation mark that is not closed"),
         ("a,b\n1,2\n3,\0\n", "line 3 has a NUL byte"),
         (b"a,b\n1,\x81\n", "is not UTF-8 text; save it as CSV in UTF-8"),
     ],

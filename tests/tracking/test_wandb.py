@@ -149,7 +149,13 @@ def only(server: WandbServer) -> Run:
 
 def rows(run: Run) -> list[dict[str, Any]]:
     """The history as it is in the table of results."""
-    media = ("examples", "predictions", "confusion_matrix_table", "scatter_table", "step_loss_table")
+    media = (
+        "examples",
+        "predictions",
+        "confusion_matrix_table",
+        "scatter_table",
+        "step_loss_table",
+    )
     hidden = ("_step", "_runtime", "_timestamp", *media)
     return [{k: v for k, v in row.items() if k not in hidden} for row in run.history]
 

@@ -102,7 +102,10 @@ class LocalSweep:
             self.spec, record = continue_sweep(path, known, spec, options.seed)
             if not reads_data:
                 return record
-            return check_data(path, record, self.spec, options.stop)
+            self.spec, record = check_data(
+                path, record, self.spec, options.stop, is_new=known is None
+            )
+            return record
 
         self.store = FolderStore(folder, retries=options.retries, lease=lease_seconds())
         self.store.open(update)

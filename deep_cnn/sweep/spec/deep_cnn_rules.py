@@ -11,6 +11,7 @@ from deep_cnn.argv import parse_run
 from deep_cnn.config import TrainConfig, all_options
 from deep_cnn.effects import format_unused, without_effect
 from deep_cnn.errors import DataError, DeepCnnError, nearest
+from deep_cnn.home import expand_user
 from deep_cnn.options import Option, option_name
 from deep_cnn.resolve import data_folder, resolve
 from deep_cnn.sweep.spec.distributions import Distribution, Listed, WeightedCategorical
@@ -151,9 +152,11 @@ def _missing_paths(spec: SweepSpec) -> Iterator[Issue]:
         paths = {"weights": config.weights, "keep": str(keep)}
         if names.weights_name(config.weights):
             del paths["weights"]
-        paths = {k: os.path.expanduser(v) for k, v in paths.items() if v not in _NOT_PATHS}  # noqa: PTH111
+        paths = {k: str(expand_user(v)) for k, v in paths.items() if v not in _NOT_PATHS}
         if config.task == "auto" or names.TASKS[config.task].reads_folder:
             paths["data_dir"] = str(data_folder(config))
+            if config.options.get("scores"):
+                paths["scores"] = str(data_folder(config) / expand_user(config.options["scores"]))
         for option, path in paths.items():
             # Path's own `exists` fails for a name that is too long.
             if os.path.exists(path):  # noqa: PTH110

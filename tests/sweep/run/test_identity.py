@@ -17,7 +17,7 @@ from deep_cnn.sweep.spec.parse import parse_text
 from deep_cnn.sweep.spec.points import next_point
 from deep_cnn.sweep.spec.schema import SweepSpec
 from deep_cnn.sweep.spec.values import to_jsonable
-from tests.conftest import Command
+from tests.conftest import Command, make_classes
 from tests.sweep.run.test_engine import trials, write
 
 COMMAND = ["python", "-m", "deep_cnn", "--task=digits", "${args}"]
@@ -178,6 +178,37 @@ def test_data_count_by_content_and_not_by_path(tmp_path: Path, here: Command) ->
     result = here("sweep", "s.yaml", "--workers=1", "--seed=3")
     assert result.returncode == 2
     assert "second has other pictures, targets or splits than the sweep began with" in result.stderr
+
+
+@pytest.mark.parametrize("has_data", [True, False])
+def test_a_sweep_that_began_with_val_as_the_test_keeps_it(
+    tmp_path: Path, here: Command, has_data: bool
+) -> None:
+    make_classes(tmp_path / "data", count=8)
+    text = "method: grid\nmetric: {name: precision@1_val, goal: maximize}\n"
+    parameters = "parameters: {lr: {values: [0.1, 0.2, 0.3]}}\n"
+    write(tmp_path, f"{text}{parameters}command: [python, -m, deep_cnn, '${{args}}']\n")
+    fast = ("--data_dir=data", "--model=lenet", "--weights=none", "--epochs=1")
+    for count in (1, 2):
+        result = here("sweep", "s.yaml", f"--count={count}", "--workers=1", *fast)
+        assert result.returncode == 0, result.stderr
+        if count == 1:  # The test split by now.
+            make_classes(tmp_path / "data", ("test",), count=8)
+        file = tmp_path / "outputs/sweeps/s/sweep.json"
+        if count == 1 and not has_data:  # As earlier versions wrote it.
+            record = json.loads(file.read_text())
+            file.write_text(json.dumps({**record, "data": None}))
+    assert json.loads(file.read_text())["constants"]["test_folder"] == "val"
+    assert here("sweep", "s.yaml", "--workers=1").returncode == 0
+    runs = [row["run_name"] for row in trials(tmp_path)]
+    assert len(runs) == 3
+    for name in runs:
+        content = json.loads((tmp_path / f"outputs/results/{name}.json").read_text())
+        assert content["config"]["test_folder"] == "val"
+    next((tmp_path / "data/val").rglob("*.png")).unlink()
+    result = here("sweep", "s.yaml", "--workers=1")
+    assert result.returncode == 2
+    assert "data has other pictures, targets or splits than the sweep began with" in result.stderr
 
 
 def test_the_stored_constants_judge_the_file(tmp_path: Path, here: Command) -> None:

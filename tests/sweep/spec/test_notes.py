@@ -85,6 +85,7 @@ def test_options_without_effect_are_one_note(tmp_path: Path) -> None:
         ((LR, "data_dir: {value: gone}"), "", "line 5: data_dir: gone is not on this machine"),
         ((LR,), "--data_dir=gone, ", "line 5: --data_dir: gone is not on this machine"),
         ((LR,), "--root_dir=nowhere, --data_dir=data, ", "--data_dir: data is not on this machine"),
+        ((LR,), "--data_dir=., --scores=gone.csv, ", "--scores: gone.csv is not on this machine"),
         ((LR,), "--weights=gone.pt, ", "--weights: gone.pt is not on this machine"),
         ((LR,), "--data_dir=data, ", None),
         ((LR, "task: {value: digits}"), "", None),

@@ -24,7 +24,7 @@ LAYERS = [
     ["tasks"],
     ["training"],
     ["sweep"],
-    ["report", "fetch"],
+    ["report", "fetch", "cluster"],
     ["cli"],
 ]
 # Below the families, what one part of a line may take from another.
@@ -35,7 +35,7 @@ HOMES = {
     "wandb": {"tracking", "sweep"},
     "optuna": {"sweep", "report"},
     "tqdm": {"progress"},
-    "subprocess": {"training"},
+    "subprocess": {"training", "cluster"},
 }
 # Its client is slow to import, and changes: three files know it.
 KNOW_WANDB = {"wandb_tracker.py", "wandb_client.py", "api.py"}
@@ -45,6 +45,7 @@ QUICK_TO_IMPORT = {
     "synonyms", "text", "errors", "hosts", "processes", "home", "resources", "streams", "options",
     "delimited", "layout",
     "names", "config", "argv", "resolve", "files", "effects", "results", "cli", "fetch", "report",
+    "cluster",
 }  # fmt: skip
 # Inside `sweep`, from the bottom to the top; whatever is not named here is above.
 SWEEP_LAYERS = ["spec", "search", "run", "wandb_agent"]

@@ -154,9 +154,9 @@ def _agent_job(file: Path, options: SubmitOptions, names: set[str]) -> tuple[Job
     if not spec.runs_deep_cnn:
         raise SpecError(f"{file}: the command does not run deep_cnn; use: wandb agent")
     path, out = _ANY_SWEEP, base_out(spec)
-    access = access_of(True, os.environ, needed_by="--engine=wandb")
-    assert access is not None, "it is an error where W&B was asked for"
     if not options.dry_run:
+        access = access_of(True, os.environ, needed_by="--engine=wandb")
+        assert access is not None, "it is an error where W&B was asked for"
         from deep_cnn.sweep.wandb_agent.api import create_sweep  # It imports W&B's client.
 
         path = create_sweep(access, spec.content)

@@ -43,6 +43,7 @@ SUBSTITUTIONS = (
     (r"^sweep +sweeps/(lr|model|smoke)\.yaml", r"sweep quick/\1.yaml"),
     (r"^check +(\S+) --probe", r"check quick/lr.yaml --probe"),
     (r"--scheduler=", "--dry_run --scheduler="),
+    (r"^submit +sweeps/lr\.yaml", "submit quick/lr.yaml"),
 )
 # Part of a command, and why it cannot run here.
 NOT_RUN = {

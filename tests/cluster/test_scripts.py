@@ -1,6 +1,7 @@
 """The scripts as text: directives, quoting, mistakes, and no secret; nothing is submitted."""
 
 import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -200,6 +201,18 @@ def test_a_dry_run_prints_the_script_and_leaves_nothing(tmp_path: Path, deep_cnn
         assert done.stderr.count("where other machines do not see it") == 1
         assert not any(value in done.stdout + done.stderr for value in SECRETS.values())
     assert [path.name for path in tmp_path.iterdir()] == ["s.yaml"]
+
+
+@pytest.mark.parametrize("words", [("-h",), ("s.yaml", "--scheduler=pbs", "--dry_run")])
+def test_the_help_and_a_dry_run_import_no_torch(tmp_path: Path, words: tuple[str, ...]) -> None:
+    write_sweep(tmp_path)
+    code = (
+        "import sys; from deep_cnn.cli import main; status = main(['submit', *sys.argv[1:]]);"
+        " assert not {'torch', 'pandas', 'wandb'} & set(sys.modules); sys.exit(status)"
+    )
+    command = [sys.executable, "-c", code, *words]
+    done = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_script_for_one_run(deep_cnn: Command) -> None:

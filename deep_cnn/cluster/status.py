@@ -29,7 +29,10 @@ def show_status(name: str, out_dir: str | None) -> int:
     path, submissions = _find(name, out_dir)
     lines = []
     for submission in submissions:
-        text = show(submission)
+        try:
+            text = show(submission)
+        except ConfigError as error:  # The trials can be shown without the scheduler.
+            text = str(error)
         lines.append(f"{_name(submission)}: {'over' if text is None else ''}".rstrip())
         lines += [f"  {line}" for line in (text or "").splitlines()]
     if path.name == SUBMITTED:

@@ -3,7 +3,7 @@
 import os
 import sys
 from collections.abc import Mapping
-from contextlib import nullcontext
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
@@ -31,6 +31,7 @@ from deep_cnn.files import RunFiles, numbered_names, safe_name, write_text
 from deep_cnn.options import OptionModel, option
 from deep_cnn.resolve import resolve
 from deep_cnn.streams import required_stdout
+from deep_cnn.sweep.formatting import models_of
 from deep_cnn.sweep.options import SharedSweepOptions, parse_sweep_options
 from deep_cnn.sweep.run.folder_io import FolderIO
 from deep_cnn.sweep.run.identity import SweepRecord, continue_sweep
@@ -90,8 +91,8 @@ def submit(argv: list[str]) -> int:
         return 0
     if options.scheduler is None:
         raise ConfigError("submit needs --scheduler=pbs or --scheduler=slurm")
-    job, out = _sweep_job(words) if files or not run else _run_job(options, run)
-    return _submit(options, job, out)
+    job = _sweep_job(words) if files or not run else _run_job(options, run)
+    return _submit(options, job)
 
 
 def _split(argv: list[str]) -> tuple[list[str], list[str]]:
@@ -115,22 +116,16 @@ def _modules(options: SubmitOptions) -> tuple[str, ...]:
 
 def _setup(options: SubmitOptions, files: list[str]) -> str:
     """Return the script for a login node; a sweep file says which networks it needs."""
-    models = {TrainConfig.parse({}).model}
+    models = [TrainConfig.parse({}).model]
     if files:
-        spec = read_sweep(Path(files[0]), {})
-        points = first_points(spec, options.seed, 1)
-        space = {name.rpartition("/")[2]: one for name, one in spec.space.items()}
-        values = space["model"].grid if "model" in space else None
-        models = set(map(str, values or (spec.config(points[0]).model,)))
+        models = models_of(read_sweep(Path(files[0]), {}))
     root = Path(deep_cnn.__file__).parent.parent
     sources = root if (root / "pyproject.toml").exists() else None
-    return setup_script(
-        ",".join(sorted(models)), _modules(options), torch_home(os.environ), sources
-    )
+    return setup_script(",".join(models), _modules(options), torch_home(os.environ), sources)
 
 
-def _sweep_job(argv: list[str]) -> tuple[JobRequest, Path]:
-    """Return the job of a sweep, and the folder for results."""
+def _sweep_job(argv: list[str]) -> JobRequest:
+    """Return the job of a sweep."""
     file, options, constants = parse_sweep_options("submit", SubmitOptions, argv)
     shared = options.model_fields_set & SharedSweepOptions.table().keys()
     if options.engine == "wandb":
@@ -142,32 +137,32 @@ def _sweep_job(argv: list[str]) -> tuple[JobRequest, Path]:
     values = {name: getattr(options, name) for name in sorted(shared)} | dict(constants)
     command = ("sweep", file, "--pilot", *(f"--{k}={v}" for k, v in values.items()))
     uses_wandb = spec.config(first_points(spec, options.seed, 1)[0]).wandb is not False
-    job = _request(options, safe_name(spec.name), command, out, folder, uses_wandb=uses_wandb)
-    return job, out
+    return _request(options, safe_name(spec.name), command, out, folder, uses_wandb=uses_wandb)
 
 
-def _agent_job(file: Path, options: SubmitOptions, names: set[str]) -> tuple[JobRequest, Path]:
+def _agent_job(file: Path, options: SubmitOptions, names: set[str]) -> JobRequest:
     """Return the job of agents of a sweep on W&B's server, which is created unless in a dry run."""
     for name in sorted(names - _OF_AGENT):
         raise ConfigError(f"--{name} does not apply to --engine=wandb; set it in {file}")
     spec = read_sweep(file, {})
     if not spec.runs_deep_cnn:
         raise SpecError(f"{file}: the command does not run deep_cnn; use: wandb agent")
-    path, out = _ANY_SWEEP, base_out(spec)
-    if not options.dry_run:
-        access = access_of(True, os.environ, needed_by="--engine=wandb")
-        assert access is not None, "it is an error where W&B was asked for"
-        from deep_cnn.sweep.wandb_agent.api import create_sweep  # It imports W&B's client.
+    name, out = safe_name(spec.name), base_out(spec)
+    rest = tuple(f"--{name}={getattr(options, name)}" for name in sorted(names))
+    command = ("agent", _ANY_SWEEP, *rest)
+    job = _request(options, name, command, out, out.absolute() / "models", uses_wandb=False)
+    if options.dry_run:
+        return job
+    access = access_of(True, os.environ, needed_by="--engine=wandb")
+    assert access is not None, "it is an error where W&B was asked for"
+    from deep_cnn.sweep.wandb_agent.api import create_sweep  # It imports W&B's client.
 
-        path = create_sweep(access, spec.content)
-        print(printable(f"W&B: created the sweep {path}"), file=sys.stderr)
-    values = {name: getattr(options, name) for name in sorted(names)}
-    command = ("agent", path, *(f"--{k}={v}" for k, v in values.items()))
-    progress = out.absolute() / "models"
-    return _request(options, safe_name(spec.name), command, out, progress, uses_wandb=False), out
+    path = create_sweep(access, spec.content)
+    print(printable(f"W&B: created the sweep {path}"), file=sys.stderr)
+    return replace(job, command=("agent", path, *rest))
 
 
-def _run_job(options: SubmitOptions, run: list[str]) -> tuple[JobRequest, Path]:
+def _run_job(options: SubmitOptions, run: list[str]) -> JobRequest:
     """Return the job of one run, which continues its checkpoint if the job starts again."""
     for name in options.model_fields_set & SharedSweepOptions.table().keys():
         raise ConfigError(f"--{name} belongs after --, beside the other options of the run")
@@ -178,7 +173,7 @@ def _run_job(options: SubmitOptions, run: list[str]) -> tuple[JobRequest, Path]:
         checkpoint = Path(values.get("resume") or values["test_net"])
         out = checkpoint.absolute().parent.parent
         name = safe_name(checkpoint.name.removesuffix(".pt"))
-        return _request(options, name, tuple(run), out, checkpoint.absolute()), out
+        return _request(options, name, tuple(run), out, checkpoint.absolute())
     config = resolve(TrainConfig.parse(values))
     wanted = config.run_name or f"{config.model}-{datetime.now():%Y%m%d-%H%M%S}"
     names = numbered_names(safe_name(wanted))
@@ -188,7 +183,7 @@ def _run_job(options: SubmitOptions, run: list[str]) -> tuple[JobRequest, Path]:
     last = RunFiles(config.out_path.absolute(), name).last
     uses_wandb = config.wandb is not False
     job = _request(options, name, command, config.out_path, last, uses_wandb=uses_wandb)
-    return job, config.out_path
+    return replace(job, checkpoint=last)
 
 
 def _request(
@@ -204,7 +199,6 @@ def _request(
     jobs, at_once = parse_jobs(options.jobs)
     if options.gpu_type and not options.gpus:
         raise ConfigError("--gpu_type needs --gpus=1 or more")
-    is_new_run = command[0].startswith("--") and any(w.startswith("--run_name=") for w in command)
     return JobRequest(
         name=name,
         command=command,
@@ -222,13 +216,13 @@ def _request(
         modules=_modules(options),
         variables=passed_variables(os.environ),
         wandb_hosts=tuple(sorted(hosts_of_keys(os.environ))) if uses_wandb else (),
-        checkpoint=progress if is_new_run else None,
     )
 
 
-def _submit(options: SubmitOptions, job: JobRequest, out: Path) -> int:
+def _submit(options: SubmitOptions, job: JobRequest) -> int:
     """Print the script, or submit it and print the id of the job."""
-    assert options.scheduler is not None
+    assert options.scheduler is not None, "it was asked for"
+    out = job.folder.parent
     script = SCRIPTS[options.scheduler](job)
     if name := secret_in(script):
         raise ConfigError(f"the script would hold the value of {name}; remove it from the command")
@@ -242,10 +236,10 @@ def _submit(options: SubmitOptions, job: JobRequest, out: Path) -> int:
         text = "the key stays on this machine; `wandb login` stores it for the jobs, which"
         end = "need it" if job.command[0] == "agent" else "log offline without it"
         print(f"W&B: {text} {end}", file=sys.stderr)
-    with required_stdout() if options.dry_run else nullcontext():
-        if options.dry_run:
+    if options.dry_run:
+        with required_stdout():
             print(script, end="")
-            return 0
+        return 0
     path = job.folder / f"{job.name}.{options.scheduler}"
     jobs = list_of_jobs(out, job.name, is_sweep=job.command[0] in ("sweep", "agent"))
     write_text(path, script)

@@ -286,3 +286,11 @@ def test_a_machine_without_the_scheduler_is_named(tmp_path: Path) -> None:
     done = submit(tmp_path, "s.yaml", "--scheduler=pbs", PATH="/nowhere")
     assert done.returncode == 2
     assert "qsub is not on this machine" in done.stderr
+    (tmp_path / "outputs/sweeps/s/submitted.csv").write_text(
+        "scheduler,job,jobs,retries\npbs,7.server,2,1\n,,\npbs,8.server\nlsf,9,1,1\n"
+    )
+    shown = submit(tmp_path, "--status", "s", PATH="/nowhere")
+    assert shown.returncode == 0
+    assert shown.stdout.splitlines()[0] == "pbs 7.server, 2 jobs:"
+    assert "qstat is not on this machine" in shown.stdout
+    assert shown.stdout.splitlines()[-1] == "s: 0 trials"

@@ -1,23 +1,22 @@
 """Call the commands of PBS and Slurm, and keep a list of the jobs of a sweep."""
 
-import csv
 import os
 import re
 import subprocess
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
-from io import StringIO
+from collections.abc import Mapping, Sequence
+from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 
-from deep_cnn.errors import ConfigError
+from deep_cnn.errors import ConfigError, OutputError
 from deep_cnn.files import unwritable
 from deep_cnn.text import printable
 
 _SUBMIT = {"pbs": ["qsub"], "slurm": ["sbatch", "--parsable", "--export=NONE"]}
-_SHOW = {"pbs": ["qstat", "-t"], "slurm": ["squeue", "--array", "--states=all", "--jobs"]}
-_CANCEL = {"pbs": ["qdel"], "slurm": ["scancel"]}
+SHOW = {"pbs": ["qstat", "-t"], "slurm": ["squeue", "--array", "--states=all", "--jobs"]}
+CANCEL = {"pbs": ["qdel"], "slurm": ["scancel"]}
 # The schedulers' words for a job that is over.
-_OVER = re.compile(r"unknown|invalid job id|finished|completed|no longer", re.IGNORECASE)
+_OVER = re.compile(r"unknown|invalid job id|finished|completed", re.IGNORECASE)
+_LINE = re.compile(r"(pbs|slurm),(\d[\w.@\[\]-]*),(\d+),(\d+)")
 # Credentials stay here, also where a site sets -V or --export=ALL for all jobs.
 _SECRET = re.compile(r"KEY|TOKEN|SECRET|PASSW|CREDENTIAL", re.IGNORECASE)
 _SHORTEST_SECRET = 8
@@ -47,65 +46,46 @@ def submit_script(scheduler: str, script: Path) -> str:
     return job
 
 
-def show(submission: Submission) -> str | None:
-    """Return the scheduler's own lines about a job, or None if the job is over."""
-    done = _call([*_SHOW[submission.scheduler], submission.job])
-    text = done.stdout.strip("\n")
-    if done.returncode == 0:
-        return text if len(text.splitlines()) > 1 else None
-    if _OVER.search(done.stderr):
-        return None
-    return _reason(done)
+def ask(commands: Mapping[str, Sequence[str]], submission: Submission) -> str | None:
+    """Return what a command of SHOW or CANCEL prints about a job, or None if the job is over.
 
-
-def cancel(submission: Submission) -> str | None:
-    """Cancel a job; return None, or the reason why it could not be cancelled."""
-    done = _call([*_CANCEL[submission.scheduler], submission.job])
-    return _reason(done) if done.returncode != 0 else None
-
-
-def is_over(reason: str) -> bool:
-    """Return whether a scheduler's message says that the job is over."""
-    return _OVER.search(reason) is not None
+    Raises:
+        ConfigError: The command fails; the message has its reason.
+    """
+    done = _call([*commands[submission.scheduler], submission.job])
+    if done.returncode != 0 and not _OVER.search(done.stderr):
+        raise ConfigError(_reason(done))
+    return done.stdout.strip("\n") if done.returncode == 0 else None
 
 
 def secret_in(text: str) -> str | None:
     """Return the variable of this process whose secret value a text contains, if any does."""
-    secrets = {k: v for k, v in os.environ.items() if _SECRET.search(k)}
-    return next((k for k, v in secrets.items() if len(v) >= _SHORTEST_SECRET and v in text), None)
+    # A path is none, even if a variable such as KEY_FOLDER names it.
+    values = {k: v for k, v in os.environ.items() if _SECRET.search(k) and not v.startswith("/")}
+    return next((k for k, v in values.items() if len(v) >= _SHORTEST_SECRET and v in text), None)
 
 
 def note_submission(path: Path, submission: Submission | None) -> None:
     """Append a job to a list of jobs, or only make the list; raise OutputError."""
-    row = StringIO()
-    writer = csv.writer(row, lineterminator="\n")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        if not path.exists() or path.stat().st_size == 0:
-            writer.writerow(field.name for field in fields(Submission))
+        line = "" if path.exists() else f"{','.join(field.name for field in fields(Submission))}\n"
         if submission is not None:
-            writer.writerow(asdict(submission).values())
+            line += f"{','.join(map(str, astuple(submission)))}\n"
         with path.open("a", encoding="utf-8") as file:
-            file.write(row.getvalue())
+            file.write(line)
     except OSError as error:
         raise unwritable(path, error) from error
 
 
 def read_submissions(path: Path) -> list[Submission]:
-    """Return the jobs of a list, without lines that are damaged; none if there is no list."""
+    """Return the jobs of a list, without lines that are damaged; raise OutputError."""
     try:
-        rows = list(csv.DictReader(StringIO(path.read_text(encoding="utf-8", errors="replace"))))
-    except (OSError, csv.Error):
-        return []
-    submissions = []
-    for row in rows:
-        try:
-            one = Submission(row["scheduler"], row["job"], int(row["jobs"]), int(row["retries"]))
-        except (KeyError, TypeError, ValueError):
-            continue
-        if one.scheduler in _SUBMIT and not one.job.startswith("-"):
-            submissions.append(one)
-    return submissions
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError as error:
+        raise OutputError(f"{path} cannot be read ({error.strerror})") from None
+    found = (match for line in lines if (match := _LINE.fullmatch(line)))
+    return [Submission(one[1], one[2], int(one[3]), int(one[4])) for one in found]
 
 
 def _call(command: Sequence[str]) -> "subprocess.CompletedProcess[str]":

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from deep_cnn.cluster.scheduler import Submission, cancel, is_over, read_submissions, show
+from deep_cnn.cluster.scheduler import CANCEL, SHOW, Submission, ask, read_submissions
 from deep_cnn.errors import ConfigError, choose_from
 from deep_cnn.files import safe_name
 from deep_cnn.streams import required_stdout
@@ -30,11 +30,13 @@ def show_status(name: str, out_dir: str | None) -> int:
     lines = []
     for submission in submissions:
         try:
-            text = show(submission)
+            text = ask(SHOW, submission) or ""
         except ConfigError as error:  # The trials can be shown without the scheduler.
-            text = str(error)
-        lines.append(f"{_name(submission)}: {'over' if text is None else ''}".rstrip())
-        lines += [f"  {line}" for line in (text or "").splitlines()]
+            text = f"job {submission.job}: {error}"
+        # Of a job that is over, there is at most the head of a table.
+        rows = text.splitlines() if submission.job.partition("[")[0] in text else []
+        lines.append(f"{_name(submission)}:{'' if rows else ' over'}")
+        lines += [f"  {row}" for row in rows]
     if path.name == SUBMITTED:
         retries = submissions[-1].retries if submissions else 1
         lines += _trials(FolderStore(path.parent, retries=retries, lease=lease_seconds()))
@@ -48,11 +50,10 @@ def cancel_jobs(name: str, out_dir: str | None) -> int:
     path, submissions = _find(name, out_dir)
     status = 0
     for submission in submissions:
-        reason = cancel(submission)
-        text = "cancelled"
-        if reason is not None:
-            text = "was over" if is_over(reason) else f"not cancelled ({reason})"
-            status = status if is_over(reason) else 1
+        try:
+            text = "was over" if ask(CANCEL, submission) is None else "cancelled"
+        except ConfigError as error:
+            text, status = f"not cancelled ({error})", 1
         print(printable(f"{_name(submission)}: {text}"))
     if path.name == SUBMITTED:
         text = "the same submit command again runs what is left"

@@ -102,9 +102,10 @@ def test_the_elements_of_an_array_share_a_sweep_and_one_ends_it(
     assert "s: 4 trials, 4 finished" in shown
 
 
+@pytest.mark.slow
 def test_the_warning_before_the_walltime_hands_the_trial_back(tmp_path: Path, state: Path) -> None:
     write_sweep(tmp_path, "[0.01]", epochs=100_000)
-    job = qsub(tmp_path, "--jobs=2%1", "--walltime=00:00:40")
+    job = qsub(tmp_path, "--jobs=2%1", "--walltime=00:01:30")
     until(lambda: over(state, job))
     # The second element has taken the trial over from the first, and was warned, too.
     assert exits(state, job) == [75, 75]

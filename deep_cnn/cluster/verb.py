@@ -226,7 +226,7 @@ def _submit(options: SubmitOptions, job: JobRequest) -> int:
     script = SCRIPTS[options.scheduler](job)
     if name := secret_in(script):
         raise ConfigError(f"the script would hold the value of {name}; remove it from the command")
-    if printable(str(job.folder)) != str(job.folder):
+    if printable(str(out)) != str(out) or {'"', "\\"} & set(str(out)):
         raise ConfigError(f"--out_dir={out} has characters that no script can hold; choose another")
     if reason := local_folder(out):
         text = f"--out_dir={out}: {reason}, where other machines do not see it; choose a shared one"

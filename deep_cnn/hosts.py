@@ -2,6 +2,7 @@
 
 import os
 import socket
+from collections.abc import Mapping
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -19,6 +20,13 @@ def _host(name: str) -> str:
         parts.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
         parts.append(str(Path("/proc/self/ns/pid").readlink()))
     return "/".join(parts)
+
+
+def job_id(environ: Mapping[str, str] = os.environ) -> str | None:
+    """Return the job of a cluster that this process is part of, as its scheduler writes it."""
+    array, task = (environ.get(f"SLURM_ARRAY_{name}_ID") for name in ("JOB", "TASK"))
+    own = environ.get("PBS_JOBID") or environ.get("SLURM_JOB_ID")
+    return f"{array}_{task}" if array and task else own or None
 
 
 def start_time(pid: int) -> str | None:

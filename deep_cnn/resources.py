@@ -1,7 +1,7 @@
 """Count the cores and the memory that this process may use."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
 # Without an answer of the system: the memory of a small computer.
@@ -9,7 +9,7 @@ _UNKNOWN_MEMORY = 2**34
 
 
 def cores(root: Path = Path("/")) -> int:
-    """Return the number of cores that the affinity mask and the cgroups allow, at least 1.
+    """Return the number of cores that the affinity mask, the cgroups and the job allow, at least 1.
 
     A quota of 2.5 cores counts as 2: the system stops every thread of a process that has used up
     its quota. Files of the system are read under `root`.
@@ -17,7 +17,14 @@ def cores(root: Path = Path("/")) -> int:
     has_mask = hasattr(os, "sched_getaffinity")
     mask = len(os.sched_getaffinity(0)) if has_mask else os.cpu_count() or 1
     quotas = [quota for folder in _cgroups(root) if (quota := _quota(folder)) is not None]
-    return max(1, int(min([mask, *quotas])))
+    return max(1, int(min([mask, *quotas, *_cores_of_job(os.environ)])))
+
+
+def _cores_of_job(environ: Mapping[str, str]) -> list[int]:
+    """Return the cores that a cluster has given to this job; few clusters enforce the number."""
+    in_pbs = environ.get("PBS_JOBID")
+    texts = [environ.get("SLURM_CPUS_PER_TASK", ""), environ.get("NCPUS", "") if in_pbs else ""]
+    return [int(text) for text in texts if text.isdecimal()]
 
 
 def available_memory(root: Path = Path("/")) -> int:

@@ -21,6 +21,7 @@ PAGES = (
     "outputs/README.md",
     "deep_cnn/README.md",
     "deep_cnn/tasks/README.md",
+    "deep_cnn/cluster/README.md",
     "deep_cnn/sweep/run/README.md",
     "tests/benchmarks/README.md",
 )
@@ -41,6 +42,8 @@ SUBSTITUTIONS = (
     # Sweeps of these names that train a small network on digits.
     (r"^sweep +sweeps/(lr|model|smoke)\.yaml", r"sweep quick/\1.yaml"),
     (r"^check +(\S+) --probe", r"check quick/lr.yaml --probe"),
+    (r"--scheduler=", "--dry_run --scheduler="),
+    (r"^submit +sweeps/lr\.yaml", "submit quick/lr.yaml"),
 )
 # Part of a command, and why it cannot run here.
 NOT_RUN = {

@@ -25,7 +25,7 @@ LAYERS = [
     ["tasks"],
     ["training"],
     ["sweep"],
-    ["report", "fetch"],
+    ["report", "fetch", "cluster"],
     ["cli"],
 ]
 # Below the families, what one part of a line may take from another.
@@ -36,7 +36,7 @@ HOMES = {
     "wandb": {"tracking", "sweep"},
     "optuna": {"sweep", "report"},
     "tqdm": {"progress"},
-    "subprocess": {"training"},
+    "subprocess": {"training", "cluster"},
     "tensorboard": {"tracking"},
     "matplotlib": {"report"},
 }
@@ -50,7 +50,7 @@ QUICK_TO_IMPORT = {
     "synonyms", "text", "errors", "hosts", "processes", "home", "resources", "streams", "options",
     "delimited", "layout",
     "names", "run_options", "config", "argv", "resolve", "files", "effects", "results", "cli",
-    "fetch", "report",
+    "fetch", "report", "cluster",
 }  # fmt: skip
 # Inside `sweep`, from the bottom to the top; whatever is not named here is above.
 SWEEP_LAYERS = ["spec", "search", "run", "wandb_agent"]

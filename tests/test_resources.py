@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from deep_cnn.hosts import job_id
 from deep_cnn.resources import available_memory, cores
 from tests.conftest import environment
 
@@ -16,7 +17,9 @@ UNLIMITED = "9223372036854771712"
 
 @pytest.fixture(autouse=True)
 def eight_cores(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A machine with more cores than any of these quotas."""
+    """A machine with more cores than any of these quotas, outside of a cluster."""
+    for name in ("SLURM_CPUS_PER_TASK", "PBS_JOBID"):
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
 
 
@@ -111,3 +114,25 @@ def test_the_affinity_mask_counts() -> None:
         [sys.executable, "-c", code], env=environment(), capture_output=True, text=True
     )
     assert done.stdout == "1\n", done.stderr
+
+
+def test_a_job_of_a_cluster_uses_the_cores_that_it_asked_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("NCPUS", "3")
+    most = cores(Path("/nowhere"))
+    assert most == 8  # NCPUS means something else outside of PBS.
+    monkeypatch.setenv("PBS_JOBID", "7.server")
+    assert cores(Path("/nowhere")) == 3
+    monkeypatch.setenv("SLURM_CPUS_PER_TASK", "2")
+    assert cores(Path("/nowhere")) == 2
+    monkeypatch.setenv("SLURM_CPUS_PER_TASK", "0")
+    assert cores(Path("/nowhere")) == 1
+
+
+def test_the_job_of_a_process_is_named_as_its_scheduler_does() -> None:
+    assert job_id({}) is None
+    assert job_id({"PBS_JOBID": "7[3].server"}) == "7[3].server"
+    assert job_id({"SLURM_JOB_ID": "12"}) == "12"
+    array = {"SLURM_JOB_ID": "12", "SLURM_ARRAY_JOB_ID": "10", "SLURM_ARRAY_TASK_ID": "2"}
+    assert job_id(array) == "10_2"

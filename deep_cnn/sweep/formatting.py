@@ -60,12 +60,16 @@ def _disk_estimate(spec: SweepSpec) -> list[str]:
     trials = min((n for n in (spec.points, spec.run_cap) if n is not None), default=None)
     if trials is None or spec.method == "custom":
         return []
-    models = [name for name in spec.space if name.rpartition("/")[2] == "model"]
-    values = spec.space[models[0]].grid if models else None
-    names = [str(name) for name in values or (spec.config(first_points(spec, 0, 1)[0]).model,)]
-    each = max(_BYTES_EACH * WEIGHTS.get(name, 0.0) * 1e6 for name in names)
+    each = max(_BYTES_EACH * WEIGHTS.get(name, 0.0) * 1e6 for name in models_of(spec))
     text = f"checkpoints take up to {_size(trials * each)} on disk, {_size(each)} for each trial"
     return [f"{text}; sweep --keep=best:10 keeps those of the best ten"]
+
+
+def models_of(spec: SweepSpec) -> list[str]:
+    """Return the networks that a sweep of deep_cnn trains."""
+    models = [name for name in spec.space if name.rpartition("/")[2] == "model"]
+    values = spec.space[models[0]].grid if models else None
+    return [str(name) for name in values or (spec.config(first_points(spec, 0, 1)[0]).model,)]
 
 
 def _size(count: float) -> str:

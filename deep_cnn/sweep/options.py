@@ -26,8 +26,8 @@ class SampleOptions(OptionModel):
     format: str = option("csv", "output format", choices=("csv", "commands", "json"))
 
 
-class SweepOptions(OptionModel):
-    """Options of the verb sweep."""
+class SharedSweepOptions(OptionModel):
+    """Options of the verbs sweep and submit."""
 
     workers: int | None = option(
         None,
@@ -49,7 +49,14 @@ class SweepOptions(OptionModel):
     )
     out_dir: str | None = option(None, "folder for results; None: as in the sweep file")
     keep: str = option("all", "checkpoints of finished trials to keep: all, none or best:N")
-    pilot: bool = option(False, "join a sweep that other processes run: only run its trials")
+
+
+class SweepOptions(SharedSweepOptions):
+    """Options of the verb sweep."""
+
+    pilot: bool = option(
+        False, "join a sweep that other processes run, without trying its failed trials again"
+    )
 
 
 class AgentOptions(OptionModel):

@@ -27,13 +27,16 @@ from deep_cnn.sweep.options import (
     AgentOptions,
     CheckOptions,
     SampleOptions,
+    SharedSweepOptions,
     SweepOptions,
     checkpoints_to_keep,
     parse_sweep_options,
 )
 from deep_cnn.sweep.run import derived, engine
+from deep_cnn.sweep.run.ending import end_once
 from deep_cnn.sweep.run.identity import stored_constants
 from deep_cnn.sweep.run.records import Trial
+from deep_cnn.sweep.run.submitted import check_submitted
 from deep_cnn.sweep.run.table import best_trials
 from deep_cnn.sweep.spec.command import DEEP_CNN_COMMAND
 from deep_cnn.sweep.spec.parse import parse_sweep, read_sweep, read_unchecked
@@ -88,14 +91,11 @@ def sweep(argv: list[str]) -> int:
     sweep, and so may be left out when it is resumed.
     """
     file, options, constants = parse_sweep_options("sweep", SweepOptions, argv)
-    constants = {**_stored_constants(Path(file), options.out_dir, constants), **constants}
-    spec = read_sweep(Path(file), constants)
-    _check_runnable(spec, Path(file), options.count)
+    spec, out = read_runnable(Path(file), options, constants)
     if note := metric_direction(spec):
         print(printable(f"{file}: {note}"), file=sys.stderr)
-    out = Path(options.out_dir) if options.out_dir else _base_out(spec)
-    if options.repeats or options.refit:
-        repeats.check_possible(spec, first_points(spec, options.seed, 1)[0])
+    if options.pilot:
+        check_submitted(out / "sweeps" / safe_name(spec.name), os.environ)
     command = shlex.join(["python", "-m", "deep_cnn", "sweep", *argv])
     keep = checkpoints_to_keep(options.keep)
     with Signals() as signals:
@@ -107,20 +107,66 @@ def sweep(argv: list[str]) -> int:
         except Interrupted as error:
             print(f"Interrupted; go on with: {command}", file=sys.stderr)
             return exit_status(error.request.signum)
-        spec = local.spec
         summary = local.run(total)
-        print("\n".join(map(printable, format_summary(spec, summary))))
-        status = _print_problems(summary, command)
-        if summary.signal is None and (problem := without_value(spec, summary)):
-            print(f"deep_cnn: {printable(problem)}", file=sys.stderr)
-            status = 1
-        if summary.signal is None and not summary.error and not options.pilot:
-            run = partial(derived.run_points, spec, out=out, options=replace(how, keep=None))
-            status = _repeat_and_refit(spec, summary.trials, options, run, out, command) or status
-    for line in sync_commands(out, spec.name, summary.trials):
+        end = _end_as_pilot if options.pilot else _end
+        return end(local, summary, options, command)
+
+
+def _end(
+    local: engine.LocalSweep, summary: engine.SweepSummary, options: SweepOptions, command: str
+) -> int:
+    """Print how a sweep stands, run what follows it if it is over, and return the exit status."""
+    spec, out, signals = local.spec, local.config.out, local.options.stop
+    print("\n".join(map(printable, format_summary(spec, summary))))
+    status = _print_problems(summary, command)
+    if summary.signal is None and (problem := without_value(spec, summary)):
+        print(f"deep_cnn: {printable(problem)}", file=sys.stderr)
+        status = 1
+    if summary.signal is None and not summary.error:
+        how = replace(local.options, keep=None)
+        run = partial(derived.run_points, spec, out=out, options=how)
+        status = _repeat_and_refit(spec, summary.trials, options, run, out, command) or status
+    lines = sync_commands(out, spec.name, summary.trials)
+    if lines and options.pilot:
+        folder = shlex.quote(str(out))
+        lines = [f"W&B: not uploaded yet; on the login node: python -m deep_cnn upload {folder}"]
+    for line in lines:
         print(printable(line), file=sys.stderr)
     local.close(summary.trials, export=signals.signum is None)
     return status
+
+
+def _end_as_pilot(
+    local: engine.LocalSweep, summary: engine.SweepSummary, options: SweepOptions, command: str
+) -> int:
+    """End a sweep if no other pilot does, and return the exit status."""
+    status = None
+    if summary.signal is None and not summary.error:
+        what = f"repeats={options.repeats} top={options.top} refit={options.refit}"
+        end = partial(_end, local, summary, options, command)
+        status = end_once(local, summary.trials, what, end)
+    if status is None:
+        local.close(summary.trials, export=False)
+        print(printable(format_summary(local.spec, summary)[0]))
+        status = _print_problems(summary, command)
+    return status
+
+
+def read_runnable(
+    file: Path, options: SharedSweepOptions, constants: Mapping[str, str]
+) -> tuple[SweepSpec, Path]:
+    """Return the sweep of a file, which can be run with these options, and its folder for results.
+
+    Raises:
+        SpecError: The file has errors, or its sweep cannot be run here.
+        ConfigError: An option is not legal.
+    """
+    constants = {**_stored_constants(file, options.out_dir, constants), **constants}
+    spec = read_sweep(file, constants)
+    _check_runnable(spec, file, options.count)
+    if options.repeats or options.refit:
+        repeats.check_possible(spec, first_points(spec, options.seed, 1)[0])
+    return spec, Path(options.out_dir) if options.out_dir else base_out(spec)
 
 
 def _stored_constants(
@@ -131,7 +177,7 @@ def _stored_constants(
     with suppress(ConfigError):  # A wrong command; it is reported with all other errors.
         if spec is not None:
             spec = replace(spec, constants=constants)
-            out = Path(out_dir) if out_dir else _base_out(spec)
+            out = Path(out_dir) if out_dir else base_out(spec)
             return stored_constants(out / "sweeps" / safe_name(spec.name), spec)
     return {}
 
@@ -244,7 +290,7 @@ def _print_problems(summary: engine.SweepSummary, command: str) -> int:
     return 1 if summary.error or summary.failed else 0
 
 
-def _base_out(spec: SweepSpec) -> Path:
+def base_out(spec: SweepSpec) -> Path:
     """Return the folder for results that the command of a sweep file sets."""
     options = parse_run(spec.argv({}))
     return Path(options.get("root_dir", ".")) / options.get("out_dir", "outputs")

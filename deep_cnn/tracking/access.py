@@ -84,8 +84,8 @@ def access_of(
 
 def _missing(values: Mapping[str, str | None], environ: Mapping[str, str]) -> list[str]:
     """Return the variables without a value; a key may be in ~/.netrc instead."""
-    is_logged_in = not values["WB_KEY"] and _in_netrc(environ)
-    return [k for k, v in values.items() if not v and not (k == "WB_KEY" and is_logged_in)]
+    has_login = not values["WB_KEY"] and is_logged_in(environ)
+    return [k for k, v in values.items() if not v and not (k == "WB_KEY" and has_login)]
 
 
 def _problem(access: Access) -> str | None:
@@ -108,12 +108,17 @@ def _problem(access: Access) -> str | None:
     return None
 
 
-def _in_netrc(environ: Mapping[str, str]) -> bool:
+def hosts_of_keys(environ: Mapping[str, str]) -> set[str]:
+    """Return the hosts under which `wandb login` may have stored a key in ~/.netrc."""
+    own = urlsplit(environ.get("WANDB_BASE_URL", "")).netloc
+    return {own} if own else _DEFAULT_HOSTS
+
+
+def is_logged_in(environ: Mapping[str, str]) -> bool:
     """Return whether `wandb login` has stored a key."""
     home = Path(os.path.expanduser(environ.get("HOME", "~")))  # noqa: PTH111 - or it may fail.
     named = [Path(environ["NETRC"])] if environ.get("NETRC") else [home / ".netrc", home / "_netrc"]
-    own = urlsplit(environ.get("WANDB_BASE_URL", "")).netloc
-    hosts = {own} if own else _DEFAULT_HOSTS
+    hosts = hosts_of_keys(environ)
     for path in named:
         with suppress(OSError, NetrcParseError, UnicodeDecodeError):
             if hosts & netrc(path).hosts.keys():

@@ -58,7 +58,7 @@ class EngineOptions:
         seed: The seed of the search.
         retries: How often a failed trial is tried again.
         stop: Ends the sweep when it is set.
-        is_pilot: Join a sweep that others run, too: leave its failed trials and its export alone.
+        is_pilot: Join a sweep that others run, too: do not try its failed trials again.
         keep: How many of the best trials keep their checkpoint, or None for all.
     """
 
@@ -132,11 +132,7 @@ class LocalSweep:
     def close(self, trials: Sequence[Trial], *, export: bool) -> None:
         """Write the study for Optuna if `export`, unless another process is to write it."""
         try:
-            if (
-                export
-                and not self.options.is_pilot
-                and (self.writer.take() or self.writer.is_held_by_pilot)
-            ):
+            if export and (self.writer.take() or self.writer.is_held_by_pilot):
                 self._export(trials)
         finally:
             self.writer.release()

@@ -5,7 +5,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from deep_cnn.hosts import host, start_time
+from deep_cnn.hosts import host, job_id, start_time
 from deep_cnn.sweep.run.folder_io import FolderIO
 from deep_cnn.sweep.run.records import read_record
 
@@ -15,11 +15,15 @@ _PAUSE = 0.4
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """A process; `start` tells it from a later one with the same number."""
+    """A process; `start` tells it from a later one with the same number.
+
+    `job` is the job of a cluster that it is part of.
+    """
 
     host: str
     pid: int
     start: str | None = None
+    job: str | None = None
 
 
 class Owners:
@@ -57,4 +61,4 @@ class Owners:
 
 def this_process() -> Owner:
     """Return this process as the owner of what it claims."""
-    return Owner(host(), os.getpid(), start_time(os.getpid()))
+    return Owner(host(), os.getpid(), start_time(os.getpid()), job_id())

@@ -1,7 +1,10 @@
-"""Choose the one process that writes what a sweep's engines share: trials.csv and optuna.db."""
+"""Choose the one process that does what a sweep's engines share, such as writing trials.csv."""
 
 import json
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -25,28 +28,32 @@ class Writer:
     """The right to write the tables of a sweep; at most one living process has it.
 
     The file `writer.k` in the sweep's folder names its owner. If that process has died, or was
-    silent for a lease on another host, the next one makes `writer.k+1`.
+    silent for a lease on another host, the next one makes `writer.k+1`. With another `kind` than
+    `writer` it is a right to something else.
     """
 
-    def __init__(self, io: FolderIO, folder: Path, owners: Owners, *, is_pilot: bool) -> None:
+    def __init__(
+        self, io: FolderIO, folder: Path, owners: Owners, *, is_pilot: bool, kind: str = "writer"
+    ) -> None:
         self.io, self.folder, self.owners, self.is_pilot = io, folder, owners, is_pilot
+        self.kind = kind
         self.path: Path | None = None
 
     def take(self) -> bool:
         """Take or renew the right; return whether this process has it."""
         numbers = self._numbers()
-        last = self.folder / f"writer.{max(numbers, default=0)}"
+        last = self._path(max(numbers, default=0))
         if self.path is not None and self.path == last and numbers:
             self.io.touch(last)
             return True
         self.path = None
         if numbers and self.owners.is_alive(last):
             return False
-        path = self.folder / f"writer.{max(numbers, default=-1) + 1}"
+        path = self._path(max(numbers, default=-1) + 1)
         if self.io.create(path, json.dumps({**asdict(this_process()), "pilot": self.is_pilot})):
             self.path = path
             for number in numbers:
-                self.io.remove(self.folder / f"writer.{number}")
+                self.io.remove(self._path(number))
         return self.path is not None
 
     def take_at_the_end(self) -> bool:
@@ -70,6 +77,23 @@ class Writer:
         holder = self._holder()
         return holder is not None and holder.pilot
 
+    @contextmanager
+    def renewed(self) -> Iterator[None]:
+        """Renew the right in a thread while this process is busy with something else."""
+        done = threading.Event()
+
+        def renew() -> None:
+            while self.path is not None and not done.wait(self.owners.lease / 4):
+                self.io.touch(self.path)
+
+        thread = threading.Thread(target=renew, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            done.set()
+            thread.join()
+
     def release(self) -> None:
         """Give up the right."""
         if self.path is not None:
@@ -78,12 +102,12 @@ class Writer:
 
     def _holder(self) -> _Holder | None:
         numbers = self._numbers()
-        path = self.folder / f"writer.{max(numbers, default=0)}"
+        path = self._path(max(numbers, default=0))
         return read_record(_Holder, self.io.read(path)) if numbers else None
 
+    def _path(self, number: int) -> Path:
+        return self.folder / f"{self.kind}.{number}"
+
     def _numbers(self) -> list[int]:
-        return [
-            int(name[7:])
-            for name in self.io.names(self.folder)
-            if name.startswith("writer.") and name[7:].isdecimal()
-        ]
+        pairs = (name.partition(".") for name in self.io.names(self.folder))
+        return [int(end) for kind, _, end in pairs if kind == self.kind and end.isdecimal()]

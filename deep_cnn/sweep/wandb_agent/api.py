@@ -7,7 +7,12 @@ from typing import Any
 
 import wandb
 import yaml
-from wandb.apis.public.sweeps import _agent_heartbeat, _register_agent, _sweep_with_runs
+from wandb.apis.public.sweeps import (
+    _agent_heartbeat,
+    _register_agent,
+    _sweep_with_runs,
+    _upsert_sweep,
+)
 from wandb.errors import AuthenticationError, CommError
 from wandb.sdk.sweeps import SweepNotFoundError
 
@@ -15,6 +20,26 @@ from deep_cnn.errors import ConfigError
 from deep_cnn.sweep.spec.command import DEFAULT_COMMAND, program_end
 from deep_cnn.sweep.wandb_agent.wandb_source import WandbConfig
 from deep_cnn.tracking.access import Access, redacted
+
+
+def create_sweep(access: Access, content: Mapping[str, Any]) -> str:
+    """Create a sweep with the content of a sweep file; return its path ENTITY/PROJECT/SWEEP_ID.
+
+    Raises:
+        ConfigError: The server cannot be reached, or refuses the sweep.
+    """
+    try:
+        owner = {"entity": access.entity, "project": access.project}
+        api = wandb.Api({k: v for k, v in owner.items() if v}, api_key=access.key)
+        entity = access.entity or api.default_entity
+        answer, _ = _upsert_sweep(api, dict(content), entity=entity, project=access.project)
+    except (wandb.Error, ValueError, OSError) as error:
+        reason = redacted(str(error), access)
+        raise ConfigError(
+            f"W&B does not create the sweep ({reason}); check WB_KEY, WB_USER, WB_PROJECT and the"
+            " network"
+        ) from None
+    return f"{entity}/{access.project}/{answer['name']}"
 
 
 class WandbSweep:

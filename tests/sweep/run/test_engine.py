@@ -284,24 +284,27 @@ def test_what_cannot_run_says_so(
     assert "Traceback" not in done.stderr
 
 
-def test_a_pilot_leaves_failed_trials_and_the_export_alone(tmp_path: Path, here: Command) -> None:
+def test_a_pilot_leaves_failed_trials_alone_and_ends_the_sweep_once(
+    tmp_path: Path, here: Command
+) -> None:
     text = GRID.replace("[0.1, 0.01]", "[1.0e+29, 0.01]").replace("[30, 60, 120]", "[60]")
     write(tmp_path, text)
     folder = tmp_path / "outputs/sweeps/s"
     done = here("sweep", "s.yaml", "--pilot", "--retries=0", "--repeats=2", "--refit")
     assert done.returncode == 1, done.stderr
     assert [row["state"] for row in trials(tmp_path)] == ["failed", "finished"]
-    assert not (folder / "optuna.db").exists()
-    assert [path.name for path in folder.parent.iterdir()] == ["s"]
-    assert here("sweep", "s.yaml", "--pilot", "--retries=0").returncode == 1
+    assert (folder / "optuna.db").exists()
+    assert {path.name for path in folder.parent.iterdir()} == {"s", "s-repeats", "s-refit"}
+    assert "other seeds each" in done.stdout
+    late = here("sweep", "s.yaml", "--pilot", "--retries=0", "--repeats=2", "--refit")
+    assert (late.returncode, late.stdout) == (1, "s: 1 of 2 trials are over\n")
     assert claims(tmp_path) == 2
     assert here("sweep", "s.yaml", "--retries=0").returncode == 1
     assert claims(tmp_path) == 3
     assert [row["run_name"] for row in trials(tmp_path)] == ["s-00000", "s-00001"]
-    logs = sorted(path.name for path in (tmp_path / "outputs/logger").iterdir())
+    logs = sorted(path.name for path in (tmp_path / "outputs/logger").glob("s-0*"))
     assert logs == ["s-00000.log", "s-00001.log"]
-    assert (folder / "optuna.db").exists()
-    assert not list(folder.glob("writer.*"))
+    assert not [*folder.glob("writer.*"), *folder.glob("end.*")]
 
 
 @SHOWS_PROCESSES

@@ -1,0 +1,1 @@
+"""Run sweeps and runs as jobs of a cluster."""

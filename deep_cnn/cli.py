@@ -42,6 +42,7 @@ Fine-tune a pretrained network to predict how people perceive pictures.
   python -m deep_cnn sweep sweeps/lr.yaml --workers=2      run a sweep; the same again resumes it
   python -m deep_cnn agent ENTITY/PROJECT/SWEEP_ID         run trials of a sweep on wandb.ai
   python -m deep_cnn report outputs                        list the runs, best first
+  python -m deep_cnn upload outputs                        send to W&B what it lacks of the runs
   python -m deep_cnn fetch --model=resnet50                download weights to use offline
 """
 # The function of each verb is in this module, and has the verb's name.
@@ -49,10 +50,16 @@ _VERBS = {
     **dict.fromkeys(("check", "sample", "sweep", "agent"), "deep_cnn.sweep.verbs"),
     "report": "deep_cnn.report.verb",
     "fetch": "deep_cnn.fetch",
+    "upload": "deep_cnn.upload",
 }
 # What these print is their result.
-_PRINTING = ("check", "sample", "report")
-_POSITIONALS = {"agent": "ENTITY/PROJECT/SWEEP_ID", "report": "[PATH ...]", "fetch": ""}
+_PRINTING = ("check", "sample", "report", "upload")
+_POSITIONALS = {
+    "agent": "ENTITY/PROJECT/SWEEP_ID",
+    "report": "[PATH ...]",
+    "fetch": "",
+    "upload": "[PATH|RUN ...]",
+}
 _WIDTH, _INDENT = 100, 22
 # The options that the tutorial explains, in its order.
 _FIRST = (

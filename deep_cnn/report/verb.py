@@ -117,7 +117,7 @@ def _runs(text: str) -> list[Run]:
     else:
         paths = list(folder.rglob("*.json"))
     for path in sorted(paths):
-        if path.name.endswith(".args.json"):
+        if path.name.endswith((".args.json", ".upload.json")):
             continue
         try:
             runs.append(_read(path))

@@ -3,7 +3,7 @@
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from logging.handlers import MemoryHandler
 from pathlib import Path
 from shlex import quote
 from signal import Signals
@@ -12,10 +12,17 @@ from typing import Any
 import wandb
 
 from deep_cnn.results import EpochRecord, RunResult, SweepTrial
+from deep_cnn.text import LogFormatter
 from deep_cnn.tracking import Example, RemoteRun, Start, Tracker, TrackingState, is_agents_stop
 from deep_cnn.tracking.access import Access, redacted
 from deep_cnn.tracking.base import FOR_USER, WandbRun
-from deep_cnn.tracking.wandb_client import WandbClient, upload_broke_off, upload_checkpoint
+from deep_cnn.tracking.journal import Journal, digest_of, summary_of
+from deep_cnn.tracking.wandb_client import (
+    WandbClient,
+    add_checkpoint,
+    define_metrics,
+    upload_broke_off,
+)
 
 _LOGGER = logging.getLogger("deep_cnn")
 
@@ -26,6 +33,7 @@ class WandbTracker(Tracker):
     If the server cannot be reached, the run is recorded offline. `artifacts` is best or none.
     """
 
+    journal: Journal
     unsynced: tuple[str, ...] = ()
     asked_to_stop = False
 
@@ -38,10 +46,18 @@ class WandbTracker(Tracker):
         title: str | None = None,
     ) -> None:
         self.access, self.artifacts = access, artifacts
-        self.client = WandbClient(access, sweep, remote, self._ask_to_stop, title)
+
+        def on_stop() -> None:  # A function, because the client copies what a method belongs to.
+            self.asked_to_stop = True
+
+        self.client = WandbClient(access, sweep, remote, on_stop, title)
         self.run: Any = None
-        self.is_complete = True
+        self.rows = 0
         self.pictures: dict[str, Any] = {}
+        # Records that are logged before the run is open wait for it.
+        self.early = MemoryHandler(10_000, flushLevel=logging.CRITICAL + 1)
+        self.console: logging.Handler = self.early
+        _LOGGER.addHandler(self.console)
 
     @property
     def state(self) -> TrackingState:
@@ -52,12 +68,10 @@ class WandbTracker(Tracker):
 
     def start(self, start: Start) -> None:
         """Begin the run, or continue it; raise ConfigError if W&B refuses with --wandb=True."""
-        self.files = start.files
-        self.run = self.client.open_run(start, "train")
-        if self.run is None:
+        if not self._open(start):
             return
-        self.run.define_metric("epoch")
-        self.run.define_metric("*", step_metric="epoch")
+        define_metrics(self.run)
+        self.run.summary["state"] = "running"
         if start.parameters is not None:
             self.run.summary["parameters"] = start.parameters
         # What the server has not seen: all of a new run, or what an outage kept from it.
@@ -65,6 +79,23 @@ class WandbTracker(Tracker):
         for record in start.history:
             if record.epoch >= seen:
                 self.log(record)
+        self.rows = len(start.history)
+
+    def _open(self, start: Start, *, is_test: bool = False) -> bool:
+        """Open the run with its journal and its log; return whether there is one."""
+        self.files = start.files
+        try:
+            opened = self.client.open_run(start, is_test=is_test)
+        finally:
+            _LOGGER.removeHandler(self.early)
+        if opened is None:
+            return False
+        self.run, self.journal = opened
+        self.console = _Console(self.run)
+        self.early.setTarget(self.console)
+        self.early.close()
+        _LOGGER.addHandler(self.console)
+        return True
 
     def log(self, record: EpochRecord) -> None:
         """Log every column of results/<run>.csv as a row of the history, and send it.
@@ -74,6 +105,7 @@ class WandbTracker(Tracker):
         if self.run is not None:
             self.run.log({**self.pictures, **record.row()}, step=record.epoch, commit=True)
             self.pictures = {}
+            self.rows += 1
 
     def images(self, epoch: int, examples: Callable[[], Sequence[Example]]) -> None:
         """Log pictures with truth and prediction in the caption, as part of the next row."""
@@ -85,72 +117,105 @@ class WandbTracker(Tracker):
 
     def tested(self, start: Start, metrics: Mapping[str, float]) -> None:
         """Log the test metrics in the summary of the trained run."""
-        self.files = start.files
-        self.run = self.client.open_run(start, "test")
-        if self.run is not None:
+        before = Journal.read(start.files)
+        if self._open(start, is_test=True):
             self.run.summary.update(dict(metrics))
-            self._finish(0)
+            # What training has sent is no more acknowledged than before.
+            self._finish(0, {"is_open": before is not None and before.is_open})
 
     def close(self, result: RunResult) -> None:
         """Log how the run ended, and its best checkpoint."""
         if self.run is None:
             return
-        reason, resumed = result.stop_reason, self.run.resumed
-        summary: dict[str, Any] = {"state": str(result.state)}
-        if result.best:
-            summary |= {f"best_{result.best.metric}": result.best.value}
-            summary |= {"best_epoch": result.best.epoch}
-        if reason or resumed:  # It may have been stopped before it went on.
-            summary["stop_reason"] = asdict(reason) if reason else None
-        if result.error or resumed:
-            summary["error"] = result.error
+        values = summary_of(result)
+        acknowledged: dict[str, Any] = {"rows": self.rows, "summary": digest_of(values)}
+        # An earlier end may have left a reason or an error.
+        summary = {k: v for k, v in values.items() if v is not None or self.run.resumed}
         if "examples" in self.pictures:  # The run ended early: its rows are sent already.
             summary["examples"] = self.pictures["examples"]
         self.run.summary.update(summary)
+        is_uploaded: Callable[[], bool] | None = None
         if result.signal is not None:
             if result.signal == getattr(Signals, "SIGUSR1", None):
                 self.run.mark_preempting()
         elif self.artifacts == "best" and result.best and self.files.best.exists():
             try:
-                self.is_complete &= upload_checkpoint(self.run, self.files.best, result)
+                is_uploaded = add_checkpoint(self.run, self.files.best, result)
+                acknowledged["artifact"] = digest_of(self.files.best)
             except Exception as error:  # The client's are many kinds; the run must be finished.
-                if is_agents_stop(error):
-                    raise
-                text = redacted(str(error) or type(error).__name__, self.access)
-                message = "W&B did not take the checkpoint %s (%s)"
-                _LOGGER.warning(message, self.files.best, text, extra=FOR_USER)
-                self.is_complete = False
-        self._finish(result.exit_status)
+                self._warn_of_checkpoint(error)
+                acknowledged = {}
+        self._finish(result.exit_status, acknowledged, is_uploaded)
 
     def abandon(self) -> None:
         """Mark a started run as failed."""
         if self.run is not None:
-            self._finish(1)
+            self._finish(1, {})
+        _LOGGER.removeHandler(self.console)
 
-    def _ask_to_stop(self) -> None:
-        self.asked_to_stop = True
+    def _warn_of_checkpoint(self, error: Exception) -> None:
+        if is_agents_stop(error):
+            raise error
+        text = redacted(str(error) or type(error).__name__, self.access)
+        message = "W&B did not take the checkpoint %s (%s)"
+        _LOGGER.warning(message, self.files.best, text, extra=FOR_USER)
 
-    def _finish(self, status: int) -> None:
+    def _finish(
+        self,
+        status: int,
+        acknowledged: Mapping[str, Any],
+        is_uploaded: Callable[[], bool] | None = None,
+    ) -> None:
+        """End the run, and record the fields of the journal that W&B has acknowledged."""
         run, self.run = self.run, None
-        folder = Path(run.settings.sync_dir)
-        offline = run.settings.mode == "offline"
+        _LOGGER.removeHandler(self.console)
+        folder, is_complete = Path(run.settings.sync_dir), True
+        relative, upload = os.path.relpath(folder), upload_command(self.files.out)
+        if run.settings.mode == "offline":
+            run.finish(exit_code=status)
+            _LOGGER.info("W&B: kept offline; upload it with: %s", upload, extra=FOR_USER)
+            self.unsynced = (relative,)
+            return
         try:
             run.finish(exit_code=status)
         except TimeoutError:
-            self.is_complete = False
-        relative = os.path.relpath(folder)
-        if offline:
-            text = "W&B: kept offline; upload it with: wandb sync %s"
-            _LOGGER.info(text, quote(relative), extra=FOR_USER)
-        elif not self.is_complete or upload_broke_off(folder):
-            text = (
-                "W&B did not take everything, the files have it; upload the rest with:"
-                " wandb sync --include-online %s"
-            )
-            _LOGGER.warning(text, quote(relative), extra=FOR_USER)
-        else:
+            is_complete = False
+        try:
+            is_complete &= is_uploaded is None or is_uploaded()
+        except Exception as error:
+            self._warn_of_checkpoint(error)
+            is_complete = False
+        if is_complete and not upload_broke_off(folder):
+            self.journal.closed(**acknowledged).write(self.files)
             return
+        self.journal.opened().write(self.files)
+        text = "W&B did not take everything, the files have it; upload the rest with: %s"
+        _LOGGER.warning(text, upload, extra=FOR_USER)
         self.unsynced = (relative,)
+
+
+class _Console(logging.Handler):
+    """A log handler that writes our records to the log of a run on W&B, with their levels."""
+
+    def __init__(self, run: Any) -> None:
+        super().__init__(logging.INFO)
+        self.run = run
+        self.setFormatter(LogFormatter("%(levelname)s %(message)s"))
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a record."""
+        try:
+            self.run.write_logs(self.format(record))
+        except Exception:
+            self.handleError(record)
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Ignore a client that has failed; the log file has the record."""
+
+
+def upload_command(out: Path) -> str:
+    """Return the command that uploads what W&B lacks of the runs in a folder for results."""
+    return f"python -m deep_cnn upload {quote(os.path.relpath(out))}"
 
 
 def _caption(example: Example) -> str:

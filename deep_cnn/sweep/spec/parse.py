@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
+import yaml
 from pydantic import Field, TypeAdapter
 
 from deep_cnn.errors import SpecError
@@ -196,3 +197,13 @@ def _values(description: _Content, path: YamlPath) -> Iterator[tuple[YamlPath, A
     values = description.get("values")
     for i, value in enumerate(values if isinstance(values, list) else ()):
         yield (*path, "values", i), value
+
+
+def searched_options(content: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the sorted names of the parameters that a sweep searches, without its constants."""
+    try:
+        spec = _read_content(Document(yaml.safe_dump(dict(content))), "sweep", [])
+    except (UnreadableError, yaml.YAMLError):
+        return ()
+    searched = {name: None for name, one in spec.space.items() if one.size != 1}
+    return tuple(sorted(spec.leaves(searched)))

@@ -19,7 +19,7 @@ from deep_cnn.sweep.formatting import (
     FORMATS,
     describe,
     format_summary,
-    sync_commands,
+    format_upload,
     without_value,
 )
 from deep_cnn.sweep.options import (
@@ -117,7 +117,7 @@ def sweep(argv: list[str]) -> int:
         if summary.signal is None and not summary.error and not options.pilot:
             run = partial(derived.run_points, spec, out=out, options=replace(how, keep=None))
             status = _repeat_and_refit(spec, summary.trials, options, run, out, command) or status
-    for line in sync_commands(out, spec.name, summary.trials):
+    for line in format_upload(out, spec.name, summary.trials):
         print(printable(line), file=sys.stderr)
     local.close(summary.trials, export=signals.signum is None)
     return status

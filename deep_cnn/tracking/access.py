@@ -56,14 +56,9 @@ def access_of(
         _LOGGER.info("W&B: disabled by the environment, the numbers go to files")
         return None
     offline = mode in ("offline", "dryrun")
-    settings = _settings(environ)
-    values = {
-        k: environ.get(k) or environ.get(v) or settings.get(_SETTINGS.get(k, "")) or None
-        for k, v in _VARIABLES.items()
-    }
+    values, host = _values(environ)
     has_ours = any(environ.get(name) for name in _VARIABLES)
     asked = wanted or assigned_trial(environ) is not None
-    host = environ.get("WANDB_BASE_URL") or settings.get("base_url", "")
     missing = [] if offline else _missing(values, environ, host)
     if not has_ours and "WB_KEY" not in missing and (asked or "WB_PROJECT" not in missing):
         missing = []  # W&B's own login: it knows the user, and a project has a default.
@@ -88,6 +83,16 @@ def access_of(
     else:
         _LOGGER.info("W&B: WB_KEY, WB_PROJECT and WB_USER are not set, the numbers go to files")
     return None
+
+
+def _values(environ: Mapping[str, str]) -> tuple[dict[str, str | None], str]:
+    """Return the value of each variable, None if it has none, and the address of the server."""
+    settings = _settings(environ)
+    values = {
+        k: environ.get(k) or environ.get(v) or settings.get(_SETTINGS.get(k, "")) or None
+        for k, v in _VARIABLES.items()
+    }
+    return values, environ.get("WANDB_BASE_URL") or settings.get("base_url", "")
 
 
 def _settings(environ: Mapping[str, str]) -> dict[str, str]:

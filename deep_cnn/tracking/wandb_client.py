@@ -15,7 +15,7 @@ from deep_cnn.errors import ConfigError
 from deep_cnn.files import safe_name
 from deep_cnn.results import RunResult, SweepTrial, assigned_trial
 from deep_cnn.tracking.access import Access, redacted
-from deep_cnn.tracking.base import FOR_USER, RemoteRun, Start
+from deep_cnn.tracking.base import FOR_USER, RemoteRun, Start, is_agents_stop
 from deep_cnn.tracking.journal import Journal, new_run_id
 from deep_cnn.tracking.wandb_server import probe, wait_until_visible
 
@@ -196,31 +196,60 @@ def add_checkpoint(run: Any, file: Path, result: RunResult) -> Callable[[], bool
 
     The function returns whether the checkpoint was uploaded, and raises what went wrong.
     """
-    best = result.best
+    best, problem = result.best, None
     assert best is not None
     metadata = {"run_name": result.run_name, **asdict(best), "config": dict(result.config)}
-    artifact = wandb.Artifact(f"model-{run.id}", "model", metadata=metadata)
+    aliases = ["best", f"epoch-{best.epoch}", safe_name(result.run_name)]
     # If it is uploaded now, no copy is needed; offline, a copy must keep its current content.
     online = run.settings.mode == "online"
-    artifact.add_file(str(file), policy="immutable" if online else "mutable", skip_cache=online)
-    aliases = ["best", f"epoch-{best.epoch}", safe_name(result.run_name)]
-    logged = run.log_artifact(artifact, aliases=aliases)
+    try:
+        artifact = wandb.Artifact(f"model-{run.id}", "model", metadata=metadata)
+        artifact.add_file(str(file), policy="immutable" if online else "mutable", skip_cache=online)
+        logged = run.log_artifact(artifact, aliases=aliases)
+    except Exception as error:  # The client's are many kinds; the run must be finished.
+        if is_agents_stop(error):
+            raise
+        problem = error
 
     def is_uploaded() -> bool:
+        if problem is not None:
+            raise problem
+        if not online:
+            return False
         # `logged.wait` would ask the server again, which may fail although it has the checkpoint.
-        result = logged._save_handle.wait_or(timeout=_PATIENCE)
-        if problem := result.response.log_artifact_response.error_message:
-            raise wandb.Error(problem)
-        return bool(online)
+        answer = logged._save_handle.wait_or(timeout=_PATIENCE).response.log_artifact_response
+        if answer.error_message:
+            raise wandb.Error(answer.error_message)
+        return True
 
     return is_uploaded
 
 
-def upload_broke_off(folder: Path) -> bool:
-    """Return whether the client has given up uploading, which only its own log says."""
-    log = folder / "logs" / "debug-internal.log"
+def finish(run: Any, status: int, is_uploaded: Callable[[], bool] | None = None) -> str | None:
+    """End a run with this exit status; return why W&B does not have everything, or None.
+
+    `is_uploaded` is what `add_checkpoint` has returned.
+    """
+    problem = None
     try:
+        run.finish(exit_code=status)
+    except TimeoutError:
+        problem = "it took too long"
+    try:
+        if is_uploaded is not None and not is_uploaded():
+            problem = "not the checkpoint"
+    except Exception as error:  # The client's are many kinds.
+        if is_agents_stop(error):
+            raise
+        problem = f"the checkpoint: {error or type(error).__name__}"
+    return problem or _failed_upload(Path(run.settings.sync_dir))
+
+
+def _failed_upload(folder: Path) -> str | None:
+    """Return whether the client has given up uploading, which only its own log says."""
+    try:
+        log = folder / "logs" / "debug-internal.log"
         text = log.read_text(encoding="utf-8", errors="replace")
     except OSError:
-        return False
-    return _NOT_UPLOADED.search(text) is not None
+        return None
+    return "an upload broke off" if _NOT_UPLOADED.search(text) else None

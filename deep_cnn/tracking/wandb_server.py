@@ -1,4 +1,4 @@
-"""Ask whether W&B's server answers, and what it shows of a run."""
+"""Ask whether W&B's server answers, and what it shows of a run or of a sweep."""
 
 import json
 import ssl
@@ -30,6 +30,12 @@ query RunResumeStatus($project: String, $entity: String, $name: String!) {
 }"""
 
 
+_SWEEP = """
+query SweepWithRuns($project: String, $entity: String, $sweep: String!) {
+    project(name: $project, entityName: $entity) { sweep(sweepName: $sweep) { config } }
+}"""
+
+
 @dataclass(frozen=True, slots=True)
 class Received:
     """What W&B's server shows of the history of a run: the number of rows, and the last step."""
@@ -57,28 +63,44 @@ def wait_until_visible(access: Access, journal: Journal, *, patiently: bool = Fa
 
 def query_received(access: Access, journal: Journal) -> Received:
     """Return what W&B shows of the history of a run; raise CommError."""
-    settings = wandb.setup().settings.model_copy()
-    host = str(settings.base_url)
-    auth = (
-        wbauth.AuthApiKey(host=host, api_key=access.key)
-        if access.key
-        else wbauth.authenticate_session(
-            host=host, source="deep_cnn", no_offline=True, update_session=False
-        )
-    )
-    if auth is not None:
-        wbauth.set_auth_settings(settings, auth)
     names = {"project": journal.project, "entity": journal.entity, "name": journal.run_id}
+    answer = _query(access, _RESUME_STATUS, names)
     try:
-        answer: Any = ServiceApi(settings).execute_graphql(_RESUME_STATUS, names, timeout=_TIMEOUT)
         bucket = (answer.get("model") or {}).get("bucket")
         if not bucket or "t" not in json.loads(bucket["wandbConfig"] or "{}"):
             return Received()
         tail = [json.loads(line) for line in json.loads(bucket["historyTail"] or "[]")]
-    except (WandbApiFailedError, TimeoutError, ValueError, TypeError, KeyError) as error:
+        last = int(tail[-1].get("_step", -1)) if tail else -1
+        return Received(int(bucket["historyLineCount"] or 0), last)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise CommError(f"an answer that is not W&B's ({type(error).__name__})") from None
+
+
+def query_sweep(access: Access, name: str) -> str:
+    """Return the configuration of a sweep on W&B as YAML; raise CommError."""
+    names = {"project": access.project, "entity": access.entity, "sweep": name}
+    try:
+        return str(_query(access, _SWEEP, names)["project"]["sweep"]["config"])
+    except (KeyError, TypeError):
+        raise CommError(f"no sweep {name}") from None
+
+
+def _query(access: Access, query: str, variables: dict[str, Any]) -> Any:
+    """Return the answer to a query, without the client's own query for the user."""
+    settings = wandb.setup().settings.model_copy()
+    host = str(settings.base_url)
+    if access.key:
+        auth: wbauth.Auth | None = wbauth.AuthApiKey(host=host, api_key=access.key)
+    else:
+        auth = wbauth.authenticate_session(
+            host=host, source="deep_cnn", no_offline=True, update_session=False
+        )
+    if auth is not None:
+        wbauth.set_auth_settings(settings, auth)
+    try:
+        return ServiceApi(settings).execute_graphql(query, variables, timeout=_TIMEOUT)
+    except (WandbApiFailedError, TimeoutError, ValueError) as error:
         raise CommError(redacted(str(error) or type(error).__name__, access)) from None
-    last = int(tail[-1].get("_step", -1)) if tail else -1
-    return Received(int(bucket["historyLineCount"] or 0), last)
 
 
 def probe(timeout: float = _TIMEOUT) -> None:

@@ -3,6 +3,7 @@
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from logging.handlers import MemoryHandler
 from pathlib import Path
 from shlex import quote
@@ -13,7 +14,7 @@ import wandb
 
 from deep_cnn.results import EpochRecord, RunResult, SweepTrial
 from deep_cnn.text import LogFormatter
-from deep_cnn.tracking import Example, RemoteRun, Start, Tracker, TrackingState, is_agents_stop
+from deep_cnn.tracking import Example, RemoteRun, Start, Tracker, TrackingState
 from deep_cnn.tracking.access import Access, redacted
 from deep_cnn.tracking.base import FOR_USER, WandbRun
 from deep_cnn.tracking.journal import Journal, digest_of, summary_of
@@ -21,7 +22,7 @@ from deep_cnn.tracking.wandb_client import (
     WandbClient,
     add_checkpoint,
     define_metrics,
-    upload_broke_off,
+    finish,
 )
 
 _LOGGER = logging.getLogger("deep_cnn")
@@ -54,10 +55,7 @@ class WandbTracker(Tracker):
         self.run: Any = None
         self.rows = 0
         self.pictures: dict[str, Any] = {}
-        # Records that are logged before the run is open wait for it.
-        self.early = MemoryHandler(10_000, flushLevel=logging.CRITICAL + 1)
-        self.console: logging.Handler = self.early
-        _LOGGER.addHandler(self.console)
+        self.console = _Console()
 
     @property
     def state(self) -> TrackingState:
@@ -84,18 +82,14 @@ class WandbTracker(Tracker):
     def _open(self, start: Start, *, is_test: bool = False) -> bool:
         """Open the run with its journal and its log; return whether there is one."""
         self.files = start.files
+        opened = None
         try:
             opened = self.client.open_run(start, is_test=is_test)
         finally:
-            _LOGGER.removeHandler(self.early)
-        if opened is None:
-            return False
-        self.run, self.journal = opened
-        self.console = _Console(self.run)
-        self.early.setTarget(self.console)
-        self.early.close()
-        _LOGGER.addHandler(self.console)
-        return True
+            self.console.write_to(opened[0] if opened else None)
+        if opened is not None:
+            self.run, self.journal = opened
+        return opened is not None
 
     def log(self, record: EpochRecord) -> None:
         """Log every column of results/<run>.csv as a row of the history, and send it.
@@ -139,26 +133,15 @@ class WandbTracker(Tracker):
             if result.signal == getattr(Signals, "SIGUSR1", None):
                 self.run.mark_preempting()
         elif self.artifacts == "best" and result.best and self.files.best.exists():
-            try:
-                is_uploaded = add_checkpoint(self.run, self.files.best, result)
-                acknowledged["artifact"] = digest_of(self.files.best)
-            except Exception as error:  # The client's are many kinds; the run must be finished.
-                self._warn_of_checkpoint(error)
-                acknowledged = {}
+            is_uploaded = add_checkpoint(self.run, self.files.best, result)
+            acknowledged["artifact"] = digest_of(self.files.best)
         self._finish(result.exit_status, acknowledged, is_uploaded)
 
     def abandon(self) -> None:
         """Mark a started run as failed."""
         if self.run is not None:
             self._finish(1, {})
-        _LOGGER.removeHandler(self.console)
-
-    def _warn_of_checkpoint(self, error: Exception) -> None:
-        if is_agents_stop(error):
-            raise error
-        text = redacted(str(error) or type(error).__name__, self.access)
-        message = "W&B did not take the checkpoint %s (%s)"
-        _LOGGER.warning(message, self.files.best, text, extra=FOR_USER)
+        self.console.write_to(None)
 
     def _finish(
         self,
@@ -168,49 +151,51 @@ class WandbTracker(Tracker):
     ) -> None:
         """End the run, and record the fields of the journal that W&B has acknowledged."""
         run, self.run = self.run, None
-        _LOGGER.removeHandler(self.console)
-        folder, is_complete = Path(run.settings.sync_dir), True
-        relative, upload = os.path.relpath(folder), upload_command(self.files.out)
+        self.console.write_to(None)
+        upload = upload_command(self.files.out)
+        folder = os.path.relpath(run.settings.sync_dir)
+        problem = finish(run, status, is_uploaded)
         if run.settings.mode == "offline":
-            run.finish(exit_code=status)
             _LOGGER.info("W&B: kept offline; upload it with: %s", upload, extra=FOR_USER)
-            self.unsynced = (relative,)
-            return
-        try:
-            run.finish(exit_code=status)
-        except TimeoutError:
-            is_complete = False
-        try:
-            is_complete &= is_uploaded is None or is_uploaded()
-        except Exception as error:
-            self._warn_of_checkpoint(error)
-            is_complete = False
-        if is_complete and not upload_broke_off(folder):
+        elif problem is None:
             self.journal.closed(**acknowledged).write(self.files)
             return
-        self.journal.opened().write(self.files)
-        text = "W&B did not take everything, the files have it; upload the rest with: %s"
-        _LOGGER.warning(text, upload, extra=FOR_USER)
-        self.unsynced = (relative,)
+        else:
+            self.journal.opened().write(self.files)
+            text = "W&B did not take everything (%s), the files have it; upload the rest with: %s"
+            reason = redacted(problem, self.access)
+            _LOGGER.warning(text, reason, upload, extra=FOR_USER)
+        self.unsynced = (folder,)
 
 
-class _Console(logging.Handler):
-    """A log handler that writes our records to the log of a run on W&B, with their levels."""
+class _Console(MemoryHandler):
+    """A log handler that writes our records to the log of a run on W&B, with their levels.
 
-    def __init__(self, run: Any) -> None:
-        super().__init__(logging.INFO)
-        self.run = run
+    Records that are logged before the run is open wait for it.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(10_000, flushLevel=logging.CRITICAL + 1)
+        self.run: Any = None
         self.setFormatter(LogFormatter("%(levelname)s %(message)s"))
+        _LOGGER.addHandler(self)
+
+    def write_to(self, run: Any) -> None:
+        """Write what waits, and what follows, to a run; None: end."""
+        self.run = run
+        waiting, self.buffer = self.buffer, []
+        for record in waiting if run else ():
+            self.emit(record)
+        if run is None:
+            _LOGGER.removeHandler(self)
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write a record."""
-        try:
+        """Write a record; a client that fails is ignored, because the log file has the record."""
+        if self.run is None:
+            super().emit(record)
+            return
+        with suppress(Exception):
             self.run.write_logs(self.format(record))
-        except Exception:
-            self.handleError(record)
-
-    def handleError(self, record: logging.LogRecord) -> None:
-        """Ignore a client that has failed; the log file has the record."""
 
 
 def upload_command(out: Path) -> str:

@@ -3,7 +3,6 @@
 import csv
 import os
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -23,7 +22,7 @@ from deep_cnn.tracking.wandb_client import (
     WandbClient,
     add_checkpoint,
     define_metrics,
-    upload_broke_off,
+    finish,
 )
 from deep_cnn.tracking.wandb_file import Media, read_media
 from deep_cnn.tracking.wandb_server import Received, probe, wait_until_visible
@@ -176,12 +175,12 @@ class _Session:
                     is_uploaded = add_checkpoint(run, files.best, result)
             finally:
                 is_failure = result.state in (State.FAILED, State.INTERRUPTED)
-                with suppress(TimeoutError):
-                    run.finish(exit_code=int(is_failure))
-            if is_uploaded and not is_uploaded():
-                raise UploadError("W&B did not take the checkpoint; repeat the command")
-            if run._finish_timed_out or upload_broke_off(Path(run.settings.sync_dir)):
-                raise UploadError("W&B did not take everything; repeat the command")
+                problem = finish(run, int(is_failure), is_uploaded)
+            if problem:
+                raise UploadError(
+                    f"W&B did not take everything ({redacted(problem, self.account)});"
+                    " repeat the command"
+                )
         texts = [f"{count} rows", *(["the checkpoint"] if is_uploaded else [])]
         self.description = f"{', '.join(texts)}: {run.url}"
         return replace(self.journal, entity=run.entity)

@@ -315,7 +315,8 @@ class WandbServer:
 
     def answer(self, method: str, path: str, authorization: str, body: bytes) -> tuple[int, str]:
         """Status and body for a request."""
-        path = unquote(path)
+        # A client that uses this server as a proxy sends whole addresses.
+        path = unquote(re.sub(r"^http://[^/]+", "", path))
         known = method == "POST" and (path == "/graphql" or path.endswith("/file_stream"))
         posted: Json = json.loads(body) if known else {}
         operation = _operation(posted) if path == "/graphql" else ""

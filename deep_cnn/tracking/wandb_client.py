@@ -3,6 +3,7 @@
 import logging
 import os
 import re
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -24,9 +25,9 @@ _LOGGER = logging.getLogger("deep_cnn")
 # By default, the client waits 90 seconds for its server at the start, and forever at the end.
 # An agent kills a run 30 seconds after asking it to stop. W&B's variables change the limits.
 _INIT_TIMEOUT = 20.0
-FINISH_TIMEOUT = 25.0
-# After finish(), the outcome of the upload of a checkpoint is known at once.
-_PATIENCE = 2.0
+# The limits at the end sum up to 25 seconds: until a checkpoint is accepted, and until it is sent.
+_PATIENCE = 5.0
+FINISH_TIMEOUT = 20.0
 # A sweep of short trials must not wait for a server that is down again and again.
 _DOWN_FOR = 120.0
 _OUT_OF_REACH = re.compile(
@@ -206,33 +207,44 @@ def define_metrics(run: Any) -> None:
     run.define_metric("*", step_metric="epoch")
 
 
-def add_checkpoint(run: Any, file: Path, result: RunResult) -> Callable[[], bool]:
-    """Add the best checkpoint to a run; return a function to call after finish().
+def add_checkpoint(
+    run: Any, file: Path, result: RunResult, *, patience: float = _PATIENCE
+) -> Callable[[], bool]:
+    """Add the best checkpoint to a run, if the server takes it within `patience` seconds.
 
-    The function returns whether the checkpoint was uploaded, and raises what went wrong.
+    Return a function to call after finish(), which waits for the upload. The function returns
+    whether the checkpoint was uploaded, and raises what went wrong.
     """
-    best, problem = result.best, None
+    best = result.best
     assert best is not None
     metadata = {"run_name": result.run_name, **asdict(best), "config": dict(result.config)}
     aliases = ["best", f"epoch-{best.epoch}", safe_name(result.run_name)]
     # If it is uploaded now, no copy is needed; offline, a copy must keep its current content.
     online = run.settings.mode == "online"
-    try:
-        artifact = wandb.Artifact(f"model-{run.id}", "model", metadata=metadata)
-        artifact.add_file(str(file), policy="immutable" if online else "mutable", skip_cache=online)
-        logged = run.log_artifact(artifact, aliases=aliases)
-    except Exception as error:  # The client's are many kinds; the run must be finished.
-        if is_agents_stop(error):
-            raise
-        problem = error
+    policy = {"policy": "immutable" if online else "mutable", "skip_cache": online}
+    logged: list[Any] = []
+    problems: list[Exception] = []
+
+    def log() -> None:
+        try:
+            artifact = wandb.Artifact(f"model-{run.id}", "model", metadata=metadata)
+            artifact.add_file(str(file), **policy)
+            logged.append(run.log_artifact(artifact, aliases=aliases))
+        except Exception as error:  # The client's are many kinds; the run must be finished.
+            problems.append(error)
+
+    # The client first asks for the user, and has no limit of time for that.
+    thread = threading.Thread(target=log, daemon=True)
+    thread.start()
+    thread.join(patience if online else None)
 
     def is_uploaded() -> bool:
-        if problem is not None:
-            raise problem
+        if problems or not logged:
+            raise problems[0] if problems else wandb.Error("W&B does not answer")
         if not online:
             return False
-        # `logged.wait` would ask the server again, which may fail although it has the checkpoint.
-        answer = logged._save_handle.wait_or(timeout=_PATIENCE).response.log_artifact_response
+        # `wait` of the artifact would ask the server again, which may fail although it has it.
+        answer = logged[0]._save_handle.wait_or(timeout=_PATIENCE).response.log_artifact_response
         if answer.error_message:
             raise wandb.Error(answer.error_message)
         return True

@@ -31,6 +31,8 @@ from deep_cnn.tracking.wandb_server import Received, probe, query_sweep, wait_un
 
 # The lowest rate at which a checkpoint is uploaded, in bytes/s.
 _SLOWEST = 2.0**19
+# Until the server accepts a checkpoint, in seconds; here, nothing else waits.
+_PATIENCE = 30.0
 # These belong to the process of the user, who may have started it in a run.
 _OF_OTHER_RUNS = (
     "WANDB_RUN_ID", "WANDB_SWEEP_ID", "WANDB_SWEEP_PARAM_PATH", "WANDB_RESUME", "WANDB_NAME",
@@ -174,7 +176,7 @@ class _Session:
                 run.summary.update({**metrics, **pictures, **summary})
                 _save_files(run, files, folders)
                 if not is_known:
-                    is_uploaded = add_checkpoint(run, files.best, result)
+                    is_uploaded = add_checkpoint(run, files.best, result, patience=_PATIENCE)
             finally:
                 is_failure = result.state in (State.FAILED, State.INTERRUPTED)
                 problem = finish(run, int(is_failure), is_uploaded)

@@ -433,8 +433,8 @@ def test_the_log_arrives_with_its_levels_and_the_state_is_running_again(
     assert here(*DIGITS, "--run_name=first", "--hidden=9", "--decay=0.5").returncode == 0
     run = only(server)
     log = (client.folder / "outputs" / "logger" / "first.log").read_text()
-    lines = [line.split(" ", 2)[2] for line in log.splitlines() if " --" not in line]
-    assert run.output == [line for line in lines if not line.startswith("INFO Stopped")]
+    lines = [line.split(" ", 2)[2] for line in log.splitlines()]
+    assert run.output == [line for line in lines if not line.startswith("INFO --")]
     assert run.output[0].startswith("INFO Running on ")
     assert any(line.startswith("WARNING Options without effect") for line in run.output)
     more = f"--epochs={ENDLESS}"
@@ -720,7 +720,7 @@ def test_stock_and_warm_agents_side_by_side(client: Client, server: WandbServer)
 
 
 IMPATIENT = (
-    "from deep_cnn.sweep.wandb_agent import agent as a; a._GIVE_UP = 8.0;"
+    "from deep_cnn.sweep.wandb_agent import agent as a; a._GIVE_UP = 20.0;"
     " import sys; from deep_cnn.cli import main; sys.exit(main())"
 )
 
@@ -732,14 +732,13 @@ def test_a_server_that_goes_away_is_reported_and_given_up(
     server.sweeps[name].state = "PAUSED"
     agent = client.start("-c", IMPATIENT, "agent", f"tester/p/{name}")
     until(lambda: "graphql Heartbeat" in server.requests, agent)
-    fault = server.fault("Heartbeat", 500)
+    server.fault("Heartbeat", 200, hang=8.0, times=1)
     _, err = client.started[agent]
 
     def said(text: str) -> bool:
         return text in Path(f"/proc/self/fd/{err.fileno()}").read_text()
 
     until(lambda: said("W&B does not answer; runs go on"), agent)
-    fault.lift()
     until(lambda: said("W&B answers again"), agent)
     server.close()
     done = client.ended(agent)

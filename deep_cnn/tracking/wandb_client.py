@@ -5,7 +5,7 @@ import os
 import re
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from shlex import quote
@@ -40,6 +40,12 @@ _NOT_UPLOADED = re.compile(
     r'"level":"ERROR.*(fatal|upload|artifact|runfiles|giving up|json decode)', re.IGNORECASE
 )
 _PROGRAM = "-m deep_cnn"
+# Settings that W&B's variables change.
+_DEFAULTS: Mapping[str, Any] = {
+    "init_timeout": _INIT_TIMEOUT,
+    "finish_timeout": FINISH_TIMEOUT,
+    "console": "off",  # The tracker passes on our log, with the level of each line.
+}
 _down_until = 0.0
 
 
@@ -80,19 +86,13 @@ class WandbClient:
         try:
             # An agent's run comes from the server, so the server is reachable.
             if not self.access.offline and (self.remote or time.monotonic() > _down_until):
-                probe()
-                if start.is_continued:
-                    wait_until_visible(self.access, journal)
-                journal.opened().write(start.files)
-                run = self.init(start, journal, is_test=is_test)
-                _LOGGER.info("W&B: %s", run.url, extra=FOR_USER)
-                return run, replace(journal.opened(), entity=run.entity).write(start.files)
+                return self._open_online(start, journal, is_test)
         except OutputError:
             raise
         except (wandb.Error, OSError, ValueError) as error:
             reason = redacted(str(error), self.access)
             wandb.teardown()  # Or the client would offer the failed run again.
-            if journal.contact is None:  # Another upload may choose another project.
+            if journal.contact is None:  # An upload may choose another project.
                 start.files.journal.unlink(missing_ok=True)
             else:
                 journal.write(start.files)
@@ -101,13 +101,20 @@ class WandbClient:
                 return None
             _down_until = time.monotonic() + _DOWN_FOR
         if not self.access.offline:
-            text = "W&B is out of reach (%s); the run is kept offline"
-            if is_test:
-                upload = upload_command(start.files.out)
-                text = f"W&B is out of reach (%s); upload the test later with: {upload}"
+            later = f"upload the test later with: {upload_command(start.files.out)}"
+            text = f"W&B is out of reach (%s); {later if is_test else 'the run is kept offline'}"
             _LOGGER.warning(text, reason, extra=FOR_USER)
         journal.write(start.files)
         return None if is_test else (self.init(start, journal, offline=True), journal)
+
+    def _open_online(self, start: Start, journal: Journal, is_test: bool) -> tuple[Any, Journal]:
+        probe()
+        if start.is_continued:
+            wait_until_visible(self.access, journal)
+        journal.opened().write(start.files)
+        run = self.init(start, journal, is_test=is_test)
+        _LOGGER.info("W&B: %s", run.url, extra=FOR_USER)
+        return run, replace(journal.opened(), entity=run.entity).write(start.files)
 
     def _refuse(self, start: Start, reason: str) -> None:
         if self.access.insist:
@@ -178,15 +185,11 @@ class WandbClient:
             # The commit of this code, not of the folder that it runs in.
             "git_root": str(code) if (code / ".git").exists() else None,
         }
-        defaults = {
-            "init_timeout": _INIT_TIMEOUT,
-            "finish_timeout": FINISH_TIMEOUT,
-            "console": "off",  # The tracker passes on our log, with the level of each line.
-            "dir": str(start.files.out),  # Beside the results.
-        }
-        for name, value in defaults.items():
+        for name, value in _DEFAULTS.items():
             if not os.environ.get(f"WANDB_{name.upper()}"):
-                settings["root_dir" if name == "dir" else name] = value
+                settings[name] = value
+        if not os.environ.get("WANDB_DIR"):
+            settings["root_dir"] = str(start.files.out)  # Beside the results.
         if self.remote:
             settings |= asdict(self.remote)
             del settings["arguments"]

@@ -730,7 +730,8 @@ def test_a_server_that_goes_away_is_reported_and_given_up(
 ) -> None:
     name = server.add_sweep(grid(lr=[0.01], epochs=[1]))
     server.sweeps[name].state = "PAUSED"
-    agent = client.start("-c", IMPATIENT, "agent", f"tester/p/{name}")
+    words = ("-c", IMPATIENT, "agent", f"tester/p/{name}")
+    agent = client.start(*words, PYTHONUNBUFFERED="1")
     until(lambda: "graphql Heartbeat" in server.requests, agent)
     server.fault("Heartbeat", 200, hang=8.0, times=1)
     _, err = client.started[agent]

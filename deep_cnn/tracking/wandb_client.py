@@ -160,13 +160,15 @@ class WandbClient:
         tags += [tag for tag in os.environ.get("WANDB_TAGS", "").split(",") if tag]
         # The options of a test must not replace those of the run that it tests.
         is_there = is_test and (start.state.wandb is not None or journal.contact is not None)
-        arguments = self.remote.arguments if self.remote else {}
+        arguments = {**start.options, **(self.remote.arguments if self.remote else {})}
+        if is_test:
+            arguments["test_net"] = None
         return wandb.init(
             name=None if is_there else journal.title,
             group=os.environ.get("WANDB_RUN_GROUP") or (self.sweep.name if self.sweep else None),
             job_type="train",
             tags=[tag[:64] for tag in tags],  # W&B refuses longer ones.
-            config=None if is_there else {**start.options, "test_net": None, **arguments},
+            config=None if is_there else arguments,
             settings=wandb.Settings(**{**self._settings(start, journal, offline), **settings}),
         )
 

@@ -43,6 +43,7 @@ Fine-tune a pretrained network to predict how people perceive pictures.
   python -m deep_cnn agent ENTITY/PROJECT/SWEEP_ID         run trials of a sweep on wandb.ai
   python -m deep_cnn submit sweeps/lr.yaml --jobs=4 ...    run a sweep on a PBS or Slurm cluster
   python -m deep_cnn report outputs                        list the runs, best first
+  python -m deep_cnn upload outputs                        send to W&B what it lacks of the runs
   python -m deep_cnn fetch --model=resnet50                download weights to use offline
 """
 # The function of each verb is in this module, and has the verb's name.
@@ -51,14 +52,16 @@ _VERBS = {
     "report": "deep_cnn.report.verb",
     "fetch": "deep_cnn.fetch",
     "submit": "deep_cnn.cluster.verb",
+    "upload": "deep_cnn.upload",
 }
 # What these print is their result.
-_PRINTING = ("check", "sample", "report")
+_PRINTING = ("check", "sample", "report", "upload")
 _POSITIONALS = {
     "agent": "ENTITY/PROJECT/SWEEP_ID",
     "report": "[PATH ...]",
     "fetch": "",
     "submit": "[FILE]",
+    "upload": "[PATH|RUN ...]",
 }
 _WIDTH, _INDENT = 100, 22
 # The options that the tutorial explains, in its order.

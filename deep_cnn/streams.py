@@ -117,11 +117,13 @@ def _protected(file: _LossyFile, stream: TextIO | None) -> TextIO:
     if stream is not None:
         with suppress(OSError):
             stream.flush()
+    write_through = getattr(stream, "write_through", False)
     return io.TextIOWrapper(
         io.BufferedWriter(file),
         encoding=getattr(stream, "encoding", "utf-8"),
         # A name may hold what the terminal cannot show.
         errors="backslashreplace",
-        line_buffering=getattr(stream, "line_buffering", True),
-        write_through=getattr(stream, "write_through", False),
+        # With PYTHONUNBUFFERED, a stream has no buffer to flush after a line; this one has.
+        line_buffering=getattr(stream, "line_buffering", True) or write_through,
+        write_through=write_through,
     )

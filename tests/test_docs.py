@@ -47,6 +47,7 @@ SUBSTITUTIONS = (
 )
 # Part of a command, and why it cannot run here.
 NOT_RUN = {
+    "upload": "needs an account on wandb.ai, or a server",
     "agent ENTITY/PROJECT/SWEEP_ID": "needs W&B's server; tests/tracking/test_wandb.py has another",
     "fetch --model": "needs a network; tests/test_fetch.py runs it with a local server",
     "--weights=IMAGENET1K_SWAG_E2E_V1 --freeze": "needs a network; tests/models has random weights",

@@ -58,6 +58,11 @@ class Run:
     lines: dict[str, list[str]] = field(default_factory=dict, repr=False)
     stop_by_agent: bool = False
     stop_by_stream: bool = False
+    program: str | None = None
+    # When each line of the history arrived.
+    arrivals: list[float] = field(default_factory=list, repr=False)
+    # How many lines a session that resumes the run was not shown: it must not replace them.
+    hidden: int = 0
 
     @property
     def history(self) -> list[Json]:
@@ -90,13 +95,24 @@ class Run:
     def store(self, name: str, offset: int, content: list[str]) -> None:
         """Put lines where they belong: a retry sends the same ones again."""
         lines = self.lines.setdefault(name, [])
+        offset += self.hidden if name == "wandb-history.jsonl" else 0
         lines.extend([""] * (offset - len(lines)))
         lines[offset : offset + len(content)] = content
+        if name == "wandb-history.jsonl":
+            self.arrivals.extend([time.monotonic()] * (len(lines) - len(self.arrivals)))
 
-    def open(self, *, resumed: bool) -> None:
+    def visible(self, lag: float) -> list[str]:
+        """The lines of the history that have been there for `lag` seconds."""
+        history = self.lines.get("wandb-history.jsonl", [])
+        now = time.monotonic()
+        return [line for line, at in zip(history, self.arrivals, strict=True) if now - at >= lag]
+
+    def open(self, *, resumed: bool, lag: float) -> None:
         """A program has called init."""
+        self.hidden = len(self.arrivals) - len(self.visible(lag)) if resumed else 0
         if self.inits and not resumed:
             self.lines.clear()
+            self.arrivals.clear()
         if self.inits:
             self.stop_by_agent = self.stop_by_stream = False
         self.inits += 1
@@ -144,6 +160,8 @@ class Fault:
     times: int | None
     hang: float
     body: str
+    # The answer has this body with status 200, as from the login page of a network.
+    is_portal: bool = False
     hits: int = 0
     lifted: bool = False
 
@@ -183,6 +201,10 @@ class WandbServer:
         self.sweeps: dict[str, Sweep] = {}
         self.artifacts: list[Artifact] = []
         self.requests: list[str] = []
+        # Real servers show rows only after some seconds.
+        self.lag = 0.0
+        # Real servers refuse a run of a sweep that they do not know; many tests have no sweep.
+        self.knows_sweeps_only = False
         self._all_artifacts: dict[str, Artifact] = {}
         self._agents: dict[str, _Agent] = {}
         self._faults: list[Fault] = []
@@ -259,7 +281,7 @@ class WandbServer:
     def add_run(self, sweep: str, history: Sequence[Json]) -> None:
         """Add a run that is over to a sweep."""
         run = Run(_short_id(), self.sweeps[sweep].project, self.entity, inits=1, exitcode=0)
-        run.lines["wandb-history.jsonl"] = [json.dumps(row) for row in history]
+        run.store("wandb-history.jsonl", 0, [json.dumps(row) for row in history])
         self.runs[run.id] = run
         self.sweeps[sweep].runs.append(run.id)
 
@@ -278,12 +300,13 @@ class WandbServer:
         times: int | None = None,
         hang: float = 0.0,
         body: str = '{"errors": [{"message": "the stand-in was told to fail"}]}',
+        is_portal: bool = False,
     ) -> Fault:
         """Let requests fail whose line in `requests` contains `endpoint`.
 
         Status 0 drops the connection; with status 200 the answer is only late, by `hang` seconds.
         """
-        fault = Fault(endpoint, status, times, hang, body)
+        fault = Fault(endpoint, status, times, hang, body, is_portal)
         with self._lock:
             self._faults.append(fault)
         return fault
@@ -292,7 +315,8 @@ class WandbServer:
 
     def answer(self, method: str, path: str, authorization: str, body: bytes) -> tuple[int, str]:
         """Status and body for a request."""
-        path = unquote(path)
+        # A client that uses this server as a proxy sends whole addresses.
+        path = unquote(re.sub(r"^http://[^/]+", "", path))
         known = method == "POST" and (path == "/graphql" or path.endswith("/file_stream"))
         posted: Json = json.loads(body) if known else {}
         operation = _operation(posted) if path == "/graphql" else ""
@@ -302,7 +326,7 @@ class WandbServer:
             fault = next((f for f in self._faults if f.strikes(line)), None)
         if fault:
             time.sleep(fault.hang)
-            if fault.status != 200:
+            if fault.status != 200 or fault.is_portal:
                 return fault.status, fault.body
         try:
             with self._lock:
@@ -336,6 +360,8 @@ class WandbServer:
 
     def _upsert_bucket(self, v: Json) -> Json:
         run = self.runs.get(v["name"])
+        if v.get("sweep") and v["sweep"] not in self.sweeps and self.knows_sweeps_only:
+            raise _Refused(404, f"there is no sweep {v['sweep']}")
         inserted = run is None
         if run is None:
             name = v.get("displayName") or f"run-{len(self.runs) + 1}"
@@ -344,10 +370,10 @@ class WandbServer:
         config: Json = json.loads(v.get("config") or "{}")
         # Some changes come with the host as well; but once it runs, a client is in its config.
         if v.get("host") and not config.get("_wandb", {}).get("value", {}).get("e"):
-            run.open(resumed=bool(v.get("id")))
+            run.open(resumed=bool(v.get("id")), lag=self.lag)
         given = {"name": v.get("displayName"), "group": v.get("groupName")}
         given |= {"job_type": v.get("jobType")}
-        given |= {key: v.get(key) for key in ("tags", "notes", "commit", "sweep")}
+        given |= {key: v.get(key) for key in ("tags", "notes", "commit", "sweep", "program")}
         for key, value in given.items():
             if value is not None:
                 setattr(run, key, value)
@@ -366,7 +392,7 @@ class WandbServer:
         return {"model": {**project, "bucket": bucket}}
 
     def _bucket(self, run: Run) -> Json:
-        history = run.lines.get("wandb-history.jsonl", [])
+        history = run.visible(self.lag)
         events = run.lines.get("wandb-events.jsonl", [])
         return {
             "id": run.id,

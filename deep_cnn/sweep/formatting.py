@@ -148,19 +148,15 @@ def without_value(spec: SweepSpec, summary: SweepSummary) -> str | None:
     )
 
 
-def sync_commands(out: Path, name: str, trials: Sequence[Trial]) -> list[str]:
-    """Return lines with the commands that upload what W&B lacks of a sweep's trials."""
-    folders: dict[str, list[str]] = {}
-    for trial in trials:
-        for folder in _unsynced(out, name, trial):
-            if Path(folder).name.startswith("offline-run-"):
-                folders["wandb sync"] = [f"{shlex.quote(str(out / 'wandb'))}/offline-run-*"]
-            else:
-                folders.setdefault("wandb sync --include-online", []).append(shlex.quote(folder))
-    return [
-        f"W&B: not uploaded yet; do it with: {command} {' '.join(names)}"
-        for command, names in folders.items()
-    ]
+def format_upload(
+    out: Path, name: str, trials: Sequence[Trial], *, on_login_node: bool = False
+) -> list[str]:
+    """Return a line with the command that uploads what W&B lacks of a sweep's trials, if any."""
+    if not any(_unsynced(out, name, trial) for trial in trials):
+        return []
+    command = f"python -m deep_cnn upload {shlex.quote(str(out))}"
+    place = "on the login node" if on_login_node else "do it with"
+    return [f"W&B: not uploaded yet; {place}: {command}"]
 
 
 def _unsynced(out: Path, name: str, trial: Trial) -> tuple[str, ...]:

@@ -19,7 +19,7 @@ from deep_cnn.sweep.formatting import (
     FORMATS,
     describe,
     format_summary,
-    sync_commands,
+    format_upload,
     without_value,
 )
 from deep_cnn.sweep.options import (
@@ -126,11 +126,7 @@ def _end(
         how = replace(local.options, keep=None)
         run = partial(derived.run_points, spec, out=out, options=how)
         status = _repeat_and_refit(spec, summary.trials, options, run, out, command) or status
-    lines = sync_commands(out, spec.name, summary.trials)
-    if lines and options.pilot:
-        folder = shlex.quote(str(out))
-        lines = [f"W&B: not uploaded yet; on the login node: python -m deep_cnn upload {folder}"]
-    for line in lines:
+    for line in format_upload(out, spec.name, summary.trials, on_login_node=options.pilot):
         print(printable(line), file=sys.stderr)
     local.close(summary.trials, export=signals.signum is None)
     return status

@@ -1,5 +1,6 @@
 """Find out whether and how to reach W&B, from --wandb and the environment."""
 
+import configparser
 import logging
 import os
 import re
@@ -17,6 +18,8 @@ from deep_cnn.tracking.base import FOR_USER
 _LOGGER = logging.getLogger("deep_cnn")
 # Our name of each variable, and the name that W&B itself has for it.
 _VARIABLES = {"WB_KEY": "WANDB_API_KEY", "WB_PROJECT": "WANDB_PROJECT", "WB_USER": "WANDB_ENTITY"}
+# The names in W&B's settings files, where `wandb init` and `wandb login` write them.
+_SETTINGS = {"WB_PROJECT": "project", "WB_USER": "entity"}
 _DEFAULT_PROJECT = "deep_cnn"
 # The server of `wandb login` if the user has set no other one.
 _DEFAULT_HOSTS = {"api.wandb.ai", "api.forge.coreweave.com"}
@@ -53,10 +56,10 @@ def access_of(
         _LOGGER.info("W&B: disabled by the environment, the numbers go to files")
         return None
     offline = mode in ("offline", "dryrun")
-    values = {k: environ.get(k) or environ.get(v) or None for k, v in _VARIABLES.items()}
+    values, host = _values(environ)
     has_ours = any(environ.get(name) for name in _VARIABLES)
     asked = wanted or assigned_trial(environ) is not None
-    missing = [] if offline else _missing(values, environ)
+    missing = [] if offline else _missing(values, environ, host)
     if not has_ours and "WB_KEY" not in missing and (asked or "WB_PROJECT" not in missing):
         missing = []  # W&B's own login: it knows the user, and a project has a default.
     without = "" if needed_by else _OR_WITHOUT
@@ -82,9 +85,35 @@ def access_of(
     return None
 
 
-def _missing(values: Mapping[str, str | None], environ: Mapping[str, str]) -> list[str]:
-    """Return the variables without a value; a key may be in ~/.netrc instead."""
-    has_login = not values["WB_KEY"] and is_logged_in(environ)
+def _values(environ: Mapping[str, str]) -> tuple[dict[str, str | None], str]:
+    """Return the value of each variable, None if it has none, and the address of the server."""
+    settings = _settings(environ)
+    values = {
+        k: environ.get(k) or environ.get(v) or settings.get(_SETTINGS.get(k, "")) or None
+        for k, v in _VARIABLES.items()
+    }
+    return values, environ.get("WANDB_BASE_URL") or settings.get("base_url", "")
+
+
+def _settings(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return what W&B's settings files hold: of the user, and of the current folder."""
+    home = _home(environ)
+    config = Path(environ.get("WANDB_CONFIG_DIR") or home / ".config" / "wandb")
+    here = Path(environ.get("WANDB_DIR") or ".")
+    folder = here / (".wandb" if (here / ".wandb").exists() else "wandb")
+    parser = configparser.ConfigParser(interpolation=None)
+    with suppress(OSError, configparser.Error, UnicodeDecodeError):
+        parser.read([config / "settings", folder / "settings"])
+    return dict(parser["default"]) if parser.has_section("default") else {}
+
+
+def _home(environ: Mapping[str, str]) -> Path:
+    return Path(os.path.expanduser(environ.get("HOME", "~")))  # noqa: PTH111 - or it may fail.
+
+
+def _missing(values: Mapping[str, str | None], environ: Mapping[str, str], host: str) -> list[str]:
+    """Return the variables without a value; a key for `host` may be in ~/.netrc instead."""
+    has_login = not values["WB_KEY"] and _in_netrc(environ, host)
     return [k for k, v in values.items() if not v and not (k == "WB_KEY" and has_login)]
 
 
@@ -110,15 +139,21 @@ def _problem(access: Access) -> str | None:
 
 def hosts_of_keys(environ: Mapping[str, str]) -> set[str]:
     """Return the hosts under which `wandb login` may have stored a key in ~/.netrc."""
-    own = urlsplit(environ.get("WANDB_BASE_URL", "")).netloc
+    own = urlsplit(_values(environ)[1]).netloc
     return {own} if own else _DEFAULT_HOSTS
 
 
 def is_logged_in(environ: Mapping[str, str]) -> bool:
     """Return whether `wandb login` has stored a key."""
-    home = Path(os.path.expanduser(environ.get("HOME", "~")))  # noqa: PTH111 - or it may fail.
+    return _in_netrc(environ, _values(environ)[1])
+
+
+def _in_netrc(environ: Mapping[str, str], host: str) -> bool:
+    """Return whether `wandb login` has stored a key for the server at `host`."""
+    home = _home(environ)
     named = [Path(environ["NETRC"])] if environ.get("NETRC") else [home / ".netrc", home / "_netrc"]
-    hosts = hosts_of_keys(environ)
+    own = urlsplit(host).netloc
+    hosts = {own} if own else _DEFAULT_HOSTS
     for path in named:
         with suppress(OSError, NetrcParseError, UnicodeDecodeError):
             if hosts & netrc(path).hosts.keys():

@@ -68,6 +68,7 @@ class Start:
         options: Every option with its value.
         history: The earlier epochs.
         state: The trackers' state in the checkpoint from which the run continues.
+        is_continued: Whether it goes on in the files of an earlier run of the same name.
         parameters: How many parameters the network has, or None.
     """
 
@@ -75,6 +76,7 @@ class Start:
     options: Mapping[str, Any]
     history: Sequence[EpochRecord] = ()
     state: TrackingState = TrackingState()
+    is_continued: bool = False
     parameters: int | None = None
 
 

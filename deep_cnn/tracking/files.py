@@ -1,9 +1,11 @@
 """Write the numbers of a run to files: its log, its tables, its arguments and its result."""
 
 import csv
+import fcntl
 import json
 import logging
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from io import StringIO
 from logging.handlers import MemoryHandler
@@ -153,6 +155,19 @@ class FileTracker(Tracker):
         )
         self.table.add([[row.get(column) for column in self.table.columns]])
         return self.table
+
+
+def change_result(files: RunFiles, change: Callable[[RunResult], RunResult]) -> None:
+    """Change the result of a run that is over; another process may do so at the same time."""
+    folder = os.open(files.result.parent, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # A file system without locks.
+            fcntl.flock(folder, fcntl.LOCK_EX)
+        result = RunResult.read(files.result)
+        if result is not None:  # Else the run is not over, or its result is lost.
+            write_text(files.result, change(result).to_json())
+    finally:
+        os.close(folder)
 
 
 def _read_unsynced(path: Path) -> tuple[str, ...]:

@@ -1,34 +1,47 @@
 """Make W&B's tables, plots and histograms from what a tracker receives."""
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import wandb
 
-from deep_cnn.tracking.base import Example, Histogram, Validation
+from deep_cnn.tracking.base import Histogram, Validation
 
-_PICTURES = 64
+_EXAMPLES, _IN_TABLE = 8, 64
 _MOST_POINTS = 5_000
 
 
-def example(one: Example) -> wandb.Image:
-    """Return a picture with truth and prediction in its caption."""
-    caption = f"truth {_short(one.truth)}, prediction {_short(one.prediction)}"
-    return wandb.Image(one.image, caption=caption)
+def pictures_of(validation: Validation) -> dict[str, Any]:
+    """Return some validation pictures with truth and prediction in their captions."""
+    pictures = [
+        wandb.Image(
+            one.image, caption=f"truth {_short(one.truth)}, prediction {_short(one.prediction)}"
+        )
+        for one in validation.examples(_EXAMPLES)
+    ]
+    return {"examples": pictures} if pictures else {}
 
 
-def prediction_table(validation: Validation) -> wandb.Table:
-    """Return a table of validation pictures with truth and prediction."""
+def tables_of(validation: Validation, steps: Path) -> dict[str, Any]:
+    """Return a table of validation pictures, a plot of all predictions, and one of the losses.
+
+    `steps` is results/<run>.steps_train.csv. The plot is a confusion matrix for classes, and a
+    scatter plot for scores.
+    """
     rows = [
         [wandb.Image(one.image), one.truth, one.prediction]
-        for one in validation.examples(_PICTURES)
+        for one in validation.examples(_IN_TABLE)
     ]
-    return wandb.Table(columns=["image", "truth", "prediction"], data=rows)
+    table = wandb.Table(columns=["image", "truth", "prediction"], data=rows)
+    found = {"predictions": table, **_prediction_plot(validation)}
+    with suppress(OSError, ValueError):  # The disk may have been full.
+        found |= {"step_loss": _step_plot(steps)}
+    return found
 
 
-def prediction_plot(validation: Validation) -> dict[str, Any]:
-    """Return a confusion matrix of the classes, or a scatter plot of the scores."""
+def _prediction_plot(validation: Validation) -> dict[str, Any]:
     truths, predictions = validation.truths, validation.predictions
     if validation.classes is not None:
         number = {name: i for i, name in enumerate(validation.classes)}
@@ -44,16 +57,13 @@ def prediction_plot(validation: Validation) -> dict[str, Any]:
     return {"scatter": wandb.plot.scatter(table, "truth", "prediction", "Validation pictures")}
 
 
-def step_plot(path: Path) -> dict[str, Any]:
-    """Return a plot of the loss of each step, from results/<run>.steps_train.csv.
-
-    Of many steps, it shows means of as many consecutive ones as are needed.
-    """
+def _step_plot(path: Path) -> Any:
+    """Return a plot of the loss of each step; of many steps, means of consecutive ones."""
     losses = np.loadtxt(path, delimiter=",", skiprows=1, usecols=2, ndmin=1)
     each = -(-len(losses) // _MOST_POINTS)
     rows = [[i, float(losses[i : i + each].mean())] for i in range(0, len(losses), each or 1)]
     table = wandb.Table(columns=["step", "loss"], data=rows)
-    return {"step_loss": wandb.plot.line(table, "step", "loss", "Training loss of each step")}
+    return wandb.plot.line(table, "step", "loss", "Training loss of each step")
 
 
 def histogram(one: Histogram) -> wandb.Histogram:

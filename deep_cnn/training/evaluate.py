@@ -1,7 +1,6 @@
 """Evaluate a checkpoint on the test split."""
 
 import csv
-import fcntl
 import json
 import logging
 from collections.abc import Iterator, Mapping
@@ -23,14 +22,13 @@ from deep_cnn.files import (
     make_exclusively,
     unwritable,
     write_csv,
-    write_text,
 )
 from deep_cnn.metrics import confusion
 from deep_cnn.progress import Progress
 from deep_cnn.resolve import resolve
 from deep_cnn.results import LookAtTest, RunResult
 from deep_cnn.tracking import Start, open_tracker
-from deep_cnn.tracking.files import log_to
+from deep_cnn.tracking.files import change_result, log_to
 from deep_cnn.training.checkpoint import Checkpoint, load_resumable
 from deep_cnn.training.devices import choose_device, choose_threads, threads_restored
 from deep_cnn.training.epochs import format_metrics
@@ -67,11 +65,11 @@ def look_at_test(config: TrainConfig) -> tuple[int, LookAtTest]:
         number, look = _evaluate(config, checkpoint, files)
     if number > 1:  # W&B keeps the first, too.
         return number, look
-    start = Start(files, config.to_dict(), state=checkpoint.tracking)
+    start = Start(files, config.to_dict(), state=checkpoint.tracking, is_continued=True)
     tracker = open_tracker(config)
     tracker.tested(start, look)
-    if tracker.unsynced:
-        _update_result(files, unsynced=tracker.unsynced)
+    if unsynced := tracker.unsynced:
+        change_result(files, lambda known: replace(known, unsynced=known.unsynced + unsynced))
     return number, look
 
 
@@ -104,7 +102,13 @@ def _evaluate(
         counts = confusion(predictions, examples.targets).tolist()
         table = [(name, *row) for name, row in zip(labels["classes"], counts, strict=True)]
         write_csv(files.confusion, ("truth", *labels["classes"]), table)
-    _update_result(files, look, is_first=number == 1)
+
+    def add_look(known: RunResult) -> RunResult:
+        if number == 1:
+            return replace(known, test=look.metrics, first_test=look)
+        return replace(known, later_tests=(*known.later_tests, look))
+
+    change_result(files, add_look)
     _LOGGER.info("Test of %s: %s", config.test_net, format_metrics(metrics))
     _log_look(files, number, look)
     return number, look
@@ -174,25 +178,3 @@ def _warn_if_opened_before(files: RunFiles, pictures: set[str], folder: Path) ->
                 f"This test split was opened before: {len(opened)} of its {len(pictures)} pictures"
                 f" by the run {name}; the more often it is looked at, the less its numbers mean"
             )
-
-
-def _update_result(
-    files: RunFiles,
-    look: LookAtTest | None = None,
-    *,
-    is_first: bool = False,
-    unsynced: tuple[str, ...] = (),
-) -> None:
-    """Add a look, or folders of W&B, to the result; another process may do so at the same time."""
-    with files.log.open("rb") as log:
-        with suppress(OSError):  # A file system without locks.
-            fcntl.flock(log, fcntl.LOCK_EX)
-        result = RunResult.read(files.result)
-        if result is None:  # The run is not over, or its result is lost: the CSV is enough.
-            return
-        changed = replace(result, unsynced=result.unsynced + unsynced)
-        if look and is_first:
-            changed = replace(changed, test=look.metrics, first_test=look)
-        elif look:
-            changed = replace(changed, later_tests=(*result.later_tests, look))
-        write_text(files.result, changed.to_json())

@@ -176,13 +176,14 @@ def _resume(run: Run, checkpoint: Checkpoint, session: Session) -> None:
 def _start_tracker(run: Run) -> None:
     weights = run.session.network.parameters() if run.session else None
     parameters = sum(weight.numel() for weight in weights) if weights else None
-    state, checkpoint = TrackingState(), run.checkpoint
+    checkpoint = run.checkpoint
     # A copy of a checkpoint, or a new name, begins another run for the trackers.
-    if checkpoint and checkpoint.run_name == run.files.name:
-        own = Path(str(run.resumed)).resolve() == run.files.last.resolve()
-        state = checkpoint.tracking if own else state
+    own = checkpoint is not None and checkpoint.run_name == run.files.name
+    own = own and Path(str(run.resumed)).resolve() == run.files.last.resolve()
+    state = checkpoint.tracking if checkpoint and own else TrackingState()
     run.tracked = True
-    run.tracker.start(Start(run.files, run.config.to_dict(), run.history, state, parameters))
+    options = run.config.to_dict()
+    run.tracker.start(Start(run.files, options, run.history, state, own, parameters))
 
 
 def _interrupted(run: Run, error: Interrupted) -> RunResult:

@@ -35,6 +35,7 @@ from tests.wandb_server import Run, WandbServer
 KEY = "k" * 40
 SMALL = ("--task=digits", "--train_samples=64")
 DIGITS = (*SMALL, "--epochs=2")
+UPLOAD = "python -m deep_cnn upload outputs"
 # A run that goes on until the test has seen enough.
 ENDLESS = 100_000
 COMMAND = ["${env}", "python", "-m", "deep_cnn", "${args}"]
@@ -329,6 +330,37 @@ def test_a_refused_key_means_files_unless_insisted_on(
     assert not server.runs
 
 
+NO_LOGIN = {
+    **dict.fromkeys(("WB_KEY", "WB_PROJECT", "WB_USER"), ""),
+    **dict.fromkeys(("WANDB_API_KEY", "WANDB_PROJECT", "WANDB_BASE_URL"), ""),
+}
+
+
+@pytest.mark.parametrize("way", ["WANDB_PROJECT alone", "wandb init -p"])
+def test_a_login_at_another_host(client: Client, server: WandbServer, way: str) -> None:
+    login = client.wandb("login", "--host", server.url, server.key, **NO_LOGIN)
+    assert login.returncode == 0, login.stderr
+    project = {}
+    if way.startswith("wandb"):
+        made = client.wandb("init", "-p", "of_init", "-e", "tester", **NO_LOGIN)
+        assert made.returncode == 0, made.stderr
+    else:
+        project = {"WANDB_PROJECT": "of_init"}
+    done = client(*DIGITS, "--run_name=first", **{**NO_LOGIN, **project})
+    assert done.returncode == 0, done.stderr
+    run = only(server)
+    assert (run.project, run.entity, run.state) == ("of_init", "tester", "finished")
+    assert rows(run) == client.table("first")
+
+
+def test_a_proxy_for_the_client_alone(here: Command, server: WandbServer) -> None:
+    behind = {"WANDB_BASE_URL": "http://wandb.invalid", "WANDB_HTTP_PROXY": server.url}
+    done = here(*DIGITS, "--run_name=first", "--wandb_artifacts=none", **behind)
+    assert done.returncode == 0, done.stderr
+    assert "out of reach" not in done.stderr
+    assert len(only(server).history) == 2
+
+
 # Faults.
 
 
@@ -346,12 +378,9 @@ def test_a_server_that_fails_in_mid_run_costs_a_warning(
     table = client.table("first")
     assert len(table) == 2
     assert client.result("first")["state"] == "finished"
-    (command,) = [
-        line for line in done.stderr.splitlines() if "wandb sync --include-online" in line
-    ]
+    assert done.stderr.count(f"with: {UPLOAD}") == 1
     fault.lift()
-    words = command.partition("wandb sync ")[2].split()
-    assert client.wandb("sync", *words).returncode == 0
+    assert client(*UPLOAD.split()[3:]).returncode == 0
     assert rows(only(server)) == table
 
 
@@ -367,7 +396,7 @@ def test_a_checkpoint_that_is_not_taken(
     assert done.returncode == 0, done.stderr
     assert not server.artifacts
     assert "Traceback" not in done.stderr
-    assert len([line for line in done.stderr.splitlines() if "sync --include-online" in line]) == 1
+    assert done.stderr.count(f"with: {UPLOAD}") == 1
     assert len(client.table("first")) == 2
     if endpoint.startswith("graphql"):
         assert only(server).state == "finished"
@@ -403,6 +432,29 @@ def test_what_an_outage_kept_from_the_server_comes_with_the_resume(
     done = here(*words, f"--epochs={count}", **served())
     assert done.returncode == 0, done.stderr
     assert [row["epoch"] for row in only(server).history] == list(range(count))
+
+
+def test_the_log_arrives_with_its_levels_and_the_state_is_running_again(
+    client: Client, here: Command, server: WandbServer
+) -> None:
+    assert here(*DIGITS, "--run_name=first", "--hidden=9", "--decay=0.5").returncode == 0
+    run = only(server)
+    log = (client.folder / "outputs" / "logger" / "first.log").read_text()
+    lines = [line.split(" ", 2)[2] for line in log.splitlines()]
+    assert run.output == [line for line in lines if not line.startswith("INFO --")]
+    assert run.output[0].startswith("INFO Running on ")
+    assert any(line.startswith("WARNING Options without effect") for line in run.output)
+    more = f"--epochs={ENDLESS}"
+    running = client.start("-m", "deep_cnn", "--resume=outputs/models/first.pt", more)
+    until(lambda: len(run.history) > 2, running)
+    assert run.summary["state"] == "running"
+    running.send_signal(signal.SIGTERM)
+    done = client.ended(running)
+    assert done.returncode == 143
+    assert run.summary["state"] == "interrupted"
+    # The client's own messages would drown ours.
+    assert "wandb:" not in done.stderr
+    assert f"W&B: {server.url}/tester/p/runs/{run.id}" in done.stderr
 
 
 def test_going_on_under_another_name_is_another_run(
@@ -441,9 +493,8 @@ def test_a_server_that_is_not_there_leaves_an_offline_run(
     done = here(*DIGITS, "--run_name=first", WANDB_BASE_URL="http://127.0.0.1:9")
     assert done.returncode == 0, done.stderr
     assert "W&B is out of reach" in done.stderr
-    (command,) = [line for line in done.stderr.splitlines() if line.startswith("W&B: kept offline")]
-    words = command.partition("wandb sync ")[2].split()
-    assert client.wandb("sync", *words).returncode == 0
+    assert f"W&B: kept offline; upload it with: {UPLOAD}" in done.stderr.splitlines()
+    assert client(*UPLOAD.split()[3:]).returncode == 0
     assert rows(only(server)) == client.table("first")
     (artifact,) = server.artifacts
     assert artifact.files["first.best.pt"]
@@ -460,7 +511,7 @@ def test_a_server_that_vanishes(client: Client, server: WandbServer) -> None:
     done = client.ended(running)
     assert done.returncode == 143, done.stderr
     assert client.result("first")["state"] == "interrupted"
-    assert "wandb sync --include-online" in done.stderr
+    assert UPLOAD in done.stderr
 
 
 def test_a_server_that_hangs_at_the_start(client: Client, server: WandbServer) -> None:
@@ -468,7 +519,7 @@ def test_a_server_that_hangs_at_the_start(client: Client, server: WandbServer) -
     done = client(*DIGITS, "--run_name=first", WANDB_INIT_TIMEOUT="2")
     assert done.returncode == 0, done.stderr
     assert len(client.table("first")) == 2
-    assert "wandb sync" in done.stderr
+    assert UPLOAD in done.stderr
 
 
 # Under W&B's agent.
@@ -651,6 +702,59 @@ def test_the_warm_agent_runs_every_point_once(client: Client, server: WandbServe
     no_trace_of_the_key(client)
 
 
+def test_stock_and_warm_agents_side_by_side(client: Client, server: WandbServer) -> None:
+    sweep = grid(lr=[0.01, 0.02], batch_size=[32, 64], epochs=[1], hidden=[8])
+    name = server.add_sweep(sweep)
+    stock = client.start("-c", AGENT, "agent", f"tester/p/{name}")
+    warm = client.start("-m", "deep_cnn", "agent", f"tester/p/{name}")
+    assert client.ended(stock).returncode == 0
+    done = client.ended(warm)
+    assert done.returncode == 0, done.stderr
+    assert f"Sweep: {server.url}/tester/p/sweeps/{name}" in done.stderr
+    runs = list(server.runs.values())
+    # The searched values and no constants, whichever agent has run it.
+    assert {run.name for run in runs} == {
+        f"batch_size={size},lr={lr}" for size in (32, 64) for lr in (0.01, 0.02)
+    }
+    for run in runs:
+        assert run.state == "finished"
+        assert rows(run) == client.table(run.name)
+        assert run.output[0].startswith("INFO Running on ")
+        assert json.loads(run.files["wandb-metadata.json"])["program"] == "-m deep_cnn"
+        is_warm = f"{run.id}: begins" in done.stderr
+        address = f"{run.id}: W&B: {server.url}/tester/p/runs/{run.id}"
+        assert (address in done.stderr) == is_warm
+
+
+IMPATIENT = (
+    "from deep_cnn.sweep.wandb_agent import agent as a; a._GIVE_UP = 20.0;"
+    " import sys; from deep_cnn.cli import main; sys.exit(main())"
+)
+
+
+def test_a_server_that_goes_away_is_reported_and_given_up(
+    client: Client, server: WandbServer
+) -> None:
+    name = server.add_sweep(grid(lr=[0.01], epochs=[1]))
+    server.sweeps[name].state = "PAUSED"
+    words = ("-c", IMPATIENT, "agent", f"tester/p/{name}")
+    agent = client.start(*words, PYTHONUNBUFFERED="1")
+    until(lambda: "graphql Heartbeat" in server.requests, agent)
+    server.fault("Heartbeat", 200, hang=8.0, times=1)
+    _, err = client.started[agent]
+
+    def said(text: str) -> bool:
+        return text in Path(f"/proc/self/fd/{err.fileno()}").read_text()
+
+    until(lambda: said("W&B does not answer; runs go on"), agent)
+    until(lambda: said("W&B answers again"), agent)
+    server.close()
+    done = client.ended(agent)
+    assert done.returncode == 1
+    assert "the agent is stopped: W&B has not answered for " in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 @SHOWS_PROCESSES
 def test_the_warm_agent_survives_its_fork_server_and_a_long_path(
     client: Client, server: WandbServer, tmp_path: Path
@@ -683,12 +787,10 @@ def test_an_outage_costs_the_warm_agent_one_run_offline(
     assert done.returncode == 0, done.stderr
     first, *others = server.runs.values()
     assert others[-1].state == "finished"
-    (line,) = {
-        line for line in done.stderr.splitlines() if f"{first.id}: W&B: kept offline" in line
-    }
-    words = line.partition("wandb sync ")[2].split()
-    assert client.wandb("sync", *words).returncode == 0
+    assert f"{first.id}: W&B: kept offline; upload it with: {UPLOAD}" in done.stderr
+    assert client(*UPLOAD.split()[3:]).returncode == 0
     assert first.state == "finished"
+    assert rows(first) == client.table("lr=0.01")
 
 
 def test_a_hanging_server_does_not_make_the_agent_deaf(client: Client, server: WandbServer) -> None:
@@ -784,17 +886,14 @@ def test_a_sweep_that_is_not_there(here: Command, path: str, named: str) -> None
 # Offline, and local sweeps.
 
 
-def test_a_local_sweep_offline_is_ready_for_wandb_sync(client: Client, server: WandbServer) -> None:
+def test_a_local_sweep_offline_is_ready_for_upload(client: Client, server: WandbServer) -> None:
     (client.folder / "mine.yaml").write_text(yaml.safe_dump(grid(lr=[0.01, 0.02], epochs=[1])))
     done = client("sweep", "mine.yaml", WANDB_MODE="offline")
     assert done.returncode == 0, done.stderr
     assert not server.requests
-    (line,) = [line for line in done.stderr.splitlines() if "wandb sync" in line]
-    runs = list((client.folder / "outputs" / "wandb").glob("offline-run-*"))
-    assert len(runs) == 2
-    assert "offline-run-*" in line
-    synced = client.wandb("sync", *(str(run) for run in runs))
-    assert synced.returncode == 0, synced.stderr
+    assert done.stderr.count(f"do it with: {UPLOAD}") == 1
+    uploaded = client(*UPLOAD.split()[3:])
+    assert uploaded.returncode == 0, uploaded.stderr
     assert {run.group for run in server.runs.values()} == {"mine"}
     with (client.folder / "outputs" / "sweeps" / "mine" / "trials.csv").open() as file:
         trials = {f"lr={row['lr']}": row["run_name"] for row in csv.DictReader(file)}

@@ -74,7 +74,7 @@ class WorkFolders:
         return files
 
     def _share_the_rest(self, old: RunFiles, new: RunFiles) -> None:
-        for name in ("best", "result", "arguments"):
+        for name in ("best", "result", "arguments", "journal"):
             self.io.share(getattr(old, name), getattr(new, name))
         for split in _STEPS:
             self.io.share(old.steps(split), new.steps(split))

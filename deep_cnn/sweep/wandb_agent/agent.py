@@ -8,7 +8,7 @@ import json
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -21,7 +21,7 @@ from typing import Any
 from deep_cnn.sweep.run.pool import Death, WorkerPool
 from deep_cnn.sweep.run.process import threads_each
 from deep_cnn.sweep.run.worker import WorkerConfig, start_worker
-from deep_cnn.sweep.wandb_agent.api import WandbSweep
+from deep_cnn.sweep.wandb_agent.api import AWAY_AFTER, WandbSweep
 from deep_cnn.sweep.wandb_agent.messages import (
     Assignment,
     EndWorker,
@@ -40,6 +40,8 @@ from deep_cnn.training.stop import StopToken
 _POLL_IDLE = 0.5
 _POLL_BUSY = 2.0
 _TICK = 0.02
+# After this time without a server, an agent has nothing to run.
+_GIVE_UP = 600.0
 # The time that W&B's own agent gives a run to end.
 _GRACE = 30.0
 
@@ -62,9 +64,13 @@ class _Poll:
 
     def __init__(self, sweep: WandbSweep, agent: str, run_id: str | None) -> None:
         self.commands: list[dict[str, Any]] | None = []
+        self.has_failed = False
 
         def ask() -> None:
-            self.commands = sweep.poll(agent, run_id)
+            try:
+                self.commands = sweep.poll(agent, run_id)
+            except Exception:  # The client's are many kinds; the next poll tries again.
+                self.has_failed = True
 
         self._thread = threading.Thread(target=ask, daemon=True)
         self._thread.start()
@@ -86,6 +92,7 @@ class _Slot:
     stop_since: float | None = None
     poll: _Poll | None = None
     next_poll: float = 0.0
+    unanswered_since: float | None = None
     is_over: bool = False
 
     @property
@@ -103,6 +110,28 @@ class _Slot:
         if self.run_id is not None and self.stop_since is None:
             self.stop_since = time.monotonic()
             self.send(StopRun(self.run_id))
+
+
+class _ServerWatch:
+    """Watches whether the server answers."""
+
+    is_away = False
+
+    def watch(self, slots: Sequence[_Slot]) -> str | None:
+        """Print when the server is away and when it is back; return the reason to give up.
+
+        A run that has begun is not given up: what W&B lacks of it can be uploaded.
+        """
+        since = [slot.unanswered_since for slot in slots if slot.unanswered_since is not None]
+        silent = time.monotonic() - min(since) if since else 0.0
+        is_away = silent > AWAY_AFTER
+        if is_away != self.is_away:
+            text = "W&B does not answer; runs go on, and the agent keeps asking"
+            print(text if is_away else "W&B answers again", file=sys.stderr)
+        self.is_away = is_away
+        if silent > _GIVE_UP and not any(slot.run_id for slot in slots):
+            return f"W&B has not answered for {_GIVE_UP / 60:g} minutes"
+        return None
 
 
 def run_agent(
@@ -125,12 +154,14 @@ class _Agent:
         self.slots = [_Slot(number, sweep.register()) for number in range(workers)]
         self.pool = WorkerPool(self._start, workers, _GRACE, Path.cwd())
         self.begun = self.ended = self.failed = 0
+        self.server = _ServerWatch()
 
     def run(self) -> AgentSummary:
         """Watch over the workers until there is nothing more to do."""
         error = None
         try:
             self.pool.start()
+            print(f"Sweep: {self.sweep.url}", file=sys.stderr)
             while not all(slot.is_over and slot.run_id is None for slot in self.slots):
                 if self.stop.signum is not None:
                     self._hand_back()
@@ -138,7 +169,7 @@ class _Agent:
                 self._watch_workers()
                 for slot in self.slots:
                     self._poll(slot)
-                error = self.pool.error
+                error = self.pool.error or self.server.watch(self.slots)
                 if error:
                     break
                 time.sleep(_TICK)
@@ -205,9 +236,14 @@ class _Agent:
                 return  # Each of those that ask may be given the last run.
         if slot.poll is None:
             slot.poll = _Poll(self.sweep, slot.agent, slot.run_id)
+            slot.unanswered_since = slot.unanswered_since or now
         if not slot.poll.is_over:
             return
-        commands, slot.poll = slot.poll.commands, None
+        commands, has_failed, slot.poll = slot.poll.commands, slot.poll.has_failed, None
+        if has_failed:
+            slot.next_poll = time.monotonic() + _POLL_BUSY
+            return
+        slot.unanswered_since = None
         if commands is None:
             print(f"{self.sweep.path}: the sweep is gone", file=sys.stderr)
             slot.is_over = True

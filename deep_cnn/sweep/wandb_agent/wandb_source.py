@@ -44,6 +44,7 @@ class WandbConfig:
         sweep_id: Its id.
         command: Its command, with macros.
         program: Its program.
+        searched: The options that it searches.
     """
 
     entity: str | None
@@ -51,6 +52,7 @@ class WandbConfig:
     sweep_id: str
     command: tuple[str, ...]
     program: str
+    searched: tuple[str, ...] = ()
 
 
 class WandbSource(TrialSource[Assignment]):
@@ -91,7 +93,7 @@ class WandbSource(TrialSource[Assignment]):
         config = self._run_config(assignment)
         sweep, remote = self._ids(assignment)
         stop = StopToken(lambda: self.stops.get(assignment.run_id))
-        return run_assigned(config, sweep, stop, remote)
+        return run_assigned(config, sweep, stop, remote, self.config.searched)
 
     def finish(self, assignment: Assignment, result: RunResult) -> None:
         """Report to the agent how the run ended."""

@@ -1,11 +1,11 @@
 """Run a trial that W&B's server has assigned, and report failures."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from deep_cnn.config import TrainConfig
+from deep_cnn.config import TrainConfig, format_options
 from deep_cnn.errors import DeepCnnError
 from deep_cnn.files import RunFiles, claim_run, safe_name, write_text
 from deep_cnn.results import RunResult, SweepTrial
@@ -18,10 +18,15 @@ _OUTPUT_OPTIONS = ("root_dir", "out_dir", "wandb")
 
 
 def run_assigned(
-    config: TrainConfig, sweep: SweepTrial, stop: StopToken, remote: RemoteRun | None = None
+    config: TrainConfig,
+    sweep: SweepTrial,
+    stop: StopToken,
+    remote: RemoteRun | None = None,
+    searched: Sequence[str] | None = None,
 ) -> RunResult:
     """Run the trial `sweep`: W&B's ids of the sweep and of the run.
 
+    Its name consists of the options that are `searched`; None: ask W&B's server for them.
     If the server assigns a run again, it continues from its checkpoint. SIGTERM ends it as stopped.
 
     Raises:
@@ -30,7 +35,17 @@ def run_assigned(
     path = _run_name_file(config.out_path, sweep)
     name = _read_run_name(path)
     if name is None:
-        named = config.replace(run_name=config.run_name or config.short_name())
+        if searched is None and not config.run_name:
+            from deep_cnn.sweep.wandb_agent.api import (
+                searched_by,
+            )  # W&B's client is slow to import.
+
+            searched = searched_by(config, sweep)
+        options = config.to_dict()
+        varied = {key: options[key] for key in searched or () if key in options}
+        named = config.replace(
+            run_name=config.run_name or format_options(varied) or config.short_name()
+        )
         files = claim_run(named)
         write_text(path, files.name + "\n")
     else:

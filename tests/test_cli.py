@@ -43,7 +43,9 @@ def test_the_readmes_command_on_the_sample(deep_cnn: Command, tmp_path: Path) ->
     assert re.fullmatch(r"first finished, best loss_val=\S+ at epoch 0\n", done.stdout)
     out = tmp_path / "outputs"
     left = {str(p.relative_to(out)) for p in tmp_path.rglob("*") if p.is_file()}
-    assert {name for name in left if not name.startswith("cache/")} == {
+    events = {name for name in left if name.startswith("tensorboard/first/")}
+    assert len(events) == 3  # Of the run, of train and of val.
+    assert {name for name in left - events if not name.startswith("cache/")} == {
         "logger/first.log", "results/first.csv", "results/first.json", "results/first.args.json",
         "results/first.steps_train.csv", "results/first.steps_val.csv",
         "models/first.pt", "models/first.best.pt",

@@ -199,7 +199,7 @@ class WandbServer:
         self.entity = "tester"
         self.runs: dict[str, Run] = {}
         self.sweeps: dict[str, Sweep] = {}
-        self.artifacts: list[Artifact] = []
+        self.every_artifact: list[Artifact] = []
         self.requests: list[str] = []
         # Real servers show rows only after some seconds.
         self.lag = 0.0
@@ -233,6 +233,11 @@ class WandbServer:
         self.url = f"http://127.0.0.1:{self._http.server_port}"
         serve = threading.Thread(target=self._http.serve_forever, args=(0.1,), daemon=True)
         serve.start()
+
+    @property
+    def artifacts(self) -> list[Artifact]:
+        """The checkpoints; W&B keeps the tables of a run as artifacts, too."""
+        return [one for one in self.every_artifact if one.type == "model"]
 
     def __enter__(self) -> Self:
         return self
@@ -600,7 +605,7 @@ class WandbServer:
         artifact = self._all_artifacts[v["artifactID"]]
         if artifact.version < 0:
             artifact.version = len(self._versions(artifact))
-            self.artifacts.append(artifact)
+            self.every_artifact.append(artifact)
             self._move_aliases(artifact, [*artifact.aliases, "latest"])
         return {"commitArtifact": {"artifact": {"id": artifact.id, "digest": artifact.digest}}}
 
@@ -639,7 +644,7 @@ class WandbServer:
 
     def _versions(self, artifact: Artifact) -> list[Artifact]:
         key = (artifact.project, artifact.name)
-        return [other for other in self.artifacts if (other.project, other.name) == key]
+        return [other for other in self.every_artifact if (other.project, other.name) == key]
 
     def _move_aliases(self, artifact: Artifact, aliases: list[str]) -> None:
         for other in self._versions(artifact):

@@ -111,7 +111,8 @@ def _next_value(option: Option, args: list[str], *, of_run: bool) -> str:
         legal = SWITCH_VALUES if of_run else ("true", "false")
         return args.pop(0) if following is not None and following.lower() in legal else "True"
     if following is None:
-        text = f"--{option.name} needs a value, as in --{option.name}={option.default}"
+        example = option.name.upper() if option.default is None else option.default
+        text = f"--{option.name} needs a value, as in --{option.name}={example}"
         raise ConfigError(text, option=option.name)
     return args.pop(0)
 

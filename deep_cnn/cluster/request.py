@@ -107,6 +107,11 @@ def parse_jobs(text: str) -> tuple[int, int | None]:
     return int(match[1]), int(match[2]) if match[2] else None
 
 
+def parse_queue(text: str) -> str:
+    """Return the name of a queue, or of several partitions of Slurm with commas; ConfigError."""
+    return ",".join(parse_word(name, "queue") for name in text.split(","))
+
+
 def parse_word(text: str, option: str) -> str:
     """Return the name of a queue, a GPU or a module; raise ConfigError for other characters."""
     if not _WORD.fullmatch(text):

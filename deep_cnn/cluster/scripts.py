@@ -51,7 +51,9 @@ rm -f "$start"
 if [ -n "$again" ] && [ -z "${{ended:-}}" ]; then
   if [ "${{SLURM_RESTART_COUNT:-0}}" -lt {most} ]; then
     echo "deep_cnn: status $status, the job is queued again" >&2
-    scontrol requeue "$SLURM_JOB_ID"
+    # The number alone would be the whole array for one of its elements.
+    own=${{SLURM_ARRAY_JOB_ID:+${{SLURM_ARRAY_JOB_ID}}_$SLURM_ARRAY_TASK_ID}}
+    scontrol requeue "${{own:-$SLURM_JOB_ID}}"
   fi
 fi
 exit "$status\""""

@@ -13,6 +13,7 @@ from deep_cnn.cluster.request import (
     JobRequest,
     parse_jobs,
     parse_memory,
+    parse_queue,
     parse_walltime,
     parse_word,
 )
@@ -25,9 +26,12 @@ from deep_cnn.cluster.surroundings import (
     passed_variables,
     torch_home,
 )
+from deep_cnn.cluster.wandb_sweep import sweep_on_server
 from deep_cnn.config import TrainConfig
 from deep_cnn.errors import ConfigError, SpecError
 from deep_cnn.files import RunFiles, numbered_names, safe_name, write_text
+from deep_cnn.home import expand_user
+from deep_cnn.names import weights_name
 from deep_cnn.options import OptionModel, option
 from deep_cnn.resolve import resolve
 from deep_cnn.streams import required_stdout
@@ -155,10 +159,12 @@ def _agent_job(file: Path, options: SubmitOptions, names: set[str]) -> JobReques
         return job
     access = access_of(True, os.environ, needed_by="--engine=wandb")
     assert access is not None, "it is an error where W&B was asked for"
-    from deep_cnn.sweep.wandb_agent.api import create_sweep  # It imports W&B's client.
-
-    path = create_sweep(access, spec.content)
-    print(printable(f"W&B: created the sweep {path}"), file=sys.stderr)
+    if access.key is not None and not is_logged_in(os.environ):
+        raise ConfigError(
+            "--engine=wandb: the jobs would find no key, because the one of this shell stays here;"
+            " run `wandb login`, which stores it for them"
+        )
+    path = sweep_on_server(access, spec, out.absolute() / "sweeps" / name)
     return replace(job, command=("agent", path, *rest))
 
 
@@ -170,11 +176,19 @@ def _run_job(options: SubmitOptions, run: list[str]) -> JobRequest:
         raise ConfigError("--jobs is for sweeps; one run is one job")
     values = parse_run(run)
     if "resume" in values or "test_net" in values:
-        checkpoint = Path(values.get("resume") or values["test_net"])
-        out = checkpoint.absolute().parent.parent
+        option = "resume" if "resume" in values else "test_net"
+        checkpoint = Path(values[option])
+        if not checkpoint.is_file():
+            raise ConfigError(f"--{option}={checkpoint} is no file; name a checkpoint")
+        out = checkpoint.absolute().parent
+        out = out.parent if out.name == "models" else TrainConfig.parse(values).out_path
         name = safe_name(checkpoint.name.removesuffix(".pt"))
         return _request(options, name, tuple(run), out, checkpoint.absolute())
     config = resolve(TrainConfig.parse(values))
+    weights = config.weights
+    is_file = weights not in ("imagenet", "none") and weights_name(weights) is None
+    if is_file and not expand_user(weights).is_file():
+        raise ConfigError(f"--weights={weights} is no file; name a checkpoint or a state dict")
     wanted = config.run_name or f"{config.model}-{datetime.now():%Y%m%d-%H%M%S}"
     names = numbered_names(safe_name(wanted))
     name = next(name for name in names if not RunFiles(config.out_path, name).exist())
@@ -212,7 +226,7 @@ def _request(
         gpu_type=parse_word(options.gpu_type, "gpu_type") if options.gpu_type else None,
         cpus=options.cpus,
         memory=parse_memory(options.mem) if options.mem else None,
-        queue=parse_word(options.queue, "queue") if options.queue else None,
+        queue=parse_queue(options.queue) if options.queue else None,
         modules=_modules(options),
         variables=passed_variables(os.environ),
         wandb_hosts=tuple(sorted(hosts_of_keys(os.environ))) if uses_wandb else (),
@@ -231,11 +245,10 @@ def _submit(options: SubmitOptions, job: JobRequest) -> int:
     if reason := local_folder(out):
         text = f"--out_dir={out}: {reason}, where other machines do not see it; choose a shared one"
         print(printable(text), file=sys.stderr)
-    has_key = os.environ.get("WB_KEY") or os.environ.get("WANDB_API_KEY")
-    if has_key and not is_logged_in(os.environ):
-        text = "the key stays on this machine; `wandb login` stores it for the jobs, which"
-        end = "need it" if job.command[0] == "agent" else "log offline without it"
-        print(f"W&B: {text} {end}", file=sys.stderr)
+    keys = os.environ.get("WB_KEY") or os.environ.get("WANDB_API_KEY")
+    if keys and job.command[0] != "agent" and not is_logged_in(os.environ):
+        text = "the key stays on this machine; `wandb login` stores it for the jobs, which log"
+        print(f"W&B: {text} offline without it", file=sys.stderr)
     if options.dry_run:
         with required_stdout():
             print(script, end="")

@@ -219,6 +219,10 @@ def test_with_the_wandb_engine_the_jobs_are_agents_of_a_new_sweep(
         dry = submit(tmp_path, "s.yaml", "--scheduler=pbs", "--engine=wandb", "--dry_run")
         assert "agent ENTITY/PROJECT/SWEEP_ID" in dry.stdout, dry.stderr
         assert not server.sweeps
+        refused = submit(tmp_path, "s.yaml", "--scheduler=pbs", "--engine=wandb", **given)
+        assert refused.returncode == 2
+        assert refused.stderr.splitlines()[-1].endswith("`wandb login`, which stores it for them")
+        assert not server.sweeps
         # `wandb login` has stored the key.
         host = re.sub(r"^\w+://", "", server.url)
         netrc = tmp_path / "home/.netrc"
@@ -233,6 +237,9 @@ def test_with_the_wandb_engine_the_jobs_are_agents_of_a_new_sweep(
         until(lambda: over(state, job))
         assert exits(state, job) == [0, 0], printed(tmp_path, ".ER")
         assert len(sweep.runs) == 4
+        done = submit(tmp_path, "s.yaml", "--scheduler=pbs", "--engine=wandb", **given)
+        assert f"continues the sweep {sweep.entity}/places/{sweep.id}" in done.stderr
+        assert len(server.sweeps) == 1
 
 
 def test_a_refused_job_is_one_line(tmp_path: Path, state: Path) -> None:

@@ -208,6 +208,26 @@ def test_a_killed_pilot_is_started_again_by_its_job(tmp_path: Path) -> None:
     wait_for(job, "CANCELLED")
 
 
+def test_only_the_element_itself_is_queued_again(tmp_path: Path) -> None:
+    """The number of one element is that of the array: of the element that Slurm starts last."""
+    write_sweep(tmp_path, "[0.01, 0.02]", epochs=100_000)
+    job = sbatch(tmp_path, "--jobs=2")
+    wait_until(lambda: rows(tmp_path, 0) > 5 and rows(tmp_path, 1) > 5)
+    killed = next(pid for pid in pilots(job) if f"SLURM_JOB_ID={job}\0" in environ_of(pid))
+    element = environ_of(killed).partition("SLURM_ARRAY_TASK_ID=")[2].partition("\0")[0]
+    os.kill(killed, signal.SIGKILL)
+    wait_until(lambda: jobs(job).get(f"{job}_{element}") == "PENDING")
+    other = f"{job}_{1 - int(element)}"
+    assert jobs(job)[other] == "RUNNING"
+    assert "Restarts=0" in call("scontrol", "show", "job", other)
+    call("scancel", job)
+    wait_for(job, "CANCELLED")
+
+
+def environ_of(pid: int) -> str:
+    return Path(f"/proc/{pid}/environ").read_text(errors="replace")
+
+
 def test_a_job_that_saves_nothing_is_not_queued_again(tmp_path: Path) -> None:
     write_sweep(tmp_path)
     job = sbatch(tmp_path)

@@ -160,7 +160,7 @@ def _title(files: RunFiles, result: RunResult) -> str | None:
 @cache
 def _searched(sweep: Path) -> tuple[str, ...]:
     try:
-        return searched_options(json.loads(read_text(sweep / "sweep.json"))["content"])
+        return tuple(searched_options(json.loads(read_text(sweep / "sweep.json"))["content"]))
     except (OSError, ValueError, KeyError, TypeError):
         return ()
 

@@ -7,12 +7,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from deep_cnn.errors import DataError
 from deep_cnn.files import RunFiles, read_text, safe_name
 from deep_cnn.names import TASKS
 from deep_cnn.results import DEFAULT_METRIC, RunResult
+
+if TYPE_CHECKING:
+    from deep_cnn.sweep.spec.distributions import Distribution
 
 _LOSSES = {"mse": "squared error", "huber": "Huber loss"}
 # A list of values is drawn on a logarithmic axis if the largest is this many times the smallest.
@@ -143,20 +146,16 @@ def searched_in(folder: Path) -> Mapping[str, bool]:
     The value says whether an axis of the parameter is logarithmic. A damaged or missing
     sweep.json gives none.
     """
-    from deep_cnn.sweep.spec.parse import parse_content
+    from deep_cnn.sweep.spec.parse import searched_options
 
     try:
-        content = json.loads(read_text(folder / "sweep.json"))["content"]
-        spec = parse_content(content, folder.name)
-    except (OSError, ValueError, KeyError, TypeError):
+        searched = searched_options(json.loads(read_text(folder / "sweep.json"))["content"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return {}
-    if spec is None:
-        return {}
-    found = {}
-    for name, one in spec.space.items():
-        if one.size != 1:
-            (column,) = spec.leaves({name: None})
-            values = [v for v in one.grid or () if isinstance(v, int | float)]
-            is_wide = len(values) > 2 and min(values) > 0 and max(values) / min(values) >= _WIDE
-            found[column] = "log" in one.distribution or is_wide
-    return found
+    return {name: _is_log(one) for name, one in searched.items()}
+
+
+def _is_log(one: "Distribution") -> bool:
+    values = [v for v in one.grid or () if isinstance(v, int | float)]
+    is_wide = len(values) > 2 and min(values) > 0 and max(values) / min(values) >= _WIDE
+    return "log" in one.distribution or is_wide

@@ -204,11 +204,11 @@ def _values(description: _Content, path: YamlPath) -> Iterator[tuple[YamlPath, A
         yield (*path, "values", i), value
 
 
-def searched_options(content: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the sorted names of the parameters that a sweep searches, without its constants."""
+def searched_options(content: Mapping[str, Any]) -> Mapping[str, Distribution]:
+    """Return the parameters that a sweep searches by column, sorted, without its constants."""
     try:
         spec = _read_content(Document(yaml.safe_dump(dict(content))), "sweep", [])
     except (UnreadableError, yaml.YAMLError):
-        return ()
-    searched = {name: None for name, one in spec.space.items() if one.size != 1}
-    return tuple(sorted(spec.leaves(searched)))
+        return {}
+    searched = {name: one for name, one in spec.space.items() if one.size != 1}
+    return dict(sorted(spec.leaves(searched).items()))

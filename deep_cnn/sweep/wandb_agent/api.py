@@ -107,7 +107,7 @@ class WandbSweep:
                 f"the sweep {self.path} runs another program ({' '.join(command)}); use: wandb"
                 f" agent {self.path}"
             )
-        searched = searched_options(self.content)
+        searched = tuple(searched_options(self.content))
         owner = (self.entity, self.access.project)
         return WandbConfig(*owner, self.name, tuple(command), program, searched)
 
@@ -169,6 +169,6 @@ def searched_by(config: TrainConfig, sweep: SweepTrial) -> tuple[str, ...]:
         wandb.setup(wandb.Settings(silent=True))
         probe(AWAY_AFTER)
         content = query_sweep(Access(project, environ.get("WANDB_ENTITY"), key), sweep.name)
-        return searched_options(yaml.safe_load(content) or {})
+        return tuple(searched_options(yaml.safe_load(content) or {}))
     except (wandb.Error, OSError, ValueError, TypeError, yaml.YAMLError):
         return ()

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from deep_cnn.data.splits import SPLITS, Examples, Files
 from deep_cnn.errors import DataError
+from deep_cnn.layout import SPLIT_NAMES
 from deep_cnn.tasks import ratings, tables
 from deep_cnn.tasks.picture_names import Matches, match_pictures, own_name
 
@@ -119,7 +120,7 @@ def _read(path: Path, columns: Columns) -> "tuple[DataFrame, Series[str], tables
     unscored, cells = cells.loc[is_empty, image], cells[~is_empty]
     table = cells[[image]].set_axis(["image"], axis=1).assign(weight=1.0)
     table["score"] = reading.numbers(cells[score])
-    table["split"] = cells["split"].str.lower() if "split" in header else ""
+    table["split"] = cells["split"].str.lower().replace(SPLIT_NAMES) if "split" in header else ""
     table["key"] = cells[group] if columns.grouped else ""
     table["rater"] = cells[rater] if rater else ""
     if "weight" in header:

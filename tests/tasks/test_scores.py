@@ -152,6 +152,15 @@ def test_numbers_that_are_not_clear_are_refused(
         read_scores(path, Columns("score"))
 
 
+def test_splits_have_the_names_of_folders(tmp_path: Path) -> None:
+    marks = {"train": "train", "Training": "train", "val": "val", "valid": "val", "dev": "val",
+             "VALIDATION": "val", "test": "test", "testing": "test", "": None}  # fmt: skip
+    names = [f"p{i}.jpg" for i in range(len(marks))]
+    rows = [f"{name},1,{mark}" for name, mark in zip(names, marks, strict=True)]
+    path = table(tmp_path, names, "\n".join(["image,score,split", *rows]))
+    assert read_scores(path, Columns("score")).marks == list(marks.values())
+
+
 def test_words_for_no_score_are_no_scores(tmp_path: Path) -> None:
     words = ["", "NaN", "n/a", "NA", "-", "#N/A", "#NV", "#DIV/0!", "None", "null", "\u2013"]
     names = [f"p{i}.jpg" for i in range(len(words) + 3)]
@@ -229,14 +238,14 @@ def test_ratings_of_missing_pictures_are_not_in_the_agreement(tmp_path: Path) ->
 
 
 def test_all_faults_are_in_one_line(tmp_path: Path) -> None:
-    rows = ["a.jpg,x,1,", "b.jpg,1,-1,dev", ",3,1,", "gone.jpg,1,1,", "./a.jpg,2,1,", "1,2"]
+    rows = ["a.jpg,x,1,", "b.jpg,1,-1,held", ",3,1,", "gone.jpg,1,1,", "./a.jpg,2,1,", "1,2"]
     path = table(tmp_path, ["a.jpg", "b.jpg"], "\n".join(["image,score,weight,split", *rows]))
     with pytest.raises(DataError) as caught:
         read_scores(path, Columns("score"))
     message = str(caught.value)
     assert "\n" not in message
     for part in (
-        "line 2: score 'x' is not", "line 3: weight -1", "line 3: split 'dev'", "; 6 more: ",
+        "line 2: score 'x' is not", "line 3: weight -1", "line 3: split 'held'", "; 6 more: ",
         "line 4: no picture is named", "line 5: 'gone.jpg' has no picture",
         "line 6: a.jpg is there already, in line 2", "line 7: 2 values for 4 columns",
     ):  # fmt: skip

@@ -119,12 +119,12 @@ def _read(path: Path, columns: Columns) -> "tuple[DataFrame, Series[str], tables
     is_empty = tables.is_missing(cells[score])
     unscored, cells = cells.loc[is_empty, image], cells[~is_empty]
     table = cells[[image]].set_axis(["image"], axis=1).assign(weight=1.0)
-    table["score"] = reading.numbers(cells[score])
+    table["score"] = reading.numbers(cells[score], cells)
     table["split"] = cells["split"].str.lower().replace(SPLIT_NAMES) if "split" in header else ""
     table["key"] = cells[group] if columns.grouped else ""
     table["rater"] = cells[rater] if rater else ""
     if "weight" in header:
-        table["weight"] = weights = reading.numbers(cells["weight"])
+        table["weight"] = weights = reading.numbers(cells["weight"], cells)
         text = "is negative; use 0 or more"
         reading.refuse(cells["weight"], weights < 0, text, show=str)
     wrong = ~table["split"].isin(("", *SPLITS))

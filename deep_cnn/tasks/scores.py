@@ -65,15 +65,16 @@ def read_scores(path: Path, columns: Columns, root: Path | None = None) -> Score
     By default, `root` is the folder of the table. Raises DataError with all invalid numbers,
     duplicates, and paths outside of the folder, each with its line.
     """
-    table, unscored, record = _read(path, columns)
+    table, unscored, others, record = _read(path, columns)
     reading = tables.Reading(path, [*record.faults])
     notes = [f"{path.name}: read with {', '.join(record.notes)}"] if record.notes else []
     if len(unscored):
         notes.append(f"{path.name}: {len(unscored)} rows without a score are left out")
     named = [text for text in (*table["image"], *unscored) if text]
-    matches = match_pictures(named, root or path.parent)
+    matches = match_pictures(named, root or path.parent, shared=bool(columns.rater))
     if matches.note:
         notes.append(f"{path.name}: {matches.note}")
+    _refuse_other_pictures(table["image"], others, matches, root or path.parent, reading)
     table, note = _with_pictures(table, matches, reading)
     notes += [f"{path.name}: {note}"] if note else []
     measure = None
@@ -104,10 +105,13 @@ def read_scores(path: Path, columns: Columns, root: Path | None = None) -> Score
 
 
 @tables.read_once
-def _read(path: Path, columns: Columns) -> "tuple[DataFrame, Series[str], tables.Reading]":
+def _read(
+    path: Path, columns: Columns
+) -> "tuple[DataFrame, Series[str], DataFrame, tables.Reading]":
     """Return the rows with a score, the pictures of the other rows, and the faults and notes.
 
-    The columns are image, score, weight, split, key and rater.
+    The columns are image, score, weight, split, key and rater. Before the faults are the other
+    columns of the rows with a score.
     """
     header = tables.read_columns(path)
     score, image, rater = _find_columns(path, header, columns)
@@ -136,7 +140,8 @@ def _read(path: Path, columns: Columns) -> "tuple[DataFrame, Series[str], tables
         required += [("rater", f"no rater is named; fill the column {rater}")]
     for column, text in required:
         reading.faults += [(int(line), text) for line in table.index[table[column] == ""]]
-    return table, unscored, reading
+    others = cells.drop(columns=[image, score, *([rater] if rater else [])])
+    return table, unscored, others, reading
 
 
 def _find_columns(path: Path, header: list[str], columns: Columns) -> tuple[str, str, str | None]:
@@ -204,6 +209,38 @@ def _with_pictures(
     if reading.faults or not found.any():
         reading.faults.append((int(missing.index[0]), f"{note}; {count}"))
     return table, f"{count}; line {missing.index[0]}: {note}"
+
+
+def _refuse_other_pictures(
+    texts: "Series[str]",
+    others: "DataFrame",
+    matches: Matches,
+    root: Path,
+    reading: tables.Reading,
+) -> None:
+    """Add a fault if another column has the exact names of other pictures in the same rows.
+
+    Only names that are not those of files may be in the wrong column, such as numbers.
+    """
+    found = texts.map(matches.files)
+    loose = texts[found.notna() & (texts.map(own_name) != found)]
+    if len(loose) * 2 <= len(texts):
+        return
+    for name in others:
+        cells = others.loc[loose.index, name]
+        exact = match_pictures(cells[cells != ""], root, exact=True).files
+        files = cells.map(exact)
+        differ = files.notna() & (files != found[loose.index])
+        if files.notna().sum() * 2 > len(cells) and differ.any():
+            line, text = next(loose[differ].items())
+            reading.faults.append(
+                (
+                    int(line),
+                    f"picture {text!r} would be {found[line]}, but {name} names {files[line]};"
+                    f" use --image_column={name}, or remove that column",
+                )
+            )
+            return
 
 
 def _refuse_repeated(table: "DataFrame", reading: tables.Reading) -> None:

@@ -406,6 +406,53 @@ def test_ratings_are_averaged_and_their_agreement_is_printed(
     assert "--weighting=votes needs the ratings" in capsys.readouterr().err
 
 
+def test_raters_may_spell_a_name_differently(tmp_path: Path) -> None:
+    names = [
+        "p0.jpg",
+        "P0.JPG",
+        "p0",
+        r"a\p0.jpg",
+        "A/P0",
+        "7.jpg",
+        "007.jpg",
+        "07",
+        "7.0",
+        "b.png",
+    ]
+    rows = [f"{name},r{i},{i}" for i, name in enumerate(names)]
+    others = ["b/p0.jpg,x,99", "p0.png,y,99", "x/a/p0.jpg,z,99"]
+    path = table(
+        tmp_path, ["a/p0.jpg", "7.jpg", "b.png"], "\n".join(["image,who,score", *rows, *others])
+    )
+    found = read_scores(path, Columns("score", rater="who"))
+    assert {k: v for k, v in scored(found).items() if v != 99} == {
+        "a/p0.jpg": 2, "7.jpg": 6.5, "b.png": 9
+    }  # fmt: skip
+    assert found.agreement is not None
+    assert (found.agreement.ratings, found.agreement.most) == (10, 5)
+    assert "8 names differ from those of the pictures, and are matched" in found.notes[0]
+    assert "3 of 13 rows do not find their picture; line 12: 'b/p0.jpg'" in found.notes[1]
+    text = "image,score\np0.jpg,1\nP0.JPG,2\n7.jpg,3\nb.png,4\n"
+    notes = read_scores(table(tmp_path, ["p0.jpg"], text), Columns("score")).notes
+    assert "'P0.JPG' has no picture (p0.jpg fits, but is that of another row)" in notes[-1]
+
+
+def test_numbers_are_no_names_where_another_column_has_other_ones(tmp_path: Path) -> None:
+    files = [f"pics/{i}.jpg" for i in range(1, 9)]
+    rows = [f"{9 - i},{file},{file},{i}" for i, file in enumerate(files, 1)]
+    path = table(tmp_path, files, "\n".join(["nr,comment,photo,score", *rows]))
+    message = (
+        r"line 2: picture '8' would be pics/8\.jpg, but comment names pics/1\.jpg; use"
+        " --image_column=comment, or remove that column"
+    )
+    with pytest.raises(DataError, match=message):
+        read_scores(path, Columns("score", image="nr"))
+    assert list(scored(read_scores(path, Columns("score", image="photo")))) == files
+    rows = [f"{i},{file},{i}" for i, file in enumerate(files, 1)]
+    path.write_text("\n".join(["nr,photo,score", *rows]))
+    assert list(scored(read_scores(path, Columns("score", image="nr")))) == files
+
+
 def test_a_person_who_rates_twice_counts_once_and_marks_must_agree(tmp_path: Path) -> None:
     text = (
         "image,score,who,split\na,1,x,\na,4,y,\na,3,x,\nb,5,x,val\nb,5,y,\nc,1,x,\nd,,x,\ne,NA,x,\n"

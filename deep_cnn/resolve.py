@@ -3,6 +3,7 @@
 import os
 import re
 import shlex
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from deep_cnn.config import TrainConfig
-from deep_cnn.delimited import SPREADSHEETS, find_dialect, read_rows
+from deep_cnn.delimited import SPREADSHEETS, Dialect, find_dialect, read_rows
 from deep_cnn.errors import ConfigError, DataError, choose_from
 from deep_cnn.layout import (
     SUFFIXES,
@@ -132,6 +133,7 @@ class _Table(NamedTuple):
     """
 
     path: Path
+    dialect: Dialect
     columns: list[str]
     rows: list[list[str]]
     image: str | None
@@ -151,10 +153,13 @@ def _tables(folder: Path) -> list[_Table]:
         for path in sorted(folder.iterdir()):
             if path.suffix.lower() in _TABLES and not is_litter(path.name):
                 with suppress(DataError, StopIteration):
-                    rows = read_rows(path, find_dialect(path))
+                    dialect = find_dialect(path, names=lambda: _names_of_pictures(folder))
+                    rows = read_rows(path, dialect)
                     columns, first = next(rows)[1], next(rows)[1]
                     others = [row for _, row in islice(rows, _SAMPLE_ROWS)]
-                    found.append(_Table(path, columns, [first, *others], None, is_sure=False))
+                    found.append(
+                        _Table(path, dialect, columns, [first, *others], None, is_sure=False)
+                    )
     names = _names_of_pictures(folder) if found else Counter()
     tables = []
     for table in found:
@@ -195,12 +200,15 @@ def _fit(texts: Sequence[str], folder: Path, names: Mapping[str, int]) -> _Fit:
     def most(is_name: Callable[[str], bool]) -> bool:
         return sum(map(is_name, texts)) * 2 > len(texts)
 
+    def is_one(text: str) -> bool:
+        return names.get(unicodedata.normalize("NFC", text)) == 1
+
     if most(lambda text: os.path.isfile(folder / text)):  # noqa: PTH113
         return _Fit.PATH
     if most(_is_picture):
-        is_there = most(lambda text: names.get(re.split(r"[/\\]", text)[-1]) == 1)
+        is_there = most(lambda text: is_one(re.split(r"[/\\]", text)[-1]))
         return _Fit.NAME if is_there else _Fit.SUFFIX
-    if most(lambda text: names.get(text) == 1):
+    if most(is_one):
         return _Fit.NUMBER if most(lambda text: bool(_NUMBER.fullmatch(text))) else _Fit.STEM
     return _Fit.NONE
 
@@ -210,6 +218,7 @@ def _names_of_pictures(folder: Path) -> Counter[str]:
     names = Counter[str]()
     for base in split_folders(folder)["train"] or ("", *subfolders(folder)):
         for name in picture_names(folder / base):
+            name = unicodedata.normalize("NFC", name)
             names.update((name, name.rpartition(".")[0]))
     return names
 
@@ -253,7 +262,7 @@ def _rater(table: _Table, columns: Sequence[str]) -> str | None:
     if table.image is None:
         return None
     chosen = [table.columns.index(name) for name in (table.image, *columns)]
-    rows = [row for _, row in read_rows(table.path, find_dialect(table.path))][1:]
+    rows = [row for _, row in read_rows(table.path, table.dialect)][1:]
     cells = [[row[i].strip() for row in rows if len(row) > max(chosen)] for i in chosen]
     images = cells[0]
     if len({*images}) == len(images):

@@ -117,7 +117,7 @@ def match_pictures(
     if exact or not missing:
         return Matches(files)
     taken = frozenset(files.values())
-    found = _match(tuple(missing), tuple(_pictures(root)), taken, shared=shared)
+    found = _match(tuple(missing), tuple(pictures_in(root)), taken, shared=shared)
     return replace(found, files=files | found.files)
 
 
@@ -185,7 +185,8 @@ def _exists(root: Path, name: str, folders: dict[str, Collection[str]]) -> bool:
     return file in folders[folder] and (is_picture or os.path.isfile(root / name))  # noqa: PTH113
 
 
-def _pictures(root: Path) -> list[str]:
+def pictures_in(root: Path) -> list[str]:
+    """Return the paths of all pictures from a folder; none if it cannot be read."""
     try:
         return [*names_in(list_pictures(root, None))]
     except DataError:  # A folder that cannot be read; the names may not need it.

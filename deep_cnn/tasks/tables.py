@@ -3,7 +3,7 @@
 import math
 import re
 from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache, wraps
 from pathlib import Path
@@ -170,9 +170,11 @@ def read_once(read: _Reader) -> _Reader:
     return cast(_Reader, reading)
 
 
-def read_columns(path: Path, delimiter: str | None = None) -> list[str]:
+def read_columns(
+    path: Path, delimiter: str | None = None, *, names: Callable[[], Iterable[str]] = tuple
+) -> list[str]:
     """Return the column names of a table, none for an empty file; raise DataError."""
-    return next(read_rows(path, find_dialect(path, delimiter)))[1]
+    return next(read_rows(path, find_dialect(path, delimiter, names)))[1]
 
 
 def read_table(
@@ -182,6 +184,7 @@ def read_table(
     columns: Sequence[str] | None = None,
     where: tuple[str, str] | None = None,
     reading: Reading | None = None,
+    names: Callable[[], Iterable[str]] = tuple,
 ) -> "DataFrame":
     """Return the rows as text, each indexed by the line of the file on which it ends.
 
@@ -191,6 +194,7 @@ def read_table(
         columns: the columns to return, by default all. Of equal names, the last column is used.
         where: (column, text), to return only the rows with this text in this column.
         reading: receives faults and notes, and rows with faults are left out.
+        names: returns texts that the table may have, which tell its encoding.
 
     Raises:
         DataError: the file is not such a table, or a row has more or fewer cells than the first
@@ -198,7 +202,7 @@ def read_table(
     """
     import pandas as pd
 
-    dialect = find_dialect(path, delimiter)
+    dialect = find_dialect(path, delimiter, names)
     record = reading or Reading(path)
     record.delimiter = dialect.delimiter
     record.notes += dialect.notes

@@ -3,6 +3,7 @@
 import re
 import shlex
 import unicodedata
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -106,6 +107,42 @@ def test_what_may_be_a_decimal_or_a_thousand_is_refused(
     path = table(tmp_path, ["p0.jpg", "p1.jpg", "p2.jpg"], "\n".join([header, *rows]))
     with pytest.raises(DataError, match=r"may have a decimal (comma|point) or a thousand"):
         read_scores(path, Columns("score"))
+
+
+@pytest.mark.parametrize(
+    ("encoding", "name"),
+    [
+        ("mac_roman", "bild {} é.jpg"),
+        ("mac_roman", "é{}.jpg"),
+        ("mac_roman", "Ü {}, Öl.jpg"),
+        ("cp1252", "cœur {}.jpg"),
+        ("cp1252", "œ{}.jpg"),
+        ("cp1252", "Žižek \u2013 {}.jpg"),
+        ("cp1252", "Bild{}é.jpg"),
+    ],
+)
+@pytest.mark.parametrize("change", [str, str.upper, lambda name: name.rpartition(".")[0]])
+def test_the_encoding_is_the_one_in_which_the_pictures_exist(
+    encoding: str, name: str, change: Callable[[str], str], tmp_path: Path
+) -> None:
+    names = [name.format(i) for i in range(4)]
+    files = [unicodedata.normalize("NFD" if "Bild" in name else "NFC", each) for each in names]
+    rows = [f'"{change(each)}",{i}' for i, each in enumerate(names)]
+    text = "\n".join(["Bild,Sécurité", *rows])
+    path = table(tmp_path, files, text.encode(encoding), "ratings.csv")
+    scores = read_scores(path, Columns("Sécurité", image="Bild"))
+    assert scored(scores) == {file: i for i, file in enumerate(files)}
+    said = {"mac_roman": "Mac Roman", "cp1252": "Windows-1252"}[encoding]
+    assert f"the encoding {said}, as it is not UTF-8" in scores.notes[0]
+    with pytest.raises(DataError, match="--image_column=Bild '--score_column=Sécurité'"):
+        resolve(TrainConfig(data_dir=str(tmp_path)))
+
+
+def test_the_name_of_a_column_tells_the_encoding(tmp_path: Path) -> None:
+    for encoding in ("mac_roman", "cp1252"):
+        text = "image,É\np1.jpg,1\np2.jpg,2\np3.jpg,3\n".encode(encoding)
+        path = table(tmp_path, ["p1.jpg", "p2.jpg", "p3.jpg"], text)
+        assert list(scored(read_scores(path, Columns("É"))).values()) == [1, 2, 3]
 
 
 def test_ratings_of_two_names_are_not_merged(tmp_path: Path) -> None:

@@ -3,8 +3,9 @@
 import codecs
 import csv
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple, TextIO
@@ -23,6 +24,7 @@ _CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1f]")
 # and those of Windows-1252.
 _MAC_LETTER = re.compile(rb"[A-Za-z][\x80-\x90\x98-\x9f]")
 _WINDOWS_LETTER = re.compile(rb"[\xc0-\xff]")
+_BETWEEN = re.compile(r"[\r\n\t,;|\"'/\\]+")
 SPREADSHEETS = (".xlsx", ".xls", ".ods", ".numbers")
 _SPREADSHEET_STARTS = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")
 _OTHERS = {"cp1252": "Windows-1252", "mac_roman": "Mac Roman"}
@@ -44,11 +46,14 @@ class Dialect(NamedTuple):
         return [*separator, *(["UTF-16"] if self.encoding.startswith("utf-16") else [])]
 
 
-def find_dialect(path: Path, delimiter: str | None = None) -> Dialect:
+def find_dialect(
+    path: Path, delimiter: str | None = None, names: Callable[[], Iterable[str]] = tuple
+) -> Dialect:
     """Return the form of a table; raise DataError if it is not text.
 
     With a `delimiter`, only the encoding is looked for. Without one, a file that is not UTF-8 may
-    be in Windows-1252 or Mac Roman, which Excel writes.
+    be in Windows-1252 or Mac Roman, which Excel writes. It is in that one in which it has more of
+    `names`, such as those of the pictures; they are only asked for if they are needed.
     """
     with _reported(path, "text"), path.open("rb") as file:
         start = file.read(4)
@@ -59,7 +64,7 @@ def find_dialect(path: Path, delimiter: str | None = None) -> Dialect:
             return Dialect(encoding, delimiter)
         if encoding == "utf-8-sig" and not _is_utf8(path):
             file.seek(0)
-            encoding = _older_encoding(file.read())
+            encoding = _older_encoding(file.read(), names)
     with open_text(path, "CSV", encoding) as text:
         lines = list(islice(text, _SAMPLE_LINES))
     named = _SEPARATOR_LINE.fullmatch(lines[0]) if lines else None
@@ -77,17 +82,31 @@ def _encoding(start: bytes) -> str:
     return "utf-16-be" if start[0] == 0 else "utf-16-le"
 
 
-def _older_encoding(content: bytes) -> str:
+def _older_encoding(content: bytes, names: Callable[[], Iterable[str]]) -> str:
     """Return the encoding of a text that is not UTF-8, or UTF-8 if it is no text."""
     if _CONTROL.search(content):
         return "utf-8-sig"
-    if _MAC_LETTER.search(content) and not _WINDOWS_LETTER.search(content):
-        return "mac_roman"
-    try:
-        content.decode("cp1252")
-    except UnicodeDecodeError:
-        return "utf-8-sig"
-    return "cp1252"
+    texts = {"mac_roman": content.decode("mac_roman")}
+    with suppress(UnicodeDecodeError):
+        texts["cp1252"] = content.decode("cp1252")
+    wanted = {part for name in names() for part in _foreign_parts(name)}
+    wanted |= {part.rpartition(".")[0] for part in wanted} - {""}
+    letters = {letter for part in wanted for letter in part if not letter.isascii()}
+    fits = {}
+    for encoding, text in texts.items():
+        parts = _foreign_parts(text)
+        fits[encoding] = len(wanted & parts), sum(not letters.isdisjoint(part) for part in parts)
+    is_mac = _MAC_LETTER.search(content) and not _WINDOWS_LETTER.search(content)
+    likely, other = ("mac_roman", "cp1252") if is_mac else ("cp1252", "mac_roman")
+    if fits.get(other, (0, 0)) > fits.get(likely, (0, 0)):
+        return other
+    return likely if likely in texts else "utf-8-sig"
+
+
+def _foreign_parts(text: str) -> set[str]:
+    """Return the parts of a text between separators and slashes that are not ASCII, in one form."""
+    parts = (part for part in _BETWEEN.split(text) if not part.isascii())
+    return {unicodedata.normalize("NFC", part).strip().casefold() for part in parts}
 
 
 def _is_utf8(path: Path) -> bool:

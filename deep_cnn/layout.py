@@ -34,6 +34,7 @@ _SPLITS = {
     "val": ("val", "valid", "validation", "dev"),
     "test": ("test", "testing"),
 }
+SPLIT_NAMES = {alias: split for split, aliases in _SPLITS.items() for alias in aliases}
 # What Synology, QNAP, macOS, Windows, Linux and Python leave in folders, in lower case.
 _LITTER = frozenset(
     (

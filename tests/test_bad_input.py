@@ -70,7 +70,7 @@ DATA = {
     "outside": (rows("../p.png,1"), "line 22: ../p.png leads out of the data folder"),
     "absolute": (rows("/etc/p.png,1"), "line 22: /etc/p.png leads out"),
     "too few cells": (rows("p020.png"), "line 22: 1 values for 2 columns"),
-    "an unknown split": (scores("image,score,split\np000.png,1,dev\n"), "split 'dev' is unknown"),
+    "an unknown split": (scores("image,score,split\np000.png,1,held\n"), "split 'held' is unknown"),
     "a negative weight": (scores("image,score,weight\np000.png,1,-1\n"), "weight -1 is negative"),
     "one row": (scores("image,score\np000.png,1\n"), "has 1 rows"),
     "no row": (scores("image,score\n"), "has 0 rows"),

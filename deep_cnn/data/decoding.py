@@ -185,9 +185,9 @@ def _white_of_floats(values: NDArray[np.float64]) -> float:
     low, high = values.min(), values.max()
     white = next((white for white in _WHITE if high <= white * (1 + _ROUNDING)), math.inf)
     # A range such as [0, 1.7] would become black if it were taken for [0, 255].
-    if low < -_ROUNDING * white or not (white == 1 or high >= white / _DARKEST):
+    if low < -_ROUNDING * white or high < white / _DARKEST:
         raise ValueError(
             f"floating-point pixels from {low:g} to {high:g}; only the ranges [0, 1], [0, 255] and"
-            " [0, 65535] are read"
+            f" [0, 65535] are read, and the brightest pixel must reach 1/{_DARKEST} of the range"
         )
     return white

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from deep_cnn.config import TrainConfig
 from deep_cnn.data.decoding import Picture
 
 SPLITS = ("train", "val", "test")
@@ -122,3 +123,12 @@ def subset(examples: Examples, size: int, seed: int) -> Examples:
     """Return `size` pictures, which are the same for the same seed."""
     numbers = hashed(examples.names, f"subset {seed}")
     return examples.take(sorted(np.argsort(numbers, kind="stable")[:size].tolist()))
+
+
+def choose_pictures(config: TrainConfig, parts: dict[str, Examples]) -> dict[str, Examples]:
+    """Return the splits as --train_samples and --train_on change them."""
+    if config.train_samples is not None and "train" in parts:
+        parts["train"] = subset(parts["train"], config.train_samples, config.seed)
+    if config.train_on == "train+val" and "val" in parts:
+        return {"train": joined(parts["train"], parts["val"])}
+    return parts

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from deep_cnn.config import TrainConfig
 from deep_cnn.data.image_cache import broken_rule, find_unreadable
-from deep_cnn.data.splits import SPLITS, Examples, Splits
+from deep_cnn.data.splits import SPLITS, Examples, Splits, choose_pictures
 from deep_cnn.errors import DataError
 from deep_cnn.metrics import HUGE, mean_and_std
 from deep_cnn.names import TASKS
@@ -147,7 +147,11 @@ def _unreadable(
     yield from lines[:_MOST_NAMED]
     if len(lines) > _MOST_NAMED:
         yield f"  and {len(lines) - _MOST_NAMED} more"
-    for name, part in splits.items():
-        rule = broken_rule(len(bad[name]), len(part), config)
+    parts = choose_pictures(config, dict(splits)) | {"test": splits["test"]}
+    for name, part in parts.items():
+        count = sum(picture in reasons for picture in part.names)
+        rule = broken_rule(count, len(part), config)
         if rule:
-            yield f"a run stops: {len(bad[name])} of {len(part)} in {name} are bad; {rule}"
+            other = "training" if config.test_net else "--test_net"
+            who = "a run" if (name == "test") == bool(config.test_net) else other
+            yield f"{who} stops: {count} of {len(part)} in {name} are bad; {rule}"

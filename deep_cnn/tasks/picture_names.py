@@ -97,11 +97,14 @@ class Matches:
         return f"{text}: {rules}; for example, {name!r} is {file}" if rules else ""
 
 
-def match_pictures(texts: Iterable[str], root: Path) -> Matches:
+def match_pictures(
+    texts: Iterable[str], root: Path, *, shared: bool = False, exact: bool = False
+) -> Matches:
     """Return the files under `root` that the names in a table mean.
 
     A name that is not that of a file is compared with all pictures, by looser and looser rules,
-    until it is that of one picture or of several. Each picture is used for one name.
+    until it is that of one picture or of several. Each picture is used for one name or, with
+    `shared`, for all spellings of its name. With `exact`, names are not compared.
     """
     files: dict[str, str] = {}
     missing, folders = [], dict[str, Collection[str]]()
@@ -111,21 +114,25 @@ def match_pictures(texts: Iterable[str], root: Path) -> Matches:
             files[text] = name
         else:
             missing.append(text)
-    if not missing:
+    if exact or not missing:
         return Matches(files)
-    found = _match(tuple(missing), tuple(_pictures(root)), frozenset(files.values()))
+    taken = frozenset(files.values())
+    found = _match(tuple(missing), tuple(pictures_in(root)), taken, shared=shared)
     return replace(found, files=files | found.files)
 
 
 @lru_cache(1)  # Every trial of a sweep has the same names, and many names take seconds.
-def _match(texts: tuple[str, ...], names: tuple[str, ...], taken: frozenset[str]) -> Matches:
+def _match(
+    texts: tuple[str, ...], names: tuple[str, ...], taken: frozenset[str], *, shared: bool
+) -> Matches:
     matches = Matches(missing=dict.fromkeys(texts, ""))
     keys = dict(zip(names, names, strict=True))
     left = dict(zip(texts, texts, strict=True))
+    rules: dict[str, str] = {}
     for rule, change in _RULES:
         keys = {name: change(key) for name, key in keys.items()}
         left = {text: change(key) for text, key in left.items()}
-        _apply(rule, keys, left, taken, matches)
+        _apply(rule, keys, left, matches, rules)
         if not left:
             break
     _explain(left, keys, matches)
@@ -133,11 +140,30 @@ def _match(texts: tuple[str, ...], names: tuple[str, ...], taken: frozenset[str]
     for text, name in matches.files.items():
         texts_of[name].append(text)
     for name, same in texts_of.items():
-        for text in same if len(same) > 1 else ():  # Which one is meant is a guess.
-            del matches.files[text]
-            other = next(each for each in same if each != text)
-            matches.missing[text] = f"{name} fits, and fits {other}, too"
+        if name not in taken and len(same) == 1:
+            continue
+        for text in same:  # Which one is meant is a guess.
+            if not (shared and _is_spelling(text, name)):
+                del matches.files[text]
+                other = next((each for each in same if each != text), "")
+                matches.missing[text] = (
+                    f"{name} fits, but is that of another row"
+                    if name in taken
+                    else f"{name} fits, and fits {other}, too"
+                )
+    matches.rules = Counter(rules[text] for text in matches.files)
+    matches.example = next(iter(matches.files.items()), ("", ""))
     return matches
+
+
+def _is_spelling(text: str, name: str) -> bool:
+    """Return whether a text has neither another suffix nor other folders than a file."""
+    for rule, change in _RULES:
+        if rule != "the suffix":
+            text, name = change(text), change(name)
+        elif text == change(text):
+            name = change(name)
+    return f"/{name}".endswith(f"/{text}")
 
 
 def own_name(text: str) -> str:
@@ -159,7 +185,8 @@ def _exists(root: Path, name: str, folders: dict[str, Collection[str]]) -> bool:
     return file in folders[folder] and (is_picture or os.path.isfile(root / name))  # noqa: PTH113
 
 
-def _pictures(root: Path) -> list[str]:
+def pictures_in(root: Path) -> list[str]:
+    """Return the paths of all pictures from a folder; none if it cannot be read."""
     try:
         return [*names_in(list_pictures(root, None))]
     except DataError:  # A folder that cannot be read; the names may not need it.
@@ -170,10 +197,13 @@ def _apply(
     rule: str,
     keys: Mapping[str, str],
     left: dict[str, str],
-    taken: Collection[str],
     matches: Matches,
+    rules: dict[str, str],
 ) -> None:
-    """Move the names in `left` that fit a picture by their keys to the files of `matches`."""
+    """Move the names in `left` that fit a picture by their keys to the files of `matches`.
+
+    Adds the rule by which each is found to `rules`.
+    """
     by_end: dict[str, list[str]] = defaultdict(list)
     for name, key in keys.items():
         by_end[key.rpartition("/")[2]].append(name)
@@ -189,13 +219,10 @@ def _apply(
         del left[text]
         if len(fits) > 1:
             matches.missing[text] = f"{len(fits)} pictures fit, {fits[0]} and {fits[1]}"
-        elif fits[0] in taken:
-            matches.missing[text] = f"{fits[0]} fits, but is that of another row"
         else:
             del matches.missing[text]
             matches.files[text] = fits[0]
-            matches.rules[by] += 1
-            matches.example = matches.example if matches.example[0] else (text, fits[0])
+            rules[text] = by
 
 
 def _explain(left: Mapping[str, str], keys: Mapping[str, str], matches: Matches) -> None:

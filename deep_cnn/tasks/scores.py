@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from deep_cnn.data.splits import SPLITS, Examples, Files
 from deep_cnn.errors import DataError
+from deep_cnn.layout import SPLIT_NAMES
 from deep_cnn.tasks import ratings, tables
-from deep_cnn.tasks.picture_names import Matches, match_pictures, own_name
+from deep_cnn.tasks.picture_names import Matches, match_pictures, own_name, pictures_in
 
 if TYPE_CHECKING:
     from pandas import DataFrame, Series
@@ -64,15 +65,17 @@ def read_scores(path: Path, columns: Columns, root: Path | None = None) -> Score
     By default, `root` is the folder of the table. Raises DataError with all invalid numbers,
     duplicates, and paths outside of the folder, each with its line.
     """
-    table, unscored, record = _read(path, columns)
+    root = root or path.parent
+    table, unscored, others, record = _read(path, columns, root)
     reading = tables.Reading(path, [*record.faults])
     notes = [f"{path.name}: read with {', '.join(record.notes)}"] if record.notes else []
     if len(unscored):
         notes.append(f"{path.name}: {len(unscored)} rows without a score are left out")
     named = [text for text in (*table["image"], *unscored) if text]
-    matches = match_pictures(named, root or path.parent)
+    matches = match_pictures(named, root, shared=bool(columns.rater))
     if matches.note:
         notes.append(f"{path.name}: {matches.note}")
+    _refuse_other_pictures(table["image"], others, matches, root, reading)
     table, note = _with_pictures(table, matches, reading)
     notes += [f"{path.name}: {note}"] if note else []
     measure = None
@@ -95,7 +98,7 @@ def read_scores(path: Path, columns: Columns, root: Path | None = None) -> Score
         raise DataError(f"{path} has {len(table)} rows with pictures; 3 at least are needed{said}")
     weights = table["weight"].to_numpy() * (table["votes"].to_numpy() if columns.votes else 1.0)
     names, keys = tuple(table["image"]), tuple(table["key"]) if columns.grouped else ()
-    files = Files(root or path.parent, names)
+    files = Files(root, names)
     examples = Examples(names, files, table["score"].to_numpy(), weights, keys)
     marks = [mark or None for mark in table["split"]]
     files_named = frozenset(matches.files.values())
@@ -103,27 +106,35 @@ def read_scores(path: Path, columns: Columns, root: Path | None = None) -> Score
 
 
 @tables.read_once
-def _read(path: Path, columns: Columns) -> "tuple[DataFrame, Series[str], tables.Reading]":
+def _read(
+    path: Path, columns: Columns, root: Path
+) -> "tuple[DataFrame, Series[str], DataFrame, tables.Reading]":
     """Return the rows with a score, the pictures of the other rows, and the faults and notes.
 
-    The columns are image, score, weight, split, key and rater.
+    The columns are image, score, weight, split, key and rater. Before the faults are the other
+    columns of the rows with a score.
     """
-    header = tables.read_columns(path)
+    asked = [name for name in (columns.score, columns.image, columns.rater) if name]
+
+    def names() -> list[str]:
+        return [*asked, *pictures_in(root)]
+
+    header = tables.read_columns(path, names=names)
     score, image, rater = _find_columns(path, header, columns)
     group = next((name for name in _GROUPS if name in header), None)
     if columns.grouped and group is None:
         raise tables.no_columns(path, [("city", "add one, or use --group=none")], header)
     reading = tables.Reading(path)
-    cells = tables.read_table(path, reading=reading).map(str.strip)
+    cells = tables.read_table(path, reading=reading, names=names).map(str.strip)
     is_empty = tables.is_missing(cells[score])
     unscored, cells = cells.loc[is_empty, image], cells[~is_empty]
     table = cells[[image]].set_axis(["image"], axis=1).assign(weight=1.0)
-    table["score"] = reading.numbers(cells[score])
-    table["split"] = cells["split"].str.lower() if "split" in header else ""
+    table["score"] = reading.numbers(cells[score], cells)
+    table["split"] = cells["split"].str.lower().replace(SPLIT_NAMES) if "split" in header else ""
     table["key"] = cells[group] if columns.grouped else ""
     table["rater"] = cells[rater] if rater else ""
     if "weight" in header:
-        table["weight"] = weights = reading.numbers(cells["weight"])
+        table["weight"] = weights = reading.numbers(cells["weight"], cells)
         text = "is negative; use 0 or more"
         reading.refuse(cells["weight"], weights < 0, text, show=str)
     wrong = ~table["split"].isin(("", *SPLITS))
@@ -135,7 +146,8 @@ def _read(path: Path, columns: Columns) -> "tuple[DataFrame, Series[str], tables
         required += [("rater", f"no rater is named; fill the column {rater}")]
     for column, text in required:
         reading.faults += [(int(line), text) for line in table.index[table[column] == ""]]
-    return table, unscored, reading
+    others = cells.drop(columns=[image, score, *([rater] if rater else [])])
+    return table, unscored, others, reading
 
 
 def _find_columns(path: Path, header: list[str], columns: Columns) -> tuple[str, str, str | None]:
@@ -203,6 +215,38 @@ def _with_pictures(
     if reading.faults or not found.any():
         reading.faults.append((int(missing.index[0]), f"{note}; {count}"))
     return table, f"{count}; line {missing.index[0]}: {note}"
+
+
+def _refuse_other_pictures(
+    texts: "Series[str]",
+    others: "DataFrame",
+    matches: Matches,
+    root: Path,
+    reading: tables.Reading,
+) -> None:
+    """Add a fault if another column has the exact names of other pictures in the same rows.
+
+    Only names that are not those of files may be in the wrong column, such as numbers.
+    """
+    found = texts.map(matches.files)
+    loose = texts[found.notna() & (texts.map(own_name) != found)]
+    if len(loose) * 2 <= len(texts):
+        return
+    for name in others:
+        cells = others.loc[loose.index, name]
+        exact = match_pictures(cells[cells != ""], root, exact=True).files
+        files = cells.map(exact)
+        differ = files.notna() & (files != found[loose.index])
+        if files.notna().sum() * 2 > len(cells) and differ.any():
+            line, text = next(loose[differ].items())
+            reading.faults.append(
+                (
+                    int(line),
+                    f"picture {text!r} would be {found[line]}, but {name} names {files[line]};"
+                    f" use --image_column={name}, or remove that column",
+                )
+            )
+            return
 
 
 def _refuse_repeated(table: "DataFrame", reading: tables.Reading) -> None:

@@ -3,7 +3,7 @@
 import math
 import re
 from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache, wraps
 from pathlib import Path
@@ -72,10 +72,13 @@ class Reading:
             more = f"; {len(faults) - 1} more: {'; '.join(others)}" if others else ""
             raise DataError(f"{self.path} {first}{more}{f' and {rest} others' if rest else ''}")
 
-    def numbers(self, column: "Series[str]") -> NDArray[np.float64]:
+    def numbers(
+        self, column: "Series[str]", cells: "DataFrame | None" = None
+    ) -> NDArray[np.float64]:
         """Return the numbers in a column; add a fault for each cell that is not finite.
 
-        A column has decimal points or decimal commas; thousands may be separated.
+        A column has decimal points or decimal commas; thousands may be separated. The other columns
+        are in `cells`. Where they have decimal commas, points may separate thousands.
         """
         # The minus of Scandinavian spreadsheets is not a hyphen.
         texts = [_SPACES.sub("", text.replace("\u2212", "-")) for text in column]
@@ -85,9 +88,19 @@ class Reading:
         # be numbers of three digits without a separator.
         is_large = any(text.isdecimal() and len(text) >= 3 for text in texts)
         pointed = [text.replace(".", ",") for text in texts if "." in text]
-        is_unclear = all(map(_UNCLEAR.fullmatch, pointed)) and self.delimiter == ";" and is_large
-        if pointed and not comma and is_unclear:
-            what = "may have a decimal point or a thousand; write thousands without a point"
+        if (
+            pointed
+            and not comma
+            and all(map(_UNCLEAR.fullmatch, pointed))
+            and (
+                _has_decimal_commas(cells)
+                or (self.delimiter == ";" and (is_large or len(pointed) == len(texts)))
+            )
+        ):
+            what = (
+                "may have a decimal point or a thousand; write thousands without a point, or"
+                " decimals with another number of digits, such as 1.2340"
+            )
             texts = ["" if "." in text else text for text in texts]
         if comma:
             is_decimal = self.delimiter == ";" and not is_large
@@ -112,6 +125,17 @@ def is_missing(column: "Series[str]") -> "Series[bool]":
     texts = column.str.strip()
     # R and pandas write NaN for a missing value; nan, from Python, is a computation that failed.
     return texts.str.lower().isin(_MISSING) | (texts == "NaN")
+
+
+def _has_decimal_commas(cells: "DataFrame | None") -> bool:
+    """Return whether a column has commas that can only be decimal, as in 3,5."""
+    for name in () if cells is None else cells:
+        texts = cells[name][~is_missing(cells[name])]  # type: ignore[index]
+        comma = [text for text in texts if "," in text]
+        is_number = comma and all(map(_DECIMAL_COMMA.fullmatch, texts))
+        if is_number and _point_for_comma(comma, unclear=None):
+            return True
+    return False
 
 
 def _point_for_comma(texts: Sequence[str], *, unclear: bool | None) -> bool | None:
@@ -146,9 +170,11 @@ def read_once(read: _Reader) -> _Reader:
     return cast(_Reader, reading)
 
 
-def read_columns(path: Path, delimiter: str | None = None) -> list[str]:
+def read_columns(
+    path: Path, delimiter: str | None = None, *, names: Callable[[], Iterable[str]] = tuple
+) -> list[str]:
     """Return the column names of a table, none for an empty file; raise DataError."""
-    return next(read_rows(path, find_dialect(path, delimiter)))[1]
+    return next(read_rows(path, find_dialect(path, delimiter, names)))[1]
 
 
 def read_table(
@@ -158,6 +184,7 @@ def read_table(
     columns: Sequence[str] | None = None,
     where: tuple[str, str] | None = None,
     reading: Reading | None = None,
+    names: Callable[[], Iterable[str]] = tuple,
 ) -> "DataFrame":
     """Return the rows as text, each indexed by the line of the file on which it ends.
 
@@ -167,6 +194,7 @@ def read_table(
         columns: the columns to return, by default all. Of equal names, the last column is used.
         where: (column, text), to return only the rows with this text in this column.
         reading: receives faults and notes, and rows with faults are left out.
+        names: returns texts that the table may have, which tell its encoding.
 
     Raises:
         DataError: the file is not such a table, or a row has more or fewer cells than the first
@@ -174,7 +202,7 @@ def read_table(
     """
     import pandas as pd
 
-    dialect = find_dialect(path, delimiter)
+    dialect = find_dialect(path, delimiter, names)
     record = reading or Reading(path)
     record.delimiter = dialect.delimiter
     record.notes += dialect.notes

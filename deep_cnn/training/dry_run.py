@@ -7,7 +7,7 @@ from pathlib import Path
 
 from deep_cnn.config import TrainConfig
 from deep_cnn.data.image_cache import refuse_unreadable
-from deep_cnn.data.splits import Examples
+from deep_cnn.data.splits import Examples, choose_pictures
 from deep_cnn.errors import CheckpointError
 from deep_cnn.files import unwritable
 from deep_cnn.names import weights_name
@@ -15,7 +15,7 @@ from deep_cnn.tasks import get_task
 from deep_cnn.tasks.describe_data import DataDescription
 from deep_cnn.training.checkpoint import load_resumable
 from deep_cnn.training.devices import choose_device
-from deep_cnn.training.session import check_labels, choose_pictures
+from deep_cnn.training.session import check_labels
 
 
 def dry_run(config: TrainConfig) -> Iterator[str]:

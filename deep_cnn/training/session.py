@@ -16,7 +16,7 @@ from deep_cnn.config import TrainConfig
 from deep_cnn.data.image_cache import ImageCache, drop_unreadable, open_image_cache
 from deep_cnn.data.loading import Augmentation, PictureSet, epoch_order, load_batches
 from deep_cnn.data.preprocessing import Preprocessing
-from deep_cnn.data.splits import Examples, Splits, joined, subset
+from deep_cnn.data.splits import Examples, Splits, choose_pictures, joined
 from deep_cnn.errors import CheckpointError, DeepCnnError
 from deep_cnn.models import Network
 from deep_cnn.tasks import Labels, Task, get_task
@@ -215,15 +215,6 @@ def _place(
     if dtype != torch.float32:
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return network
-
-
-def choose_pictures(config: TrainConfig, parts: dict[str, Examples]) -> dict[str, Examples]:
-    """Return the splits as --train_samples and --train_on change them."""
-    if config.train_samples is not None and "train" in parts:
-        parts["train"] = subset(parts["train"], config.train_samples, config.seed)
-    if config.train_on == "train+val" and "val" in parts:
-        return {"train": joined(parts["train"], parts["val"])}
-    return parts
 
 
 def _encode(task: Task, labels: Labels, examples: Examples, images: ImageCache | None) -> Split:

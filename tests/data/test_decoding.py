@@ -85,6 +85,9 @@ def test_floats_in_one_of_three_ranges(tmp_path: Path, white: int, suffix: str) 
     ("low", "high", "message"),
     [
         (-1, 1, "from -1 to 1"),
+        (0, 0, "from 0 to 0; .* the brightest pixel must reach 1/16 of the range"),
+        (0, 0.01, "from 0 to 0.01"),
+        (0, 0.062, "from 0 to 0.062"),
         (0, 1.7, "from 0 to 1.7"),
         (0, 1023, "from 0 to 1023"),
         (0, 1e6, r"from 0 to 1e\+06"),
@@ -102,9 +105,9 @@ def test_floats_in_another_range_are_refused(
         decode(tmp_path / "p.tif")
 
 
-def test_black_floats_are_black(tmp_path: Path) -> None:
-    Image.fromarray(np.zeros((4, 4), np.float32)).save(tmp_path / "p.tif")
-    assert not grey(tmp_path / "p.tif").any()
+def test_dark_floats_are_dark(tmp_path: Path) -> None:
+    Image.fromarray(np.full((4, 4), 1 / 16, np.float32)).save(tmp_path / "p.tif")
+    assert (grey(tmp_path / "p.tif") == 15).all()
 
 
 @pytest.mark.parametrize("part", [1.0, 0.1, 0.02])

@@ -100,6 +100,37 @@ def test_who_would_train_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert "the train split has " in err
 
 
+@pytest.mark.parametrize(
+    ("split", "words", "line", "status"),
+    [
+        ("test", (), "--test_net stops: 1 of 5 in test are bad", 0),
+        ("test", ("--train_on=train+val",), "--test_net stops: 1 of 5 in test are bad", 0),
+        ("val", (), "a run stops: 1 of 5 in val are bad", 2),
+        ("train", (), "a run stops: 1 of 14 in train are bad", 2),
+        ("train", ("--train_samples=8",), "", 0),
+    ],
+)
+def test_only_bad_pictures_of_the_run_stop_it(
+    split: str,
+    words: tuple[str, ...],
+    line: str,
+    status: int,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    folder = make_scored(tmp_path / "data", 24)
+    marks = ["train"] * 14 + ["val"] * 5 + ["test"] * 5
+    rows = [f"p{i:03d}.png,{i},{mark}" for i, mark in enumerate(marks)]
+    (folder / "scores.csv").write_text("\n".join(["image,score,split", *rows]))
+    (folder / f"p{marks.index(split):03d}.png").write_bytes(b"")
+    words = (f"--data_dir={folder}", *words)
+    assert main([*words, "--dry_run"]) == status
+    out = capsys.readouterr().out
+    assert ("stops: " in out, line in out) == (bool(line), True)
+    quick = ["--model=lenet", "--weights=none", "--epochs=1", "--wandb=False"]
+    assert main([*words, *quick]) == status
+
+
 SCORES = {
     "one ulp apart": (["1.0", "1.0000000000000002"], 0),
     "huge": (["-1e308", "1e308"], 0),

@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+from deep_cnn.cli import main
 from deep_cnn.config import TrainConfig
 from deep_cnn.data.splits import SPLITS
 from deep_cnn.errors import DataError
@@ -331,6 +332,56 @@ def test_a_table_whose_names_lack_the_suffix_takes_precedence(
     assert f"but train.csv with the columns {columns}; read it with" in done.stderr
     assert f"--scores=train.csv {options}" in done.stderr
     assert ("--task=folders" in done.stderr) == names[0].startswith("cat")
+
+
+NUMBERED = [str(i) for i in range(1, 41)]
+PATHS = [f"pics/{name}.jpg" for name in NUMBERED]
+LIKERT = [str(i % 7 + 1) for i in range(40)]
+CHOICES: dict[str, tuple[dict[str, list[str]], str]] = {
+    "paths and scores that fit pictures": ({"safety": LIKERT, "photo": PATHS}, "photo safety"),
+    "paths and numbers in another order": (
+        {"nr": NUMBERED[::-1], "photo": PATHS, "safety": LIKERT}, "photo safety"),
+    "names and numbers": (
+        {"nr": NUMBERED[::-1], "photo": [f"{name}.jpg" for name in NUMBERED], "safety": LIKERT},
+        "photo safety"),
+    "paths of another system": (
+        {"safety": LIKERT, "photo": [f"C:\\pics\\{name}.JPG" for name in NUMBERED]},
+        "photo safety"),
+    "numbers only": ({"safety": LIKERT, "key": NUMBERED}, "key safety"),
+    "the first picture is missing": (
+        {"nr": NUMBERED, "photo": ["gone.jpg", *PATHS[1:]], "safety": LIKERT}, "photo safety"),
+    "ratings by columns that are called so": (
+        {"safety": LIKERT * 3, "person": ["1", "2", "3"] * 40, "photo": PATHS * 3},
+        "photo safety person"),
+    "ratings by numbered people of numbered pictures": (
+        {"person": sorted(["1", "2", "3"] * 40), "image": NUMBERED * 3, "safety": LIKERT * 3},
+        "image safety person"),
+    "ratings by people of another name": (
+        {"wer": sorted(["ann", "bob", "eve"] * 40), "safety": LIKERT * 3, "photo": PATHS * 3},
+        "photo safety wer"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CHOICES)
+def test_the_advice_for_a_table_names_its_columns_and_can_be_followed(
+    case: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    columns, expected = CHOICES[case]
+    root = touch(tmp_path / "data", *PATHS)
+    rows = zip(*columns.values(), strict=True)
+    with (root / "ratings.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([columns, *rows])
+    assert main([f"--data_dir={root}", "--dry_run"]) == 2
+    advice = capsys.readouterr().err.partition("read it with ")[2]
+    names = ("--scores", "--image_column", "--score_column", "--rater_column")
+    values = ["ratings.csv", *expected.split()]
+    assert advice.split() == [f"{k}={v}" for k, v in zip(names, values, strict=False)]
+    found = resolve(TrainConfig(data_dir=str(root), options=dict(
+        option[2:].split("=") for option in advice.split()
+    )))  # fmt: skip
+    examples, _ = get_task("perception").all_examples(found)
+    names_read = [name for name in examples.names if name != "gone.jpg"]
+    assert sorted(names_read) == sorted(PATHS[len(PATHS) - len(names_read) :])
 
 
 def test_scores_have_the_same_line(tmp_path: Path, here: Command) -> None:

@@ -3,6 +3,7 @@
 import re
 import shlex
 import unicodedata
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -92,6 +93,11 @@ def test_a_table_of_a_spreadsheet_program(case: str, tmp_path: Path) -> None:
         ("image,score", ['"1,234"', '"10,500"', "99"]),
         ("image;score", ["1.250", "980", "1.100"]),
         ("image;score", ["1,250", "980", "1,100"]),
+        ("image;score", ["1.100", "1.101", "12.345"]),
+        ("image;score;other", ["1.100;3,5", "2.250;", "7.500;4"]),
+        ("image;score;other", ["1.100;3,5", "12;4", "7.500;4,25"]),
+        ("image\tscore\tother", ["1.100\t3,5", "1.101\t", "1.102\t4"]),
+        ("image,other,score", ['"3,5",1.100', "4,1.101", ",1.102"]),
     ],
 )
 def test_what_may_be_a_decimal_or_a_thousand_is_refused(
@@ -101,6 +107,42 @@ def test_what_may_be_a_decimal_or_a_thousand_is_refused(
     path = table(tmp_path, ["p0.jpg", "p1.jpg", "p2.jpg"], "\n".join([header, *rows]))
     with pytest.raises(DataError, match=r"may have a decimal (comma|point) or a thousand"):
         read_scores(path, Columns("score"))
+
+
+@pytest.mark.parametrize(
+    ("encoding", "name"),
+    [
+        ("mac_roman", "bild {} é.jpg"),
+        ("mac_roman", "é{}.jpg"),
+        ("mac_roman", "Ü {}, Öl.jpg"),
+        ("cp1252", "cœur {}.jpg"),
+        ("cp1252", "œ{}.jpg"),
+        ("cp1252", "Žižek \u2013 {}.jpg"),
+        ("cp1252", "Bild{}é.jpg"),
+    ],
+)
+@pytest.mark.parametrize("change", [str, str.upper, lambda name: name.rpartition(".")[0]])
+def test_the_encoding_is_the_one_in_which_the_pictures_exist(
+    encoding: str, name: str, change: Callable[[str], str], tmp_path: Path
+) -> None:
+    names = [name.format(i) for i in range(4)]
+    files = [unicodedata.normalize("NFD" if "Bild" in name else "NFC", each) for each in names]
+    rows = [f'"{change(each)}",{i}' for i, each in enumerate(names)]
+    text = "\n".join(["Bild,Sécurité", *rows])
+    path = table(tmp_path, files, text.encode(encoding), "ratings.csv")
+    scores = read_scores(path, Columns("Sécurité", image="Bild"))
+    assert scored(scores) == {file: i for i, file in enumerate(files)}
+    said = {"mac_roman": "Mac Roman", "cp1252": "Windows-1252"}[encoding]
+    assert f"the encoding {said}, as it is not UTF-8" in scores.notes[0]
+    with pytest.raises(DataError, match="--image_column=Bild '--score_column=Sécurité'"):
+        resolve(TrainConfig(data_dir=str(tmp_path)))
+
+
+def test_the_name_of_a_column_tells_the_encoding(tmp_path: Path) -> None:
+    for encoding in ("mac_roman", "cp1252"):
+        text = "image,É\np1.jpg,1\np2.jpg,2\np3.jpg,3\n".encode(encoding)
+        path = table(tmp_path, ["p1.jpg", "p2.jpg", "p3.jpg"], text)
+        assert list(scored(read_scores(path, Columns("É"))).values()) == [1, 2, 3]
 
 
 def test_ratings_of_two_names_are_not_merged(tmp_path: Path) -> None:
@@ -120,6 +162,11 @@ def test_ratings_of_two_names_are_not_merged(tmp_path: Path) -> None:
         ("image;score", ["1.234,5", "1\u202f000,25", "7"], [1234.5, 1000.25, 7]),
         ("image;score", ["4,333", "4,667", "1e1"], [4.333, 4.667, 10]),
         ("image;score", ["4.333", "4.667", "5"], [4.333, 4.667, 5]),
+        ("image;score", ["0.512", "12.345", "1.545"], [0.512, 12.345, 1.545]),
+        ("image;score", ["4.333", "12.345", "1.5"], [4.333, 12.345, 1.5]),
+        ("image;score", ["1.1000", "1.1010", "12.3450"], [1.1, 1.101, 12.345]),
+        ("image;score;who", ["4.333;1,2,3", "4.667;1,2", "5;x"], [4.333, 4.667, 5]),
+        ("image,score", ["1.100", "1.101", "1.102"], [1.1, 1.101, 1.102]),
         ("image,score", ['"1,234.5"', '"2,000"', "999"], [1234.5, 2000, 999]),
         ("image;score", ["-0,5", ",5", "1,"], [-0.5, 0.5, 1]),
         ("image;score", ["\u22122,5", "-1", "0"], [-2.5, -1, 0]),
@@ -150,6 +197,15 @@ def test_numbers_that_are_not_clear_are_refused(
     path = table(tmp_path, ["p0.jpg", "p1.jpg", "p2.jpg"], "\n".join(["image,score", *rows]))
     with pytest.raises(DataError, match=re.escape(message)):
         read_scores(path, Columns("score"))
+
+
+def test_splits_have_the_names_of_folders(tmp_path: Path) -> None:
+    marks = {"train": "train", "Training": "train", "val": "val", "valid": "val", "dev": "val",
+             "VALIDATION": "val", "test": "test", "testing": "test", "": None}  # fmt: skip
+    names = [f"p{i}.jpg" for i in range(len(marks))]
+    rows = [f"{name},1,{mark}" for name, mark in zip(names, marks, strict=True)]
+    path = table(tmp_path, names, "\n".join(["image,score,split", *rows]))
+    assert read_scores(path, Columns("score")).marks == list(marks.values())
 
 
 def test_words_for_no_score_are_no_scores(tmp_path: Path) -> None:
@@ -229,14 +285,14 @@ def test_ratings_of_missing_pictures_are_not_in_the_agreement(tmp_path: Path) ->
 
 
 def test_all_faults_are_in_one_line(tmp_path: Path) -> None:
-    rows = ["a.jpg,x,1,", "b.jpg,1,-1,dev", ",3,1,", "gone.jpg,1,1,", "./a.jpg,2,1,", "1,2"]
+    rows = ["a.jpg,x,1,", "b.jpg,1,-1,held", ",3,1,", "gone.jpg,1,1,", "./a.jpg,2,1,", "1,2"]
     path = table(tmp_path, ["a.jpg", "b.jpg"], "\n".join(["image,score,weight,split", *rows]))
     with pytest.raises(DataError) as caught:
         read_scores(path, Columns("score"))
     message = str(caught.value)
     assert "\n" not in message
     for part in (
-        "line 2: score 'x' is not", "line 3: weight -1", "line 3: split 'dev'", "; 6 more: ",
+        "line 2: score 'x' is not", "line 3: weight -1", "line 3: split 'held'", "; 6 more: ",
         "line 4: no picture is named", "line 5: 'gone.jpg' has no picture",
         "line 6: a.jpg is there already, in line 2", "line 7: 2 values for 4 columns",
     ):  # fmt: skip
@@ -385,6 +441,53 @@ def test_ratings_are_averaged_and_their_agreement_is_printed(
     assert "--rater_column (32 pictures have several rows)" in capsys.readouterr().err
     assert main(["--data_dir=data", *options[:3], options[4], *quick]) == 2
     assert "--weighting=votes needs the ratings" in capsys.readouterr().err
+
+
+def test_raters_may_spell_a_name_differently(tmp_path: Path) -> None:
+    names = [
+        "p0.jpg",
+        "P0.JPG",
+        "p0",
+        r"a\p0.jpg",
+        "A/P0",
+        "7.jpg",
+        "007.jpg",
+        "07",
+        "7.0",
+        "b.png",
+    ]
+    rows = [f"{name},r{i},{i}" for i, name in enumerate(names)]
+    others = ["b/p0.jpg,x,99", "p0.png,y,99", "x/a/p0.jpg,z,99"]
+    path = table(
+        tmp_path, ["a/p0.jpg", "7.jpg", "b.png"], "\n".join(["image,who,score", *rows, *others])
+    )
+    found = read_scores(path, Columns("score", rater="who"))
+    assert {k: v for k, v in scored(found).items() if v != 99} == {
+        "a/p0.jpg": 2, "7.jpg": 6.5, "b.png": 9
+    }  # fmt: skip
+    assert found.agreement is not None
+    assert (found.agreement.ratings, found.agreement.most) == (10, 5)
+    assert "8 names differ from those of the pictures, and are matched" in found.notes[0]
+    assert "3 of 13 rows do not find their picture; line 12: 'b/p0.jpg'" in found.notes[1]
+    text = "image,score\np0.jpg,1\nP0.JPG,2\n7.jpg,3\nb.png,4\n"
+    notes = read_scores(table(tmp_path, ["p0.jpg"], text), Columns("score")).notes
+    assert "'P0.JPG' has no picture (p0.jpg fits, but is that of another row)" in notes[-1]
+
+
+def test_numbers_are_no_names_where_another_column_has_other_ones(tmp_path: Path) -> None:
+    files = [f"pics/{i}.jpg" for i in range(1, 9)]
+    rows = [f"{9 - i},{file},{file},{i}" for i, file in enumerate(files, 1)]
+    path = table(tmp_path, files, "\n".join(["nr,comment,photo,score", *rows]))
+    message = (
+        r"line 2: picture '8' would be pics/8\.jpg, but comment names pics/1\.jpg; use"
+        " --image_column=comment, or remove that column"
+    )
+    with pytest.raises(DataError, match=message):
+        read_scores(path, Columns("score", image="nr"))
+    assert list(scored(read_scores(path, Columns("score", image="photo")))) == files
+    rows = [f"{i},{file},{i}" for i, file in enumerate(files, 1)]
+    path.write_text("\n".join(["nr,photo,score", *rows]))
+    assert list(scored(read_scores(path, Columns("score", image="nr")))) == files
 
 
 def test_a_person_who_rates_twice_counts_once_and_marks_must_agree(tmp_path: Path) -> None:

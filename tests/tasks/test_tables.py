@@ -78,7 +78,7 @@ def test_what_is_no_table_is_an_error(tmp_path: Path, text: str | bytes, message
         ('image,score\n"a\nb",1\n\nc,1_0\n', "line 5: score '1_0' is not a finite number"),
         ("image,score\n\n\na,1\nb,inf\n", "line 5: score 'inf' is not a finite number"),
         ("image,score\na,1\n\n ./a ,2\n", "line 4: a is there already, in line 2; remove one"),
-        ("image,score,split\n\na,1,\nb,2,dev\n", "line 4: split 'dev' is unknown"),
+        ("image,score,split\n\na,1,\nb,2,held\n", "line 4: split 'held' is unknown"),
         ("image,score\n\n,1\n", "line 3: no picture is named"),
     ],
 )

@@ -49,6 +49,7 @@ class RunFiles:
         table: One row for each epoch.
         arguments: The arguments as JSON.
         result: The result; it exists only if the run has ended.
+        splits: Digests of the pictures of each split, by content.
         predictions: Truth and prediction for each picture of the test split, of the first look.
         confusion: The confusion matrix of the test split.
         tensorboard: The folder of TensorBoard's event files.
@@ -63,6 +64,7 @@ class RunFiles:
         self.table = results / f"{name}.csv"
         self.arguments = results / f"{name}.args.json"
         self.result = results / f"{name}.json"
+        self.splits = results / f"{name}.splits.npy"
         self.predictions = results / f"{name}.test.csv"
         self.confusion = results / f"{name}.confusion.csv"
         self.tensorboard = out / "tensorboard" / name

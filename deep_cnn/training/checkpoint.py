@@ -44,6 +44,7 @@ class Checkpoint:
         epoch: The number of the next epoch.
         state_dict: The weights for evaluation.
         learning: The weights from which training continues, if they differ (--ema).
+        dataset: A digest of all pictures and targets, whatever their split.
         optimizer, scaler: States of the optimizer and of the gradient scaler.
         random: States of every global random generator.
         threads: The number of threads of torch; another number may change the last digits.
@@ -74,12 +75,13 @@ class Checkpoint:
     tracking: TrackingState
     scaler: StateDict | None = None
     learning: Weights | None = None
+    dataset: str | None = None
 
 
 # Only for checks: what torch has saved is used as it is.
 _TYPES = TypeAdapter(Checkpoint)
 _FIELDS = [field.name for field in fields(Checkpoint)]
-_REQUIRED = {"version", *_FIELDS} - {"scaler", "learning"}
+_REQUIRED = {"version", *_FIELDS} - {"scaler", "learning", "dataset"}
 _DAMAGED = (
     "is damaged or no checkpoint at all; take the .best.pt or .pt beside it, or start the run again"
 )

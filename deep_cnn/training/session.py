@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Collection, Generator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from reprlib import repr as repr_of
 
 import numpy as np
 import torch
@@ -13,7 +14,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from deep_cnn.config import TrainConfig
-from deep_cnn.data.image_cache import ImageCache, drop_unreadable, open_image_cache
+from deep_cnn.data.image_cache import (
+    ImageCache,
+    drop_unreadable,
+    open_digests,
+    open_image_cache,
+)
 from deep_cnn.data.loading import Augmentation, PictureSet, epoch_order, load_batches
 from deep_cnn.data.preprocessing import Preprocessing
 from deep_cnn.data.splits import Examples, Splits, joined, subset
@@ -62,6 +68,8 @@ class Session:
     Attributes:
         sizes: The numbers of pictures in train, val and test, before --train_samples.
         digest: A hash of the pictures and their targets.
+        dataset: The same for all splits together, which does not depend on the splits.
+        digests: Hashes of the content of the pictures that can be read, by split.
         marked: The splits that the data mark.
     """
 
@@ -78,6 +86,8 @@ class Session:
     splits: dict[str, Split]
     sizes: Mapping[str, int]
     digest: str
+    dataset: str
+    digests: Mapping[str, NDArray[np.uint64]]
     marked: frozenset[str]
 
     @property
@@ -119,8 +129,11 @@ class Session:
     def forward(self, split: Split, x: Tensor, *, learn: bool = False) -> Tensor:
         """Return (B, outputs) float32 for a batch; without `learn`, from `ema_model`."""
         network = self.network if learn else self.stepper.ema_model
+        size = len(x)
+        if "test" in self.splits:  # A picture has the same numbers in a batch that is not full.
+            x = padded(x, self.evaluation_batch)
         outputs: Tensor = network(x, self.dtype) if split.features is None else network.head(x)
-        return outputs
+        return outputs[:size]
 
     def losses(self, outputs: Tensor, targets: Tensor, *, learn: bool = False) -> Tensor:
         """Return the loss of each picture, (B,), for encoded targets, (B,)."""
@@ -138,18 +151,29 @@ class Session:
             ) from error
 
 
-def check_labels(task: Task, checkpoint: Checkpoint, config: TrainConfig) -> None:
+def padded(x: Tensor, size: int) -> Tensor:
+    """Return a batch, (B, ...), with zeros added up to `size`.
+
+    The last digits of a row depend on the size of its batch, but not on the other rows.
+    """
+    return torch.cat([x, x.new_zeros(size - len(x), *x.shape[1:])]) if len(x) < size else x
+
+
+def check_labels(
+    task: Task, checkpoint: Checkpoint, config: TrainConfig, *, has_data: bool = True
+) -> None:
     """Raise CheckpointError if the labels are damaged, or do not fit the data."""
     labels = checkpoint.labels
     try:
-        task.check_labels(labels, config)
+        if has_data:
+            task.check_labels(labels, config)
         task.display(task.predictions(torch.zeros(1, task.outputs(labels)), labels), labels)
     except DeepCnnError:
         raise
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise CheckpointError(
             f"{config.test_net or config.resume} does not fit --task={config.task} (its labels are"
-            f" {str(labels)[:100]}); it is damaged or was changed, take another checkpoint"
+            f" {repr_of(labels)[:100]}); it is damaged or was changed, take another checkpoint"
         ) from error
 
 
@@ -161,23 +185,28 @@ def open_session(
 ) -> Session:
     """Read the requested splits of the data, and build the network and its optimizer.
 
-    With a checkpoint, the labels are from it, and its weights are loaded later. Raises
+    With a checkpoint, the labels are from it, and its weights are loaded later. If no split is
+    requested, the session is for pictures without targets, and the data are not read. Raises
     Interrupted if the run was asked to end, and a DeepCnnError if something is not usable.
     """
     device, task = devices.choose_device(config.device), get_task(config.task)
     devices.seed_everything(config.seed)  # Before the network, whose new layers are random.
-    every_split = _read_splits(task, config, wanted)
+    every_split = _read_splits(task, config, wanted) if wanted else Splits()
     parts = choose_pictures(config, {name: every_split[name] for name in wanted})
     if checkpoint:
-        check_labels(task, checkpoint, config)
+        check_labels(task, checkpoint, config, has_data=bool(wanted))
     labels = checkpoint.labels if checkpoint else task.labels(parts["train"], config)
     network = task.network(config, labels, weights="none" if checkpoint else None)
     preprocessing = Preprocessing(config.pre, network.input_spec, config.crop_bottom)
     images, check = None, stop.raise_if_set
-    if "test" not in wanted:  # The test split is looked at once, so it is not cached.
+    digests: dict[str, NDArray[np.uint64]] = {}
+    if "train" in wanted:  # The test split is looked at once, so it is not cached.
         both = joined(every_split["train"], every_split["val"])
         images = open_image_cache(both, preprocessing, config.cache_path, check)
-    parts = {k: drop_unreadable(part, config, check, images) for k, part in parts.items()}
+        digests = {name: np.zeros(len(part), np.uint64) for name, part in parts.items()}
+        digests["test"] = open_digests(every_split["test"], config.cache_path, check)
+    for name, part in parts.items():
+        parts[name] = drop_unreadable(part, config, check, images, digests.get(name))
     # Again, without the pictures that turned out to be unreadable.
     labels = labels if checkpoint else task.labels(parts["train"], config)
     dtype = devices.choose_dtype(config.amp, device)
@@ -195,6 +224,8 @@ def open_session(
         splits={name: _encode(task, labels, part, images) for name, part in parts.items()},
         sizes={name: len(examples) for name, examples in every_split.items()},
         digest=_digest(*parts.values()),
+        dataset=_dataset(every_split),
+        digests=digests,
         marked=every_split.marked,
     )
 
@@ -251,6 +282,16 @@ def data_digest(config: TrainConfig) -> str:
                 except OSError:
                     size = -1
                 digest.update(f"{size} ".encode())
+    return digest.hexdigest()[:16]
+
+
+def _dataset(splits: Splits) -> str:
+    """Return a short hash of the pictures and targets of all splits together."""
+    names = [name for split in splits.values() for name in split.names]
+    targets = [target for split in splits.values() for target in split.targets.tolist()]
+    digest = hashlib.sha256()
+    for i in sorted(range(len(names)), key=names.__getitem__):
+        digest.update(f"{names[i]}\0{targets[i]!r}\0".encode(errors="surrogatepass"))
     return digest.hexdigest()[:16]
 
 

@@ -53,7 +53,8 @@ def export_checkpoint(path: Path, format: str, out: Path | None = None) -> str:
             require(package, "onnx", "--format=onnx")
     trained = open_trained(path, "cpu", amp="off")
     out = out or Path(f"{path.stem}{_SUFFIXES[format]}")
-    program, spec = Program(trained).eval(), trained.session.preprocessing.spec
+    program = Program(trained).eval().requires_grad_(requires_grad=False)
+    spec = trained.session.preprocessing.spec
     shape = (spec.channels, spec.crop, spec.crop)
     differences: list[float] = []
 

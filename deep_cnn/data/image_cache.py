@@ -26,10 +26,12 @@ from deep_cnn.resources import cores
 
 _LOGGER = logging.getLogger("deep_cnn")
 # Increase this number when the values of an entry change their meaning.
-CACHE_VERSION = 3
+CACHE_VERSION = 4
 _CHUNK = 128
 _LARGEST_PART_UNREADABLE = 0.05
 _MOST_LISTED = 20
+# The note with the digests; no picture has this name.
+_DIGESTS = ""
 _S = TypeVar("_S")
 _T = TypeVar("_T")
 Digests = NDArray[np.uint64]
@@ -55,6 +57,7 @@ class ImageCache:
 
 
 _in_memory: dict[str, ImageCache] = {}
+_last_digests: dict[str, Digests] = {}
 
 
 def open_image_cache(
@@ -91,46 +94,34 @@ def open_image_cache(
                 unreadable[names[i]] = result
             else:
                 values[i] = result
-        return unreadable
+        return {**unreadable, _DIGESTS: digests.tobytes().hex()}
 
     sizes = (len(pictures), spec.channels, spec.crop, spec.crop)
     opened = open_array(ArrayEntry(folder / f"pictures-{key}", sizes, np.uint8, fill), check)
     if opened is None:
         return None
-    values, unreadable = opened
-    known = digests if digests.any() else None
-    digests = _stored_digests(pictures, folder / f"digests-{key}", check, known)
+    values, notes = opened
+    unreadable = {name: reason for name, reason in notes.items() if name != _DIGESTS}
+    try:
+        digests = np.frombuffer(bytes.fromhex(notes[_DIGESTS]), np.uint64).reshape(len(names))
+    except (LookupError, ValueError, TypeError):  # Damaged.
+        digests = read_digests(examples, check)
     return ImageCache(values, {name: i for i, name in enumerate(names)}, unreadable, key, digests)
 
 
-def open_digests(examples: Examples, folder: Path | None, check: Check) -> Digests:
-    """Return a hash of the content of each picture, (N,), without decoding it.
+def read_digests(examples: Examples, check: Check) -> Digests:
+    """Return a hash of the content of each picture, (N,), without decoding it; `check` may raise.
 
-    The hashes are stored in `folder`, if there is one, for later runs. `check` may raise.
+    The last result is kept for the next run of this process, which most likely needs the same.
     """
-    pictures = examples.pictures
-    if folder is None or isinstance(next(iter(pictures), None), np.ndarray | None):
-        return _read_digests(pictures, check)
-    key = fingerprint(chain([CACHE_VERSION], map(_stamp, examples.names, pictures)))
-    return _stored_digests(pictures, folder / f"digests-{key}", check)
-
-
-def _stored_digests(
-    pictures: Sequence[Picture], path: Path, check: Check, known: Digests | None = None
-) -> Digests:
-    def fill(values: Digests) -> Notes:
-        values[:] = _read_digests(pictures, check) if known is None else known
-        return {}
-
-    opened = open_array(ArrayEntry(path, (len(pictures),), np.uint64, fill), check)
-    if opened:
-        return opened[0]
-    return _read_digests(pictures, check) if known is None else known
-
-
-def _read_digests(pictures: Sequence[Picture], check: Check) -> Digests:
-    digests = _in_threads(content_digest, pictures, "Reading pictures", check)
-    return np.fromiter(digests, np.uint64, len(pictures))
+    names, pictures = examples.names, examples.pictures
+    key = fingerprint(map(_stamp, names, pictures))
+    if key not in _last_digests:
+        digests = _in_threads(content_digest, pictures, "Reading pictures", check)
+        values = np.fromiter(digests, np.uint64, len(pictures))
+        _last_digests.clear()
+        _last_digests[key] = values
+    return _last_digests[key]
 
 
 def find_unreadable(
@@ -252,7 +243,8 @@ def _open_in_memory(examples: Examples, preprocessing: Preprocessing) -> ImageCa
 
 def _stamp(name: str, picture: Picture) -> tuple[Any, ...]:
     """Return values that change with a file; unlike mtime, ctime cannot be set back."""
-    assert isinstance(picture, Path)
+    if not isinstance(picture, Path):
+        return (name, content_digest(picture))
     path = os.path.abspath(picture)  # noqa: PTH100 - a link and its target are two names.
     try:
         stat = picture.stat()

@@ -1,11 +1,8 @@
 """Prepare the data, the network and the optimizer of one run."""
 
-import hashlib
 import logging
-import os
 from collections.abc import Callable, Collection, Generator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from reprlib import repr as repr_of
 
 import numpy as np
@@ -17,8 +14,8 @@ from deep_cnn.config import TrainConfig
 from deep_cnn.data.image_cache import (
     ImageCache,
     drop_unreadable,
-    open_digests,
     open_image_cache,
+    read_digests,
 )
 from deep_cnn.data.loading import Augmentation, PictureSet, epoch_order, load_batches
 from deep_cnn.data.preprocessing import Preprocessing
@@ -29,6 +26,7 @@ from deep_cnn.tasks import Labels, Task, get_task
 from deep_cnn.tasks.describe_data import summarize
 from deep_cnn.training import devices
 from deep_cnn.training.checkpoint import Checkpoint
+from deep_cnn.training.digests import dataset_of, digest_of
 from deep_cnn.training.optim import Stepper
 from deep_cnn.training.stop import StopToken
 
@@ -190,7 +188,9 @@ def open_session(
     Interrupted if the run was asked to end, and a DeepCnnError if something is not usable.
     """
     device, task = devices.choose_device(config.device), get_task(config.task)
-    devices.seed_everything(config.seed)  # Before the network, whose new layers are random.
+    devices.choose_deterministic()
+    if wanted:  # Before the network, whose new layers are random.
+        devices.seed_everything(config.seed)
     every_split = _read_splits(task, config, wanted) if wanted else Splits()
     parts = choose_pictures(config, {name: every_split[name] for name in wanted})
     if checkpoint:
@@ -198,15 +198,7 @@ def open_session(
     labels = checkpoint.labels if checkpoint else task.labels(parts["train"], config)
     network = task.network(config, labels, weights="none" if checkpoint else None)
     preprocessing = Preprocessing(config.pre, network.input_spec, config.crop_bottom)
-    images, check = None, stop.raise_if_set
-    digests: dict[str, NDArray[np.uint64]] = {}
-    if "train" in wanted:  # The test split is looked at once, so it is not cached.
-        both = joined(every_split["train"], every_split["val"])
-        images = open_image_cache(both, preprocessing, config.cache_path, check)
-        digests = {name: np.zeros(len(part), np.uint64) for name, part in parts.items()}
-        digests["test"] = open_digests(every_split["test"], config.cache_path, check)
-    for name, part in parts.items():
-        parts[name] = drop_unreadable(part, config, check, images, digests.get(name))
+    images, digests = _read_pictures(parts, every_split, config, preprocessing, stop)
     # Again, without the pictures that turned out to be unreadable.
     labels = labels if checkpoint else task.labels(parts["train"], config)
     dtype = devices.choose_dtype(config.amp, device)
@@ -223,8 +215,8 @@ def open_session(
         images=images,
         splits={name: _encode(task, labels, part, images) for name, part in parts.items()},
         sizes={name: len(examples) for name, examples in every_split.items()},
-        digest=_digest(*parts.values()),
-        dataset=_dataset(every_split),
+        digest=digest_of(*parts.values()),
+        dataset=dataset_of(every_split),
         digests=digests,
         marked=every_split.marked,
     )
@@ -235,6 +227,29 @@ def _read_splits(task: Task, config: TrainConfig, wanted: Collection[str]) -> Sp
     _LOGGER.info(summarize(task, splits, config))
     task.check_splits(splits, config, wanted)
     return splits
+
+
+def _read_pictures(
+    parts: dict[str, Examples],
+    every_split: Splits,
+    config: TrainConfig,
+    preprocessing: Preprocessing,
+    stop: StopToken,
+) -> tuple[ImageCache | None, dict[str, NDArray[np.uint64]]]:
+    """Return the image cache and the digests of a run that trains, by split.
+
+    Pictures that cannot be read are removed from `parts`.
+    """
+    images, folder, check = None, config.cache_path, stop.raise_if_set
+    digests: dict[str, NDArray[np.uint64]] = {}
+    if "train" in parts:  # The test split is looked at once, so it is not cached.
+        both = joined(every_split["train"], every_split["val"])
+        images = open_image_cache(both, preprocessing, folder, check)
+        digests = {name: np.zeros(len(part), np.uint64) for name, part in parts.items()}
+        digests["test"] = read_digests(every_split["test"], check)
+    for name, part in parts.items():
+        parts[name] = drop_unreadable(part, config, check, images, digests.get(name))
+    return images, digests
 
 
 def _place(
@@ -264,40 +279,3 @@ def _encode(task: Task, labels: Labels, examples: Examples, images: ImageCache |
     if images:
         shaped = images.values, np.array([images.rows[name] for name in examples.names])
     return Split(examples, task.encode(examples.targets, labels), weights, shaped)
-
-
-def data_digest(config: TrainConfig) -> str:
-    """Return a short hash of the pictures and targets of all splits; raise DataError.
-
-    A picture counts by its name and the size of its file. `config` is resolved. The folder does not
-    matter, nor does any option that changes no split.
-    """
-    splits = get_task(config.task).all_splits(config)
-    digest = hashlib.sha256(_digest(*(splits[name] for name in sorted(splits))).encode())
-    for name in sorted(splits):
-        for picture in splits[name].pictures:
-            if isinstance(picture, Path):
-                try:
-                    size = os.stat(picture).st_size  # noqa: PTH116 - Path's own is slower.
-                except OSError:
-                    size = -1
-                digest.update(f"{size} ".encode())
-    return digest.hexdigest()[:16]
-
-
-def _dataset(splits: Splits) -> str:
-    """Return a short hash of the pictures and targets of all splits together."""
-    names = [name for split in splits.values() for name in split.names]
-    targets = [target for split in splits.values() for target in split.targets.tolist()]
-    digest = hashlib.sha256()
-    for i in sorted(range(len(names)), key=names.__getitem__):
-        digest.update(f"{names[i]}\0{targets[i]!r}\0".encode(errors="surrogatepass"))
-    return digest.hexdigest()[:16]
-
-
-def _digest(*splits: Examples) -> str:
-    """Return a short hash of pictures and targets."""
-    digest = hashlib.sha256()
-    for split in splits:
-        digest.update(repr((split.names, split.targets.tolist())).encode(errors="surrogatepass"))
-    return digest.hexdigest()[:16]

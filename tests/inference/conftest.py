@@ -44,11 +44,11 @@ def checkpoint(folder: Path, name: str) -> Path:
 
 
 def changed(source: Path, target: Path, **values: Any) -> Path:
-    """Write a checkpoint with other values; dictionaries are merged."""
+    """Write a checkpoint with other values; options and labels are merged."""
     content = read_checkpoint(source)
     for name, value in values.items():
-        both = isinstance(value, dict) and isinstance(content[name], dict)
-        content[name] = {**content[name], **value} if both else value
+        merged = name in ("config", "labels") and isinstance(value, dict)
+        content[name] = {**content[name], **value} if merged else value
     torch.save(content, target)
     return target
 

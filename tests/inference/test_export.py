@@ -115,10 +115,12 @@ def test_classes_have_probabilities_and_a_description(
 def test_a_program_that_differs_is_not_written(
     trained: Path, tmp_path: Path, here: Command
 ) -> None:
-    # Weights so large that float32 has no digits left, which no rounding error spares.
+    # With weights that are so large, the outputs are not numbers.
     state = of_family(trained, "lenet", tmp_path)
     content = torch.load(state, weights_only=True)
-    content["state_dict"]["head.1.weight"] *= 1e38
+    for value in content["state_dict"].values():
+        if value.ndim > 1:
+            value *= 1e30
     torch.save(content, state)
     done = here("export", state)
     assert done.returncode == 2

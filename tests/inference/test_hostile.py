@@ -97,10 +97,10 @@ def test_no_file_runs_code(trained: Path, tmp_path: Path, here: Command) -> None
 
 def test_files_of_other_kinds_are_refused(trained: Path, tmp_path: Path, here: Command) -> None:
     base = checkpoint(trained, "seed0")
-    with zipfile.ZipFile(base) as source:
-        with zipfile.ZipFile(tmp_path / "packed.pt", "w", zipfile.ZIP_DEFLATED) as packed:
-            for name in source.namelist():
-                packed.writestr(name, source.read(name))
+    packed = zipfile.ZipFile(tmp_path / "packed.pt", "w", zipfile.ZIP_DEFLATED)
+    with zipfile.ZipFile(base) as source, packed:
+        for name in source.namelist():
+            packed.writestr(name, source.read(name))
     os.mkfifo(tmp_path / "pipe.pt")
     (tmp_path / "half.pt").write_bytes(base.read_bytes()[:-1000])
     (tmp_path / "empty.pt").touch()

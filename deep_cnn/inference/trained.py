@@ -13,7 +13,7 @@ from deep_cnn.config import TrainConfig
 from deep_cnn.errors import CheckpointError, ConfigError
 from deep_cnn.files import RunFiles, safe_name
 from deep_cnn.models import Network
-from deep_cnn.names import TASKS
+from deep_cnn.names import TASKS, ClassificationOptions
 from deep_cnn.training.checkpoint import Checkpoint, load_checkpoint
 from deep_cnn.training.session import Session, open_session
 from deep_cnn.training.stop import StopToken
@@ -92,14 +92,13 @@ def open_trained(path: Path, device: str = "auto", amp: str | None = None) -> Tr
 
 
 def _check_labels(path: Path, checkpoint: Checkpoint) -> None:
-    labels = checkpoint.labels
-    if "classes" in labels:
-        classes = labels["classes"]
-        valid = isinstance(classes, list | tuple) and len(set(map(type, classes)) | {str}) == 1
+    labels, classes = checkpoint.labels, checkpoint.labels.get("classes")
+    if issubclass(TASKS[checkpoint.config["task"]], ClassificationOptions):
+        valid = isinstance(classes, list | tuple) and set(map(type, classes)) == {str}
     else:
         scale = [labels.get("mean"), labels.get("std")]
         valid = all(isinstance(each, int | float) and math.isfinite(each) for each in scale)
-        valid = valid and labels["std"] > 0
+        valid = valid and labels["std"] > 0 and classes is None
     if not valid:
         raise CheckpointError(
             f"{path} has no scale of scores and no class names that are usable; it is damaged or"

@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from deep_cnn.config import TrainConfig
     from deep_cnn.errors import DeepCnnError
+    from deep_cnn.inference.predict import load
     from deep_cnn.tracking import FileTracker
     from deep_cnn.training.checkpoint import resumed_config
     from deep_cnn.training.evaluate import test
     from deep_cnn.training.fit import fit
 
 __version__ = "0.2.0"
-__all__ = ["DeepCnnError", "FileTracker", "TrainConfig", "fit", "resumed_config", "test"]
+__all__ = ["DeepCnnError", "FileTracker", "TrainConfig", "fit", "load", "resumed_config", "test"]
 
 
 _HOMES = {
@@ -20,6 +21,7 @@ _HOMES = {
     "FileTracker": "deep_cnn.tracking",
     "TrainConfig": "deep_cnn.config",
     "fit": "deep_cnn.training.fit",
+    "load": "deep_cnn.inference.predict",
     "resumed_config": "deep_cnn.training.checkpoint",
     "test": "deep_cnn.training.evaluate",
 }

@@ -2,17 +2,15 @@
 
 import argparse
 import inspect
-import logging
 import os
 import shlex
 import sys
 import textwrap
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from importlib import import_module
 from itertools import groupby
 from pathlib import Path
-from typing import TextIO
 
 from deep_cnn import __version__
 from deep_cnn.argv import is_arguments, parse_run
@@ -24,10 +22,9 @@ from deep_cnn.options import Option
 from deep_cnn.resolve import resolve
 from deep_cnn.results import RunResult, SweepTrial, assigned_trial
 from deep_cnn.streams import protect_streams, required_stdout
-from deep_cnn.text import LogFormatter, first_line, printable
+from deep_cnn.text import first_line, printable
 from deep_cnn.training.stop import Signals
 
-_LOGGER = logging.getLogger("deep_cnn")
 _USAGE = """usage: python -m deep_cnn [--option=value ...]
 
 Fine-tune a pretrained network to predict how people perceive pictures.
@@ -37,6 +34,8 @@ Fine-tune a pretrained network to predict how people perceive pictures.
   python -m deep_cnn --data_dir=FOLDER --dry_run           describe the data without training
   python -m deep_cnn --resume=outputs/models/first.pt      resume a run
   python -m deep_cnn --test_net=outputs/models/first.pt    evaluate a finished run on the test split
+  python -m deep_cnn predict outputs/models/first.best.pt FOLDER --out=scores.csv
+                                                           predict the scores of new pictures
   python -m deep_cnn check sweeps/lr.yaml                  report every error in a W&B sweep file
   python -m deep_cnn sample sweeps/lr.yaml -n 50           draw configurations without training
   python -m deep_cnn sweep sweeps/lr.yaml --workers=2      run a sweep; the same again resumes it
@@ -53,15 +52,18 @@ _VERBS = {
     "fetch": "deep_cnn.fetch",
     "submit": "deep_cnn.cluster.verb",
     "upload": "deep_cnn.upload",
+    **dict.fromkeys(("predict", "export"), "deep_cnn.inference.verbs"),
 }
 # What these print is their result.
-_PRINTING = ("check", "sample", "report", "upload")
+_PRINTING = ("check", "sample", "report", "upload", "predict", "export")
 _POSITIONALS = {
     "agent": "ENTITY/PROJECT/SWEEP_ID",
     "report": "[PATH ...]",
     "fetch": "",
     "submit": "[FILE]",
     "upload": "[PATH|RUN ...]",
+    "predict": "CHECKPOINT [CHECKPOINT ...] PICTURES",
+    "export": "CHECKPOINT",
 }
 _WIDTH, _INDENT = 100, 22
 # The options that the tutorial explains, in its order.
@@ -133,6 +135,7 @@ def _train(argv: list[str]) -> int:
     config = None if "resume" in options else resolve(TrainConfig.parse(options))
     with Signals() as signals:
         # torch takes seconds to import: check options first, and let Ctrl-C not break the import.
+        from deep_cnn.progress import log_on
         from deep_cnn.tracking import open_tracker
         from deep_cnn.training.checkpoint import resumed_config
         from deep_cnn.training.fit import fit
@@ -140,13 +143,15 @@ def _train(argv: list[str]) -> int:
         config = config or resumed_config(Path(options["resume"]), options)
         if config.dry_run:
             return _describe(config)
-        with _log_on(sys.stderr):
+        with log_on(sys.stderr):
             return _end(fit(config, open_tracker(config), stop=signals))
 
 
 def _train_assigned(argv: list[str], sweep: SweepTrial) -> RunResult:
     """Run what W&B's agent asks for, and report a failure to W&B's server."""
-    with Signals() as signals, _log_on(sys.stderr):
+    from deep_cnn.progress import log_on  # Its library is not needed for -h.
+
+    with Signals() as signals, log_on(sys.stderr):
         from deep_cnn.sweep.wandb_agent import wandb_trial
 
         options = {"words": shlex.join(argv)}
@@ -161,13 +166,14 @@ def _train_assigned(argv: list[str], sweep: SweepTrial) -> RunResult:
 
 def _test(options: Mapping[str, str]) -> int:
     """Evaluate a checkpoint on the test split, once."""
+    from deep_cnn.progress import log_on
     from deep_cnn.training.checkpoint import resumed_config
     from deep_cnn.training.evaluate import format_intervals, look_at_test
 
     config = resumed_config(Path(options["test_net"]), options)
     if config.dry_run:
         return _describe(config)
-    with _log_on(sys.stderr):
+    with log_on(sys.stderr):
         number, look = look_at_test(config)
     print("Test " + " ".join(f"{name}={value:.6g}" for name, value in look.metrics.items()))
     if (accuracy := look.metrics.get("accuracy_test")) is not None:
@@ -183,9 +189,10 @@ def _test(options: Mapping[str, str]) -> int:
 
 def _describe(config: TrainConfig) -> int:
     """Describe the data without training."""
+    from deep_cnn.progress import log_on
     from deep_cnn.training.dry_run import dry_run
 
-    with required_stdout(), _log_on(sys.stdout):
+    with required_stdout(), log_on(sys.stdout):
         for line in dry_run(config):
             print(printable(line))
     return 0
@@ -198,20 +205,6 @@ def _end(result: RunResult) -> int:
         text = f", best {best.metric}={best.value:.6g} at epoch {best.epoch}" if best else ""
         print(f"{result.run_name} {result.state}{text}")
     return result.exit_status
-
-
-@contextmanager
-def _log_on(stream: TextIO) -> Iterator[None]:
-    from deep_cnn.progress import LogHandler  # Its library is not needed for -h.
-
-    handler = LogHandler(stream)
-    handler.setFormatter(LogFormatter())
-    _LOGGER.addHandler(handler)
-    _LOGGER.setLevel(logging.INFO)
-    try:
-        yield
-    finally:
-        _LOGGER.removeHandler(handler)
 
 
 def _run_help() -> str:

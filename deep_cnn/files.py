@@ -50,6 +50,7 @@ class RunFiles:
         arguments: The arguments as JSON.
         result: The result; it exists only if the run has ended.
         journal: What W&B has acknowledged of the run.
+        splits: Digests of the pictures of each split, by content.
         predictions: Truth and prediction for each picture of the test split, of the first look.
         confusion: The confusion matrix of the test split.
         tensorboard: The folder of TensorBoard's event files.
@@ -65,6 +66,7 @@ class RunFiles:
         self.arguments = results / f"{name}.args.json"
         self.result = results / f"{name}.json"
         self.journal = results / f"{name}.upload.json"
+        self.splits = results / f"{name}.splits.npy"
         self.predictions = results / f"{name}.test.csv"
         self.confusion = results / f"{name}.confusion.csv"
         self.tensorboard = out / "tensorboard" / name

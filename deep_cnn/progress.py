@@ -6,11 +6,14 @@ import sys
 import threading
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, TextIO, TypeAlias, TypeVar
 
 from tqdm import tqdm
 
+from deep_cnn.text import LogFormatter
+
+_LOGGER = logging.getLogger("deep_cnn")
 _SECONDS_BETWEEN_LINES = 30.0
 _SECONDS_BETWEEN_UPDATES = 0.5
 _PLAIN = {"unit": "batch", "ncols": 100, "ascii": True}
@@ -52,6 +55,19 @@ class LogHandler(logging.StreamHandler[TextIO]):
         """Write a record; the bar is removed before and drawn again afterwards."""
         with tqdm.external_write_mode(self.stream):
             super().emit(record)
+
+
+@contextmanager
+def log_on(stream: TextIO) -> Iterator[None]:
+    """Write the log to a stream in this context."""
+    handler = LogHandler(stream)
+    handler.setFormatter(LogFormatter())
+    _LOGGER.addHandler(handler)
+    _LOGGER.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        _LOGGER.removeHandler(handler)
 
 
 class Progress:

@@ -48,7 +48,7 @@ def test_the_readmes_command_on_the_sample(deep_cnn: Command, tmp_path: Path) ->
     assert {name for name in left - events if not name.startswith("cache/")} == {
         "logger/first.log", "results/first.csv", "results/first.json", "results/first.args.json",
         "results/first.steps_train.csv", "results/first.steps_val.csv",
-        "models/first.pt", "models/first.best.pt",
+        "results/first.splits.npy", "models/first.pt", "models/first.best.pt",
     }  # fmt: skip
     tested = deep_cnn("--test_net=outputs/models/first.pt")
     assert tested.returncode == 0, tested.stderr

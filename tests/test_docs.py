@@ -22,6 +22,7 @@ PAGES = (
     "deep_cnn/README.md",
     "deep_cnn/tasks/README.md",
     "deep_cnn/cluster/README.md",
+    "deep_cnn/inference/README.md",
     "deep_cnn/sweep/run/README.md",
     "tests/benchmarks/README.md",
 )
@@ -32,7 +33,11 @@ DIALECT = ("heed", "mend", "nobody", "insists", "told")
 # ---- Commands: what is replaced before they run here, and which ones cannot run.
 SUBSTITUTIONS = (
     # A name of the documentation, what stands for it here.
-    (r"=FOLDER\b", f"={SAMPLE}"),
+    (r"([ =])(FOLDER\b|new_pictures/)", rf"\1{SAMPLE}"),
+    (r" --out=(\S+)", r" --out=\1 --overwrite"),
+    # A shell would do so.
+    (r"outputs/models/lr-repeats-\*", "outputs/models/first.best.pt outputs/models/third"),
+    (r"^sweep (.*) --data_dir=\S+", r"sweep \1"),
     # Seconds instead of minutes; a resumed run takes --freeze from its checkpoint.
     (r"--epochs=(1|20) ", "--epochs=1 --freeze=trunk "),
     (r"--epochs=40\b", "--epochs=2"),
@@ -51,11 +56,16 @@ NOT_RUN = {
     "agent ENTITY/PROJECT/SWEEP_ID": "needs W&B's server; tests/tracking/test_wandb.py has another",
     "fetch --model": "needs a network; tests/test_fetch.py runs it with a local server",
     "--weights=IMAGENET1K_SWAG_E2E_V1 --freeze": "needs a network; tests/models has random weights",
+    "--format=onnx": "needs an extra; tests/inference has it",
     "fetch --data": "needs a network; tests/test_fetch.py runs it with a local server",
 }
 # What is in the workspace is made with these commands, by names that the pages use.
 FAST = "--freeze=trunk --lr=0.01 --epochs=1 --wandb=False"
-PREPARATION = (f"{FAST} --run_name=first", f"{FAST} --batch_size=16 --run_name=second")
+PREPARATION = (
+    f"{FAST} --run_name=first",
+    f"{FAST} --batch_size=16 --run_name=second",
+    f"{FAST} --seed=1 --run_name=third",
+)
 QUICK_SWEEP = """\
 method: grid
 metric: {name: loss_val, goal: minimize}

@@ -25,7 +25,7 @@ LAYERS = [
     ["tasks"],
     ["training"],
     ["sweep"],
-    ["report", "fetch", "upload", "cluster"],
+    ["report", "fetch", "upload", "cluster", "inference"],
     ["cli"],
 ]
 # Below the families, what one part of a line may take from another.
@@ -35,6 +35,8 @@ HOMES = {
     "torchvision": {"vision"},
     "wandb": {"tracking", "sweep"},
     "optuna": {"sweep", "report"},
+    "pyarrow": {"inference"},
+    "onnxruntime": {"inference"},
     "tqdm": {"progress"},
     "subprocess": {"training", "cluster"},
     "tensorboard": {"tracking"},

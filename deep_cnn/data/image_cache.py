@@ -3,7 +3,8 @@
 import hashlib
 import logging
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import chain, islice
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 
 from deep_cnn.config import TrainConfig
 from deep_cnn.data.array_cache import ArrayEntry, Check, Notes, fingerprint, open_array
+from deep_cnn.data.content import content_digest
 from deep_cnn.data.decoding import Picture, decode, is_transient
 from deep_cnn.data.preprocessing import Preprocessing
 from deep_cnn.data.splits import Examples
@@ -24,11 +26,15 @@ from deep_cnn.resources import cores
 
 _LOGGER = logging.getLogger("deep_cnn")
 # Increase this number when the values of an entry change their meaning.
-CACHE_VERSION = 3
-_CHUNK = 256
+CACHE_VERSION = 4
+_CHUNK = 128
 _LARGEST_PART_UNREADABLE = 0.05
 _MOST_LISTED = 20
+# The note with the digests; no picture has this name.
+_DIGESTS = ""
+_S = TypeVar("_S")
 _T = TypeVar("_T")
+Digests = NDArray[np.uint64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,15 +46,18 @@ class ImageCache:
         rows: The row of each picture, by its name.
         unreadable: Why a picture cannot be read, by its name.
         fingerprint: Differs between caches with different values.
+        digests: A hash of the content of each picture, (N,).
     """
 
     values: NDArray[np.uint8]
     rows: Mapping[str, int]
     unreadable: Mapping[str, str]
     fingerprint: str
+    digests: Digests
 
 
 _in_memory: dict[str, ImageCache] = {}
+_last_digests: dict[str, Digests] = {}
 
 
 def open_image_cache(
@@ -67,60 +76,101 @@ def open_image_cache(
     names, pictures, spec = examples.names, examples.pictures, preprocessing.spec
     key = fingerprint(chain([CACHE_VERSION, *preprocessing.key], map(_stamp, names, pictures)))
 
-    def shape(picture: Picture) -> NDArray[np.uint8] | str:
-        try:
-            return preprocessing.shape(picture)
+    digests = np.zeros(len(names), np.uint64)
+
+    def shape(picture: Picture) -> tuple[NDArray[np.uint8] | str, int]:
+        try:  # The file is hashed while the system still has it in memory.
+            return preprocessing.shape(picture), content_digest(picture)
         except ValueError as error:
             if is_transient(error):
                 raise OSError(f"a picture could not be read: {error}") from None
-            return str(error)
+            return str(error), 0
 
     def fill(values: NDArray[np.uint8]) -> Notes:
         unreadable = {}
         results = _in_threads(shape, pictures, "Decoding pictures, once for all", check)
-        for i, result in enumerate(results):
+        for i, (result, digests[i]) in enumerate(results):
             if isinstance(result, str):
                 unreadable[names[i]] = result
             else:
                 values[i] = result
-        return unreadable
+        return {**unreadable, _DIGESTS: digests.tobytes().hex()}
 
     sizes = (len(pictures), spec.channels, spec.crop, spec.crop)
     opened = open_array(ArrayEntry(folder / f"pictures-{key}", sizes, np.uint8, fill), check)
     if opened is None:
         return None
-    values, unreadable = opened
-    return ImageCache(values, {name: i for i, name in enumerate(names)}, unreadable, key)
+    values, notes = opened
+    unreadable = {name: reason for name, reason in notes.items() if name != _DIGESTS}
+    try:
+        digests = np.frombuffer(bytes.fromhex(notes[_DIGESTS]), np.uint64).reshape(len(names))
+    except (LookupError, ValueError, TypeError):  # Damaged.
+        digests = read_digests(examples, check)
+    return ImageCache(values, {name: i for i, name in enumerate(names)}, unreadable, key, digests)
+
+
+def read_digests(examples: Examples, check: Check) -> Digests:
+    """Return a hash of the content of each picture, (N,), without decoding it; `check` may raise.
+
+    The last result is kept for the next run of this process, which most likely needs the same.
+    """
+    names, pictures = examples.names, examples.pictures
+    key = fingerprint(map(_stamp, names, pictures))
+    if key not in _last_digests:
+        digests = _in_threads(content_digest, pictures, "Reading pictures", check)
+        values = np.fromiter(digests, np.uint64, len(pictures))
+        _last_digests.clear()
+        _last_digests[key] = values
+    return _last_digests[key]
 
 
 def find_unreadable(
-    examples: Examples, check: Check = lambda: None, crop_bottom: int = 0
+    examples: Examples,
+    check: Check = lambda: None,
+    crop_bottom: int = 0,
+    digests: Digests | None = None,
 ) -> dict[int, str]:
-    """Return the reason for each picture that cannot be decoded, by index; `check` may raise."""
+    """Return the reason for each picture that cannot be decoded, by index; `check` may raise.
 
-    def reason(picture: Picture) -> str | None:
+    `digests`, (N,), receives a hash of the content of each picture that can be decoded.
+    """
+    reasons: dict[int, str] = {}
+
+    def inspect(picture: Picture) -> tuple[str | None, int]:
         try:
             decode(picture, crop_bottom)
         except ValueError as error:
-            return str(error)
-        return None
+            return str(error), 0
+        return None, 0 if digests is None else content_digest(picture)
 
-    reasons = enumerate(_in_threads(reason, examples.pictures, "Checking pictures", check))
-    return {i: text for i, text in reasons if text is not None}
+    results = _in_threads(inspect, examples.pictures, "Checking pictures", check)
+    for i, (reason, digest) in enumerate(results):
+        if reason is not None:
+            reasons[i] = reason
+        elif digests is not None:
+            digests[i] = digest
+    return reasons
 
 
 def drop_unreadable(
-    examples: Examples, config: TrainConfig, check: Check, cache: ImageCache | None = None
+    examples: Examples,
+    config: TrainConfig,
+    check: Check,
+    cache: ImageCache | None = None,
+    digests: Digests | None = None,
 ) -> Examples:
     """Return the pictures that can be decoded, and log the names of the others.
 
-    Raises DataError if more than 5 % are unreadable, or any with --strict_data.
+    `digests`, (N,), receives a hash of the content of each picture that can be decoded. Raises
+    DataError if more than 5 % are unreadable, or any with --strict_data.
     """
     names, count = examples.names, len(examples)
     if cache:
         bad = {i: cache.unreadable[n] for i, n in enumerate(names) if n in cache.unreadable}
+        if digests is not None:
+            digests[:] = cache.digests[[cache.rows[name] for name in names]]
     else:
-        bad = find_unreadable(examples, check, config.crop_bottom)
+        bad = find_unreadable(examples, check, config.crop_bottom, digests)
     if not bad:
         return examples
     refuse_unreadable(examples, bad, config)
@@ -154,14 +204,27 @@ def _in_threads(
     function: Callable[[Picture], _T], pictures: Sequence[Picture], title: str, check: Check
 ) -> Iterator[_T]:
     """Yield the result for each picture, in order; `check` is called regularly and may raise."""
+    yield from track(in_threads(function, pictures, check), title, len(pictures))
+
+
+def in_threads(
+    function: Callable[[_S], _T], items: Iterable[_S], check: Check
+) -> Generator[_T, None, None]:
+    """Yield the result for each item, in order, while threads are at work on the next ones.
+
+    `check` is called for each item and may raise.
+    """
+    source = iter(items)
     with ThreadPoolExecutor(cores()) as pool:
         # In chunks, because the results of all pictures do not fit into memory.
-        source, starts = iter(pictures), range(0, len(pictures), _CHUNK)
-        chunks = (pool.map(function, islice(source, _CHUNK)) for _ in starts)
+        chunks = deque([pool.map(function, islice(source, _CHUNK))])
         try:
-            for result in track(chain.from_iterable(chunks), title, len(pictures)):
-                check()
-                yield result
+            while chunks:
+                if following := [*islice(source, _CHUNK)]:
+                    chunks.append(pool.map(function, following))
+                for result in chunks.popleft():
+                    check()
+                    yield result
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 
@@ -173,13 +236,15 @@ def _open_in_memory(examples: Examples, preprocessing: Preprocessing) -> ImageCa
         values = np.stack([preprocessing.shape(picture) for picture in examples.pictures])
         rows = {name: i for i, name in enumerate(examples.names)}
         _in_memory.clear()  # The next run of this process most likely needs the same.
-        _in_memory[key] = ImageCache(values, rows, {}, key)
+        digests = np.array([*map(content_digest, examples.pictures)], np.uint64)
+        _in_memory[key] = ImageCache(values, rows, {}, key, digests)
     return _in_memory[key]
 
 
 def _stamp(name: str, picture: Picture) -> tuple[Any, ...]:
     """Return values that change with a file; unlike mtime, ctime cannot be set back."""
-    assert isinstance(picture, Path)
+    if not isinstance(picture, Path):
+        return (name, content_digest(picture))
     path = os.path.abspath(picture)  # noqa: PTH100 - a link and its target are two names.
     try:
         stat = picture.stat()

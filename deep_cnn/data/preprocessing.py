@@ -131,8 +131,11 @@ class Preprocessing:
 
     def shape(self, picture: Picture) -> NDArray[np.uint8]:
         """Return the picture as (C, H, W) uint8, without augmentation; raise ValueError."""
-        image = SHAPES[self.name](decode(picture, self.crop_bottom), self.spec)
-        return to_array(image, self.spec.channels)
+        return self.shape_image(decode(picture, self.crop_bottom))
+
+    def shape_image(self, image: Image.Image) -> NDArray[np.uint8]:
+        """Return a picture that is decoded already as (C, H, W) uint8."""
+        return to_array(SHAPES[self.name](image, self.spec), self.spec.channels)
 
     def augment(self, image: Image.Image, random: np.random.Generator) -> Image.Image:
         """Return the picture with a random augmentation."""

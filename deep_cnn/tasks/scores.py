@@ -155,8 +155,8 @@ def _find_columns(path: Path, header: list[str], columns: Columns) -> tuple[str,
     named = [column for column in header if column]
     if len(set(named)) < len(named):
         raise DataError(f"{path} line 1: two columns have one name ({','.join(header)})")
-    image, score = _find_column(header, columns.image), _find_column(header, columns.score)
-    rater = _find_column(header, columns.rater) if columns.rater else None
+    image, score = find_column(header, columns.image), find_column(header, columns.score)
+    rater = find_column(header, columns.rater) if columns.rater else None
     others = [name for name in named if name not in (image, rater, *_NOT_SCORES)]
     if image is None or score is None or (columns.rater and rater is None):
         missing = []
@@ -177,7 +177,7 @@ def _find_columns(path: Path, header: list[str], columns: Columns) -> tuple[str,
     return score, image, rater
 
 
-def _find_column(header: Sequence[str], name: str) -> str | None:
+def find_column(header: Sequence[str], name: str) -> str | None:
     """Return the column `name`, or else the only one that differs by upper and lower case."""
     if name in header:
         return name

@@ -44,6 +44,7 @@ class Checkpoint:
         epoch: The number of the next epoch.
         state_dict: The weights for evaluation.
         learning: The weights from which training continues, if they differ (--ema).
+        dataset: A digest of all pictures and targets, whatever their split.
         optimizer, scaler: States of the optimizer and of the gradient scaler.
         random: States of every global random generator.
         threads: The number of threads of torch; another number may change the last digits.
@@ -74,12 +75,13 @@ class Checkpoint:
     tracking: TrackingState
     scaler: StateDict | None = None
     learning: Weights | None = None
+    dataset: str | None = None
 
 
 # Only for checks: what torch has saved is used as it is.
 _TYPES = TypeAdapter(Checkpoint)
 _FIELDS = [field.name for field in fields(Checkpoint)]
-_REQUIRED = {"version", *_FIELDS} - {"scaler", "learning"}
+_REQUIRED = {"version", *_FIELDS} - {"scaler", "learning", "dataset"}
 _DAMAGED = (
     "is damaged or no checkpoint at all; take the .best.pt or .pt beside it, or start the run again"
 )
@@ -111,8 +113,12 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint, *, make_folder: bool = T
 def load_checkpoint(path: Path) -> Checkpoint:
     """Return a checkpoint of deep_cnn; raise CheckpointError for anything else."""
     try:
+        if path.exists() and not (path.is_file() or path.is_dir()):  # A pipe would block.
+            raise BadZipFile
         with ZipFile(path) as file:  # torch does not compare the checksums.
-            if file.testzip() is not None:
+            # torch compresses nothing, and what is compressed may be larger than the memory.
+            is_packed = any(entry.compress_type for entry in file.infolist())
+            if is_packed or file.testzip() is not None:
                 raise BadZipFile
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
@@ -136,9 +142,12 @@ def load_checkpoint(path: Path) -> Checkpoint:
     except ValidationError as error:
         field = ".".join(map(str, error.errors()[0]["loc"][:3]))
         raise CheckpointError(f"{path} ({field} has a wrong value) {_DAMAGED}") from None
-    content["history"] = tuple(EpochRecord(**row) for row in content["history"])
-    content["best"] = Best(**content["best"]) if content["best"] else None
-    content["tracking"] = TrackingState.from_dict(content["tracking"])
+    try:
+        content["history"] = tuple(EpochRecord(**row) for row in content["history"])
+        content["best"] = Best(**content["best"]) if content["best"] else None
+        content["tracking"] = TrackingState.from_dict(content["tracking"])
+    except TypeError as error:
+        raise CheckpointError(f"{path} ({error}) {_DAMAGED}") from None
     return Checkpoint(**{name: content[name] for name in _FIELDS if name in content})
 
 

@@ -135,10 +135,14 @@ def every_core(config: TrainConfig) -> Iterator[None]:
 
 
 def seed_everything(seed: int) -> None:
-    """Seed every global generator, and choose deterministic algorithms."""
+    """Seed every global generator."""
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)
+
+
+def choose_deterministic() -> None:
+    """Choose deterministic algorithms."""
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.deterministic = True
 

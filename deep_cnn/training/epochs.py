@@ -197,6 +197,7 @@ def make_checkpoint(run: Run, session: Session, *, copied: bool = False) -> Chec
         labels=dict(session.labels),
         input={"pre": config.pre, "crop_bottom": config.crop_bottom, **asdict(spec)},
         data=session.digest,
+        dataset=session.dataset,
         history=tuple(run.history),
         best=run.best,
         seconds=time.monotonic() - run.started,

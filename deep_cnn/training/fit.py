@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from deep_cnn.config import TrainConfig
+from deep_cnn.data.content import write_splits
 from deep_cnn.effects import format_unused, without_effect
 from deep_cnn.errors import CheckpointError, ConfigError, DataError, LoadingError
 from deep_cnn.files import RunFiles
@@ -93,6 +94,9 @@ def _train_to_the_end(run: Run) -> RunResult:
         # Read before the tracker starts, which removes the result of a run that continues.
         run.earlier = RunResult.read(run.files.result) if run.checkpoint else None
         _start_tracker(run)
+        files = run.files
+        if not (run.checkpoint and files.splits.exists()):
+            write_splits(files.splits, session.digests, make_folder=files.may_make_folders)
         if not run.checkpoint:
             run.writer.keep(make_checkpoint(run, session), best=False)
             run.writer.write()

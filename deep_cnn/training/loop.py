@@ -15,7 +15,7 @@ from deep_cnn.data.image_cache import CACHE_VERSION
 from deep_cnn.data.loading import Augmentation, epoch_order
 from deep_cnn.progress import Progress, track
 from deep_cnn.training.devices import every_core, to_device
-from deep_cnn.training.session import Session, Split
+from deep_cnn.training.session import Session, Split, padded
 
 
 class LossNotFinite(Exception):
@@ -157,7 +157,9 @@ def _compute_features(session: Session, split: Split, title: str) -> Tensor:
     with torch.inference_mode(), batches as loaded, Progress(title, len(order)) as progress:
         for x, _ in loaded:
             check()
-            features.append(session.network.features(x.to(session.device), session.dtype))
+            x = x.to(session.device)
+            full = padded(x, session.evaluation_batch) if "test" in session.splits else x
+            features.append(session.network.features(full, session.dtype)[: len(x)])
             progress.step()
     # Outside of inference mode, because autograd does not accept its tensors.
     return torch.cat(features)
@@ -184,7 +186,7 @@ def _open_cached(session: Session) -> NDArray[np.float32] | None:
                 values[batch] = network.features(x, session.dtype).cpu().numpy()
         return {}
 
-    computed_by = f"{session.dtype} {network.input_spec} {_weights_digest(network.trunk)}"
+    computed_by = f"{session.dtype} {network.input_spec} {weights_digest(network.trunk)}"
     key = fingerprint([CACHE_VERSION, images.fingerprint, computed_by])
     shape = (len(images.rows), network.width)
     entry = ArrayEntry(folder / f"features-{key}", shape, np.float32, fill)
@@ -192,7 +194,7 @@ def _open_cached(session: Session) -> NDArray[np.float32] | None:
     return opened and opened[0]
 
 
-def _weights_digest(module: nn.Module) -> str:
+def weights_digest(module: nn.Module) -> str:
     """Return a hash of all weights and buffers of a network."""
     digest = hashlib.sha256()
     for name, value in module.state_dict().items():

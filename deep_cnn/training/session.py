@@ -1,11 +1,9 @@
 """Prepare the data, the network and the optimizer of one run."""
 
-import hashlib
 import logging
-import os
 from collections.abc import Callable, Collection, Generator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from reprlib import repr as repr_of
 
 import numpy as np
 import torch
@@ -13,7 +11,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from deep_cnn.config import TrainConfig
-from deep_cnn.data.image_cache import ImageCache, drop_unreadable, open_image_cache
+from deep_cnn.data.image_cache import (
+    ImageCache,
+    drop_unreadable,
+    open_image_cache,
+    read_digests,
+)
 from deep_cnn.data.loading import Augmentation, PictureSet, epoch_order, load_batches
 from deep_cnn.data.preprocessing import Preprocessing
 from deep_cnn.data.splits import Examples, Splits, choose_pictures, joined
@@ -23,6 +26,7 @@ from deep_cnn.tasks import Labels, Task, get_task
 from deep_cnn.tasks.describe_data import summarize
 from deep_cnn.training import devices
 from deep_cnn.training.checkpoint import Checkpoint
+from deep_cnn.training.digests import dataset_of, digest_of
 from deep_cnn.training.optim import Stepper
 from deep_cnn.training.stop import StopToken
 
@@ -62,6 +66,8 @@ class Session:
     Attributes:
         sizes: The numbers of pictures in train, val and test, before --train_samples.
         digest: A hash of the pictures and their targets.
+        dataset: The same for all splits together, which does not depend on the splits.
+        digests: Hashes of the content of the pictures that can be read, by split.
         marked: The splits that the data mark.
     """
 
@@ -78,6 +84,8 @@ class Session:
     splits: dict[str, Split]
     sizes: Mapping[str, int]
     digest: str
+    dataset: str
+    digests: Mapping[str, NDArray[np.uint64]]
     marked: frozenset[str]
 
     @property
@@ -119,8 +127,11 @@ class Session:
     def forward(self, split: Split, x: Tensor, *, learn: bool = False) -> Tensor:
         """Return (B, outputs) float32 for a batch; without `learn`, from `ema_model`."""
         network = self.network if learn else self.stepper.ema_model
+        size = len(x)
+        if "test" in self.splits:  # A picture has the same numbers in a batch that is not full.
+            x = padded(x, self.evaluation_batch)
         outputs: Tensor = network(x, self.dtype) if split.features is None else network.head(x)
-        return outputs
+        return outputs[:size]
 
     def losses(self, outputs: Tensor, targets: Tensor, *, learn: bool = False) -> Tensor:
         """Return the loss of each picture, (B,), for encoded targets, (B,)."""
@@ -138,18 +149,29 @@ class Session:
             ) from error
 
 
-def check_labels(task: Task, checkpoint: Checkpoint, config: TrainConfig) -> None:
+def padded(x: Tensor, size: int) -> Tensor:
+    """Return a batch, (B, ...), with zeros added up to `size`.
+
+    The last digits of a row depend on the size of its batch, but not on the other rows.
+    """
+    return torch.cat([x, x.new_zeros(size - len(x), *x.shape[1:])]) if len(x) < size else x
+
+
+def check_labels(
+    task: Task, checkpoint: Checkpoint, config: TrainConfig, *, has_data: bool = True
+) -> None:
     """Raise CheckpointError if the labels are damaged, or do not fit the data."""
     labels = checkpoint.labels
     try:
-        task.check_labels(labels, config)
+        if has_data:
+            task.check_labels(labels, config)
         task.display(task.predictions(torch.zeros(1, task.outputs(labels)), labels), labels)
     except DeepCnnError:
         raise
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise CheckpointError(
             f"{config.test_net or config.resume} does not fit --task={config.task} (its labels are"
-            f" {str(labels)[:100]}); it is damaged or was changed, take another checkpoint"
+            f" {repr_of(labels)[:100]}); it is damaged or was changed, take another checkpoint"
         ) from error
 
 
@@ -161,23 +183,22 @@ def open_session(
 ) -> Session:
     """Read the requested splits of the data, and build the network and its optimizer.
 
-    With a checkpoint, the labels are from it, and its weights are loaded later. Raises
+    With a checkpoint, the labels are from it, and its weights are loaded later. If no split is
+    requested, the session is for pictures without targets, and the data are not read. Raises
     Interrupted if the run was asked to end, and a DeepCnnError if something is not usable.
     """
     device, task = devices.choose_device(config.device), get_task(config.task)
-    devices.seed_everything(config.seed)  # Before the network, whose new layers are random.
-    every_split = _read_splits(task, config, wanted)
+    devices.choose_deterministic()
+    if wanted:  # Before the network, whose new layers are random.
+        devices.seed_everything(config.seed)
+    every_split = _read_splits(task, config, wanted) if wanted else Splits()
     parts = choose_pictures(config, {name: every_split[name] for name in wanted})
     if checkpoint:
-        check_labels(task, checkpoint, config)
+        check_labels(task, checkpoint, config, has_data=bool(wanted))
     labels = checkpoint.labels if checkpoint else task.labels(parts["train"], config)
     network = task.network(config, labels, weights="none" if checkpoint else None)
     preprocessing = Preprocessing(config.pre, network.input_spec, config.crop_bottom)
-    images, check = None, stop.raise_if_set
-    if "test" not in wanted:  # The test split is looked at once, so it is not cached.
-        both = joined(every_split["train"], every_split["val"])
-        images = open_image_cache(both, preprocessing, config.cache_path, check)
-    parts = {k: drop_unreadable(part, config, check, images) for k, part in parts.items()}
+    images, digests = _read_pictures(parts, every_split, config, preprocessing, stop)
     # Again, without the pictures that turned out to be unreadable.
     labels = labels if checkpoint else task.labels(parts["train"], config)
     dtype = devices.choose_dtype(config.amp, device)
@@ -194,7 +215,9 @@ def open_session(
         images=images,
         splits={name: _encode(task, labels, part, images) for name, part in parts.items()},
         sizes={name: len(examples) for name, examples in every_split.items()},
-        digest=_digest(*parts.values()),
+        digest=digest_of(*parts.values()),
+        dataset=dataset_of(every_split),
+        digests=digests,
         marked=every_split.marked,
     )
 
@@ -204,6 +227,29 @@ def _read_splits(task: Task, config: TrainConfig, wanted: Collection[str]) -> Sp
     _LOGGER.info(summarize(task, splits, config))
     task.check_splits(splits, config, wanted)
     return splits
+
+
+def _read_pictures(
+    parts: dict[str, Examples],
+    every_split: Splits,
+    config: TrainConfig,
+    preprocessing: Preprocessing,
+    stop: StopToken,
+) -> tuple[ImageCache | None, dict[str, NDArray[np.uint64]]]:
+    """Return the image cache and the digests of a run that trains, by split.
+
+    Pictures that cannot be read are removed from `parts`.
+    """
+    images, folder, check = None, config.cache_path, stop.raise_if_set
+    digests: dict[str, NDArray[np.uint64]] = {}
+    if "train" in parts:  # The test split is looked at once, so it is not cached.
+        both = joined(every_split["train"], every_split["val"])
+        images = open_image_cache(both, preprocessing, folder, check)
+        digests = {name: np.zeros(len(part), np.uint64) for name, part in parts.items()}
+        digests["test"] = read_digests(every_split["test"], check)
+    for name, part in parts.items():
+        parts[name] = drop_unreadable(part, config, check, images, digests.get(name))
+    return images, digests
 
 
 def _place(
@@ -224,30 +270,3 @@ def _encode(task: Task, labels: Labels, examples: Examples, images: ImageCache |
     if images:
         shaped = images.values, np.array([images.rows[name] for name in examples.names])
     return Split(examples, task.encode(examples.targets, labels), weights, shaped)
-
-
-def data_digest(config: TrainConfig) -> str:
-    """Return a short hash of the pictures and targets of all splits; raise DataError.
-
-    A picture counts by its name and the size of its file. `config` is resolved. The folder does not
-    matter, nor does any option that changes no split.
-    """
-    splits = get_task(config.task).all_splits(config)
-    digest = hashlib.sha256(_digest(*(splits[name] for name in sorted(splits))).encode())
-    for name in sorted(splits):
-        for picture in splits[name].pictures:
-            if isinstance(picture, Path):
-                try:
-                    size = os.stat(picture).st_size  # noqa: PTH116 - Path's own is slower.
-                except OSError:
-                    size = -1
-                digest.update(f"{size} ".encode())
-    return digest.hexdigest()[:16]
-
-
-def _digest(*splits: Examples) -> str:
-    """Return a short hash of pictures and targets."""
-    digest = hashlib.sha256()
-    for split in splits:
-        digest.update(repr((split.names, split.targets.tolist())).encode(errors="surrogatepass"))
-    return digest.hexdigest()[:16]

@@ -72,6 +72,6 @@ def _may_choose_test(config: TrainConfig, spec: SweepSpec) -> bool:
 
 
 def _digest(config: TrainConfig) -> str:
-    from deep_cnn.training.session import data_digest
+    from deep_cnn.training.digests import data_digest
 
     return data_digest(config)

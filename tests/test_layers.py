@@ -15,7 +15,7 @@ LAYERS = [
     ["synonyms", "text"],
     ["errors", "hosts", "processes", "home", "resources"],
     ["options", "streams", "delimited", "layout"],
-    ["names"],
+    ["names", "found_tables"],
     ["run_options"],
     ["config"],
     ["argv", "resolve", "effects"],
@@ -53,7 +53,7 @@ IMPORTED_WHEN_USED = {"pandas"}
 DRAW = {"figures.py", "plots.py"}
 QUICK_TO_IMPORT = {
     "synonyms", "text", "errors", "hosts", "processes", "home", "resources", "streams", "options",
-    "delimited", "layout",
+    "delimited", "layout", "found_tables",
     "names", "run_options", "config", "argv", "resolve", "files", "effects", "results", "cli",
     "fetch", "report", "cluster",
 }  # fmt: skip

@@ -28,6 +28,7 @@ _DECIMAL_POINT = re.compile(r"[+-]?(\d+|\d{1,3}(,\d{3})+)?(\.\d*)?(e[+-]?\d+)?",
 # What separates thousands in French and Swiss numbers.
 _SPACES = re.compile(r"(?<=\d)[\u00a0\u202f\u2009 '\u2019](?=\d{3})")
 
+_POINT_OR_THOUSAND = "may have a decimal point or a thousand; write 1.234 as 1234 or as 1.2340"
 # What programs and people write for a missing value, in lower case.
 _MISSING = (
     "", "na", "n/a", "n.a.", "#n/a", "#na", "#nv", "#div/0!", "<na>", "null", "none", "nil", "-",
@@ -88,19 +89,10 @@ class Reading:
         # be numbers of three digits without a separator.
         is_large = any(text.isdecimal() and len(text) >= 3 for text in texts)
         pointed = [text.replace(".", ",") for text in texts if "." in text]
-        if (
-            pointed
-            and not comma
-            and all(map(_UNCLEAR.fullmatch, pointed))
-            and (
-                _has_decimal_commas(cells)
-                or (self.delimiter == ";" and (is_large or len(pointed) == len(texts)))
-            )
-        ):
-            what = (
-                "may have a decimal point or a thousand; write thousands without a point, or"
-                " decimals with another number of digits, such as 1.2340"
-            )
+        is_unclear = pointed and not comma and all(map(_UNCLEAR.fullmatch, pointed))
+        is_semicolon = self.delimiter == ";" and (is_large or len(pointed) == len(texts))
+        if is_unclear and (is_semicolon or _has_decimal_commas(cells)):
+            what = _POINT_OR_THOUSAND
             texts = ["" if "." in text else text for text in texts]
         if comma:
             is_decimal = self.delimiter == ";" and not is_large
@@ -197,15 +189,13 @@ def read_table(
         names: returns texts that the table may have, which tell its encoding.
 
     Raises:
-        DataError: the file is not such a table, or a row has more or fewer cells than the first
-            and there is no `reading`.
+        DataError: the file is no such table, or rows are uneven and there is no `reading`.
     """
     import pandas as pd
 
     dialect = find_dialect(path, delimiter, names)
     record = reading or Reading(path)
-    record.delimiter = dialect.delimiter
-    record.notes += dialect.notes
+    record.delimiter, record.notes = dialect.delimiter, record.notes + dialect.notes
     rows = read_rows(path, dialect)
     _, header = next(rows)
     position = {name: i for i, name in enumerate(header)}

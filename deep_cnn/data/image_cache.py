@@ -102,11 +102,18 @@ def open_image_cache(
         return None
     values, notes = opened
     unreadable = {name: reason for name, reason in notes.items() if name != _DIGESTS}
-    try:
-        digests = np.frombuffer(bytes.fromhex(notes[_DIGESTS]), np.uint64).reshape(len(names))
-    except (LookupError, ValueError, TypeError):  # Damaged.
+    digests = _digests_in(notes, len(names))
+    if digests is None:
         digests = read_digests(examples, check)
     return ImageCache(values, {name: i for i, name in enumerate(names)}, unreadable, key, digests)
+
+
+def _digests_in(notes: Notes, count: int) -> Digests | None:
+    """Return the digests in the notes of a cache entry, or None if they are damaged."""
+    try:
+        return np.frombuffer(bytes.fromhex(notes[_DIGESTS]), np.uint64).reshape(count)
+    except (LookupError, ValueError, TypeError):
+        return None
 
 
 def read_digests(examples: Examples, check: Check) -> Digests:

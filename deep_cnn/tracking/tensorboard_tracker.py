@@ -156,9 +156,9 @@ class TensorBoardTracker(Tracker):
         writer.add_summary(Summary(value=[value]))
 
     def _add_graph(self, inputs: Inputs) -> None:
-        network = deepcopy(inputs.network).eval()
-        device = next(network.parameters()).device
-        picture = torch.zeros(1, *inputs.shape, dtype=torch.uint8, device=device)
+        # On a GPU, the numbers of two traces may differ, which is an error.
+        network = deepcopy(inputs.network).cpu().eval()
+        picture = torch.zeros(1, *inputs.shape, dtype=torch.uint8)
         silent = StringIO()  # Tracing prints warnings that concern no user.
         try:
             with warnings.catch_warnings(), redirect_stdout(silent), redirect_stderr(silent):

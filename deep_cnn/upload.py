@@ -117,6 +117,9 @@ def _runs(text: str) -> list[RunFiles]:
     """
     path = Path(text)
     if path.is_dir():
+        if path.absolute().parent.name == "sweeps" and (path / "sweep.json").is_file():
+            whole = _runs(str(path.absolute().parents[1]))
+            return [files for files in whole if _sweep_of(files) == path.absolute().name]
         out = path if (path / "results").is_dir() else path.parent
         if out != path and path.name != "results":
             raise DataError(f"{text} has no results of runs; name a folder such as outputs")
@@ -132,6 +135,11 @@ def _runs(text: str) -> list[RunFiles]:
     if "/" in name or not files_of_run.exist():
         raise DataError(f"{text} is no folder, no file of a run and no run in outputs; name one")
     return [files_of_run]
+
+
+def _sweep_of(files: RunFiles) -> str | None:
+    result = RunResult.read(files.result)
+    return safe_name(result.sweep.name) if result and result.sweep else None
 
 
 def _names(results: Path) -> list[str]:

@@ -75,7 +75,6 @@ def open_image_cache(
     examples = examples.take(sorted(range(len(examples)), key=examples.names.__getitem__))
     names, pictures, spec = examples.names, examples.pictures, preprocessing.spec
     key = fingerprint(chain([CACHE_VERSION, *preprocessing.key], map(_stamp, names, pictures)))
-
     digests = np.zeros(len(names), np.uint64)
 
     def shape(picture: Picture) -> tuple[NDArray[np.uint8] | str, int]:
@@ -102,10 +101,10 @@ def open_image_cache(
         return None
     values, notes = opened
     unreadable = {name: reason for name, reason in notes.items() if name != _DIGESTS}
-    digests = _digests_in(notes, len(names))
-    if digests is None:
-        digests = read_digests(examples, check)
-    return ImageCache(values, {name: i for i, name in enumerate(names)}, unreadable, key, digests)
+    kept = _digests_in(notes, len(names))
+    rows = {name: i for i, name in enumerate(names)}
+    kept = read_digests(examples, check) if kept is None else kept
+    return ImageCache(values, rows, unreadable, key, kept)
 
 
 def _digests_in(notes: Notes, count: int) -> Digests | None:

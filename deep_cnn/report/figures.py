@@ -148,11 +148,10 @@ def _of_test(run: Run) -> Iterator[Drawing]:
     if pd.api.types.is_numeric_dtype(predictions["truth"]):
         yield Drawing(f"predictions_{stem}", predictions, draw_predictions, _WIDTH)
     else:
-        counts = pd.crosstab(predictions["truth"], predictions["prediction"])
-        classes = sorted({*counts.index, *counts.columns})
-        counts = counts.reindex(index=classes, columns=classes, fill_value=0)
-        table = counts.reset_index(names="truth").rename_axis(columns=None)
-        yield Drawing(f"confusion_{stem}", table, draw_confusion, _WIDTH)
+        # All classes in their order; a class may be missing in the predictions.
+        counts = _read(run.files.confusion)
+        if counts is not None and list(counts.columns[1:]) == list(counts["truth"].map(str)):
+            yield Drawing(f"confusion_{stem}", counts, draw_confusion, _WIDTH)
 
 
 def _read(path: Path) -> "DataFrame | None":

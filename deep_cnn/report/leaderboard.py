@@ -144,8 +144,9 @@ def _print_group(runs: Sequence[Run], column: str, titles: dict[str, str], top: 
     tests += ["test_looks"] if max(run.result.looks for run in shown) > 1 else []
     first = ["run_name", "state", "best", "epoch", column]
     columns = dict.fromkeys((*first, *parameters(runs), *tests, "seconds"))
-    fitting, left_out = _fitting(table[[name for name in columns if name in table]])
-    print_table(fitting.rename(columns=titles))
+    table = table[[name for name in columns if name in table]].rename(columns=titles)
+    fitting, left_out = _fitting(table)
+    print_table(fitting)
     if left_out:
         print(f"too wide for this terminal: {', '.join(left_out)}; --csv has all columns")
     if len(runs) > len(shown):

@@ -21,11 +21,11 @@ _LINES = (
 )
 _GREY = "0.75"
 _MOST_CURVES = 4
-_MOST_TICKS = 6
+_MOST_TICKS, _LONGEST_TICK = 6, 6
 # A logarithmic axis shows values better if the largest is this many times the smallest.
 _WIDE = 30.0
 _MOST_CLASSES_WITH_NUMBERS = 12
-_MOST_LABELS = 40
+_MOST_LABELS, _MOST_OF_CLASS = 40, 18
 
 
 def window(count: int) -> int:
@@ -37,9 +37,9 @@ def _style(number: int) -> dict[str, Any]:
     return dict(_LINES[number % len(_LINES)])
 
 
-def _label(text: object) -> str:
+def _label(text: object, longest: int = _MOST_LABELS) -> str:
     text = printable(text)
-    short = text if len(text) <= _MOST_LABELS else f"{text[: _MOST_LABELS - 3]}..."
+    short = text if len(text) <= longest else f"{text[: longest - 3]}..."
     return short.replace("$", r"\$")  # Otherwise it begins a formula.
 
 
@@ -49,7 +49,7 @@ def _every(count: int) -> int:
 
 
 def _whole_ticks(axes: "Axes") -> None:
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
 
 
 def draw_learning_curves(axes: "Axes", table: "DataFrame", best: int | None) -> None:
@@ -67,8 +67,10 @@ def draw_learning_curves(axes: "Axes", table: "DataFrame", best: int | None) -> 
 
 def draw_steps(axes: "Axes", table: "DataFrame") -> None:
     """Draw the loss of each training step, and a running median."""
-    axes.plot(table["step"], table["loss"], color=_GREY, linewidth=0.6, label="loss")
-    if window(len(table)) > 1:
+    is_long = window(len(table)) > 1
+    style = {"color": _GREY, "linewidth": 0.6} if is_long else {"color": "black"}
+    axes.plot(table["step"], table["loss"], label="loss", **style)
+    if is_long:
         axes.plot(table["step"], table["median"], color="black", label="running median")
         axes.legend()
     axes.set(xlabel="step", ylabel="training loss")
@@ -115,7 +117,7 @@ def draw_confusion(axes: "Axes", table: "DataFrame") -> None:
             axes.text(column, row, f"{count:.0f}", ha="center", va="center", color=color, size=6)
     if len(counts) <= _MOST_LABELS:
         size = 7 if len(counts) <= _MOST_CLASSES_WITH_NUMBERS else 4
-        labels = [_label(name) for name in table["truth"]]
+        labels = [_label(name, _MOST_OF_CLASS) for name in table["truth"]]
         axes.set_xticks(range(len(counts)), labels, rotation=90, fontsize=size)
         axes.set_yticks(range(len(counts)), labels, fontsize=size)
     axes.set(xlabel="prediction", ylabel="truth")
@@ -132,8 +134,9 @@ def draw_parameter(axes: "Axes", table: "DataFrame", *, is_log: bool) -> None:
         axes.scatter([float(v) for v in values], table[best], s=8, color="black", alpha=0.7)
         if is_log and min(values) > 0:
             axes.set_xscale("log")
-        if len(ticks := sorted(set(values))) <= _MOST_TICKS:
-            axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+        ticks = {value: f"{value:g}" for value in sorted(set(values))}
+        if len(ticks) <= _MOST_TICKS and max(map(len, ticks.values())) <= _LONGEST_TICK:
+            axes.set_xticks(list(ticks), list(ticks.values()))  # The values of a list.
             axes.minorticks_off()
     else:
         texts = list(map(str, values))

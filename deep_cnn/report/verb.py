@@ -68,7 +68,8 @@ def _write_figures(options: ReportOptions, ranked: list[list[Run]]) -> None:
     if not names:
         print("no figure: the runs have no epoch, no prediction and no parameter", file=sys.stderr)
         return
-    text = f"{len(names)} figures in {options.figures}, each as SVG, PNG and CSV"
+    count = f"{len(names)} figure{'s' if len(names) > 1 else ''}"
+    text = f"{count} in {options.figures}, each as SVG, PNG and CSV"
     print(f"{text}: {', '.join(names)}", file=sys.stderr)
 
 

@@ -80,8 +80,11 @@ def access_of(
     if has_ours or asked:
         text = "W&B: %s not set, the numbers go to files; %s"
         _LOGGER.warning(text, names, f"{_HOW}{_OR_WITHOUT}", extra=FOR_USER)
-    else:
+    elif len(missing) == len(_VARIABLES):
         _LOGGER.info("W&B: WB_KEY, WB_PROJECT and WB_USER are not set, the numbers go to files")
+    else:
+        what = names if "WB_KEY" in missing else "a login, but no project: WANDB_PROJECT is"
+        _LOGGER.info("W&B: %s not set, the numbers go to files", what)
     return None
 
 

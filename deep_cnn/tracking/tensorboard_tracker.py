@@ -156,16 +156,20 @@ class TensorBoardTracker(Tracker):
         writer.add_summary(Summary(value=[value]))
 
     def _add_graph(self, inputs: Inputs) -> None:
-        # On a GPU, the numbers of two traces may differ, which is an error.
+        # Two traces must be equal, which those on a GPU or of fused attention may not be.
         network = deepcopy(inputs.network).cpu().eval()
         picture = torch.zeros(1, *inputs.shape, dtype=torch.uint8)
         silent = StringIO()  # Tracing prints warnings that concern no user.
+        is_fused = torch.backends.mha.get_fastpath_enabled()
+        torch.backends.mha.set_fastpath_enabled(False)
         try:
             with warnings.catch_warnings(), redirect_stdout(silent), redirect_stderr(silent):
                 warnings.simplefilter("ignore")
                 self._writer("train").add_graph(network, picture)
         except Exception as error:  # Not every network can be traced; the run goes on.
             _LOGGER.warning("TensorBoard: no graph of the network (%s)", type(error).__name__)
+        finally:
+            torch.backends.mha.set_fastpath_enabled(is_fused)
 
 
 def _first_to_write(folder: Path, start: Start) -> int:
@@ -178,6 +182,8 @@ def _first_to_write(folder: Path, start: Start) -> int:
 
 
 def _epochs_in(folder: Path) -> set[int]:
+    # What a killed run wrote again is purged, which its reader would tell the user.
+    logging.getLogger("tensorboard").setLevel(logging.ERROR)
     events = EventAccumulator(str(folder), size_guidance={SCALARS: 0})
     try:
         return {event.step for event in events.Reload().Scalars("loss")}

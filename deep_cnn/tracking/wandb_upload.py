@@ -2,6 +2,7 @@
 
 import csv
 import os
+import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -33,6 +34,8 @@ from deep_cnn.tracking.wandb_server import Received, probe, query_sweep, wait_un
 _SLOWEST = 2.0**19
 # Until the server accepts a checkpoint, in seconds; here, nothing else waits.
 _PATIENCE = 30.0
+# What the client says when the server takes no key.
+_REFUSED = re.compile(r"not logged in|401|403|unauthori[sz]ed|permission", re.IGNORECASE)
 # These belong to the process of the user, who may have started it in a run.
 _OF_OTHER_RUNS = (
     "WANDB_RUN_ID", "WANDB_SWEEP_ID", "WANDB_SWEEP_PARAM_PATH", "WANDB_RESUME", "WANDB_NAME",
@@ -81,7 +84,10 @@ def upload_run(run: FinishedRun, access: Access, *, full: bool = False) -> str |
         raise
     except Exception as error:  # The client's are many kinds.
         reason = redacted(str(error) or type(error).__name__, access)
-        raise UploadError(f"{reason}; the files have everything, repeat the command") from None
+        first = "check WB_KEY or `wandb login`, then " if _REFUSED.search(reason) else ""
+        raise UploadError(
+            f"{reason}; the files have everything, {first}repeat the command"
+        ) from None
 
 
 def _upload(run: FinishedRun, access: Access, *, full: bool) -> str | None:

@@ -70,6 +70,8 @@ def stems(folder: Path) -> set[str]:
 def test_one_run(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
     files = make(out, "a", [3.0, 1.0, 2.0])
     write_test(files, [(f"p{i}", "cat", "dog" if i < 3 else "cat") for i in range(10)])
+    counts = [("dog", 0, 0, 0), ("cat", 3, 7, 0), ("emu", 0, 0, 0)]  # In the order of --test_net.
+    write_csv(files.confusion, ("truth", "dog", "cat", "emu"), counts)
     report(["a", "--figures=figures"])
     expected = {"learning_curves_a", "step_loss_a", "confusion_a"}
     assert stems(Path("figures")) == expected
@@ -82,8 +84,8 @@ def test_one_run(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert steps["loss"].tolist() == [2 / (i + 1) for i in range(180)]
     assert steps["median"][90] == pytest.approx(2 / 91, rel=0.05)
     confusion = pd.read_csv("figures/confusion_a.csv", index_col="truth")
-    assert confusion.loc["cat"].to_dict() == {"cat": 7, "dog": 3}
-    assert confusion.loc["dog"].to_dict() == {"cat": 0, "dog": 0}
+    assert confusion.loc["cat"].to_dict() == {"dog": 3, "cat": 7, "emu": 0}
+    assert list(confusion.columns) == ["dog", "cat", "emu"]
 
 
 def test_the_line_is_where_the_numbers_are(out: Path) -> None:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from pandas import DataFrame
 
-# Lines differ in their dashes and markers, too, so that they are told apart without colours.
+# Lines also differ in their dashes and markers, so that they can be distinguished without colours.
 _LINES = (
     {"color": "black", "linestyle": "-", "marker": "o"},
     {"color": "0.45", "linestyle": "--", "marker": "s"},

@@ -24,7 +24,7 @@ from deep_cnn.sweep.wandb_agent.wandb_source import WandbConfig
 from deep_cnn.tracking.access import Access, redacted
 from deep_cnn.tracking.wandb_server import probe, query_sweep
 
-# After this time in seconds without an answer, the user is told that the server is away.
+# After this time in seconds without an answer, a warning says that the server does not answer.
 AWAY_AFTER = 4.0
 _REQUEST_TIMEOUT = 60.0
 # W&B's own function hides whether the server has answered.

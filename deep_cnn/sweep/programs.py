@@ -8,12 +8,12 @@ from pathlib import Path
 from deep_cnn.errors import ConfigError
 from deep_cnn.files import safe_name
 from deep_cnn.options import SWITCH_VALUES
-from deep_cnn.sweep.options import SweepOptions
+from deep_cnn.sweep.options import SharedSweepOptions, SweepOptions
 from deep_cnn.sweep.run.program.environment import (
     Attempt,
     ProgramOptions,
+    program_command,
     program_environment,
-    shown_command,
 )
 from deep_cnn.sweep.spec.command import DEEP_CNN_COMMAND
 from deep_cnn.sweep.spec.parse import read_unchecked
@@ -51,8 +51,10 @@ def program_options(
     return ProgramOptions(online, options.metric_file), others
 
 
-def program_problem(spec: SweepSpec) -> str | None:
-    """Return why no program of a sweep can be started from here, or None."""
+def program_problem(spec: SweepSpec, options: SharedSweepOptions) -> str | None:
+    """Return why a sweep of programs cannot run from here with these options, or None."""
+    if options.repeats or options.refit:
+        return "--repeats and --refit train deep_cnn; leave them out for another program"
     program = str(spec.content.get("program") or "")
     if "${program}" in spec.command:
         if not program:
@@ -70,7 +72,9 @@ def describe_programs(spec: SweepSpec, out: Path, seed: int, options: ProgramOpt
     """Return the first command lines and what is added to the environment, as --dry_run shows."""
     folder = out / "sweeps" / safe_name(spec.name)
     attempt = Attempt(0, 0, "SWEEP_ID", folder, out, folder / "work" / "00000.0")
-    lines = [shown_command(spec, p, attempt) for p in first_points(spec, seed, _SHOWN)]
+    points = first_points(spec, seed, _SHOWN)
+    commands = (program_command(spec, p, attempt, hides_variables=True) for p in points)
+    lines = list(map(shlex.join, commands))
     before = dict(os.environ)
     after = program_environment(spec, attempt, options, before)
     changed = {name: value for name, value in after.items() if before.get(name) != value}

@@ -169,11 +169,7 @@ def read_runnable(
     """
     constants = {**_stored_constants(file, options.out_dir, constants), **constants}
     spec = read_sweep(file, constants)
-    _check_runnable(spec, file, options.count)
-    if not spec.runs_deep_cnn and (options.repeats or options.refit):
-        raise SpecError(
-            f"{file}: --repeats and --refit train deep_cnn; leave them out for another program"
-        )
+    _check_runnable(spec, file, options)
     if options.repeats or options.refit:
         repeats.check_possible(spec, first_points(spec, options.seed, 1)[0])
     return spec, Path(options.out_dir) if options.out_dir else base_out(spec)
@@ -192,15 +188,15 @@ def _stored_constants(
     return {}
 
 
-def _check_runnable(spec: SweepSpec, file: Path, count: int | None) -> None:
+def _check_runnable(spec: SweepSpec, file: Path, options: SharedSweepOptions) -> None:
     """Raise SpecError if the sweep of a `file` cannot run here, or would never end."""
-    if not spec.runs_deep_cnn and (problem := program_problem(spec)):
+    if not spec.runs_deep_cnn and (problem := program_problem(spec, options)):
         raise SpecError(f"{file}: {problem}")
     if spec.method == "custom":
         raise SpecError(
             f"{file}: method custom runs on W&B's scheduler only; use grid, random or bayes"
         )
-    if spec.points is None and spec.run_cap is None and count is None:
+    if spec.points is None and spec.run_cap is None and options.count is None:
         raise SpecError(
             f"{file}: this search has no end; add run_cap: 20 to the file, or --count=20"
         )

@@ -20,7 +20,7 @@ from deep_cnn.sweep.run.process import default_workers, init_worker, threads_eac
 from deep_cnn.sweep.run.program.environment import ProgramOptions
 from deep_cnn.sweep.run.records import Trial
 from deep_cnn.sweep.run.store import FolderStore, lease_seconds
-from deep_cnn.sweep.run.store_source import StoreSource
+from deep_cnn.sweep.run.store_source import TrainingSource
 from deep_cnn.sweep.run.table import best_trials, write_table
 from deep_cnn.sweep.run.trial_search import StoreConfig
 from deep_cnn.sweep.run.work import WorkFolders
@@ -271,7 +271,7 @@ def _worker(config: StoreConfig, workers: int, program: ProgramOptions) -> Worke
     """Return how each of so many workers is started."""
     threads = threads_each(workers)
     if config.spec.runs_deep_cnn:
-        return WorkerConfig(partial(init_worker, threads=threads), partial(StoreSource, config))
+        return WorkerConfig(partial(init_worker, threads=threads), partial(TrainingSource, config))
     from deep_cnn.sweep.run.program.source import ProgramSource, begin_program_worker
 
     return WorkerConfig(

@@ -40,7 +40,7 @@ class Claim:
 
 
 class StoreSource(TrialSource[Claim]):
-    """Claims trials and proposes new ones; SIGTERM asks to hand the current one back."""
+    """Claims and proposes trials, which subclasses run; SIGTERM hands the current one back."""
 
     def __init__(self, config: StoreConfig) -> None:
         self.config, self.spec = config, config.spec
@@ -78,22 +78,7 @@ class StoreSource(TrialSource[Claim]):
             return self._run(claim, stop)
 
     def _run(self, claim: Claim, stop: StopToken) -> RunResult:
-        trial = claim.trial
-        assert trial.point is not None
-        run = TrialRun(
-            config=trial_config(self.spec, trial.point, self.config.out),
-            sweep=SweepTrial(self.spec.name, trial.number),
-            files=self._open_files(claim),
-            stop=stop,
-            title=trial_title(self.spec, trial.point),
-            before_row=lambda: self._check_claim(claim),
-        )
-
-        def should_stop(history: Sequence[EpochRecord]) -> StopReason | None:
-            values = values_of(history, self.spec.objective)
-            return self.search.stop_reason(trial.number, values)
-
-        return run_trial(run, should_stop)
+        raise NotImplementedError
 
     def finish(self, claim: Claim, result: RunResult) -> None:
         """Commit the result, or give the trial back if it has none."""
@@ -109,9 +94,6 @@ class StoreSource(TrialSource[Claim]):
 
     def _slim(self, files: RunFiles) -> None:
         """Make the files of a trial that is over smaller."""
-        from deep_cnn.training.checkpoint import drop_optimizer
-
-        drop_optimizer(files.best)
 
     def _outcome(self, claim: Claim, result: RunResult) -> TrialOutcome:
         return outcome_of(result, self.spec, claim.number)
@@ -174,9 +156,7 @@ class StoreSource(TrialSource[Claim]):
 
     def _is_whole(self, checkpoint: Path) -> bool:
         """Return whether a checkpoint can be resumed."""
-        from deep_cnn.training.checkpoint import is_whole
-
-        return is_whole(checkpoint)
+        return False
 
     def _check_claim(self, claim: Claim) -> None:
         """Renew the claim; end this process at once if another one has taken the trial over.
@@ -207,3 +187,35 @@ class StoreSource(TrialSource[Claim]):
         finally:
             done.set()
             thread.join()
+
+
+class TrainingSource(StoreSource):
+    """Trains the network of each trial in this process."""
+
+    def _run(self, claim: Claim, stop: StopToken) -> RunResult:
+        trial = claim.trial
+        assert trial.point is not None
+        run = TrialRun(
+            config=trial_config(self.spec, trial.point, self.config.out),
+            sweep=SweepTrial(self.spec.name, trial.number),
+            files=self._open_files(claim),
+            stop=stop,
+            title=trial_title(self.spec, trial.point),
+            before_row=lambda: self._check_claim(claim),
+        )
+
+        def should_stop(history: Sequence[EpochRecord]) -> StopReason | None:
+            values = values_of(history, self.spec.objective)
+            return self.search.stop_reason(trial.number, values)
+
+        return run_trial(run, should_stop)
+
+    def _slim(self, files: RunFiles) -> None:
+        from deep_cnn.training.checkpoint import drop_optimizer
+
+        drop_optimizer(files.best)
+
+    def _is_whole(self, checkpoint: Path) -> bool:
+        from deep_cnn.training.checkpoint import is_whole
+
+        return is_whole(checkpoint)

@@ -247,20 +247,10 @@ class SweepSpec:
             inner[last] = value
         return arguments
 
-    def command_line(
-        self, point: Point, json_file: str = "ARGS.json", *, hides_variables: bool = False
-    ) -> list[str]:
-        """Return the whole command line that W&B's agent would run for a configuration.
-
-        See `expand` for the other arguments.
-        """
-        argv = expand(
-            self.command,
-            str(self.content.get("program", "")),
-            self.arguments(point),
-            json_file=json_file,
-            hides_variables=hides_variables,
-        )
+    def command_line(self, point: Point) -> list[str]:
+        """Return the whole command line that W&B's agent would run for a configuration."""
+        program = str(self.content.get("program", ""))
+        argv = expand(self.command, program, self.arguments(point))
         return argv + self._constant_arguments(point)
 
     def argv(self, point: Point) -> list[str]:

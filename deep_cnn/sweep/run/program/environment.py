@@ -4,7 +4,6 @@ import hashlib
 import json
 import re
 import secrets
-import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ import yaml
 from deep_cnn.errors import ConfigError
 from deep_cnn.files import write_text
 from deep_cnn.sweep.run.folder_io import FolderIO
+from deep_cnn.sweep.spec.command import expand
 from deep_cnn.sweep.spec.schema import SweepSpec
 from deep_cnn.sweep.spec.values import Point, to_jsonable
 
@@ -117,27 +117,30 @@ def program_environment(
     return {**defaults, **environment, **own}
 
 
+def program_command(
+    spec: SweepSpec, point: Point, attempt: Attempt, *, hides_variables: bool = False
+) -> list[str]:
+    """Return the command line; with `hides_variables`, without the values of ${envvar:...}."""
+    return expand(
+        spec.command,
+        str(spec.content.get("program", "")),
+        spec.arguments(point),
+        json_file=str(_json_path(attempt)),
+        hides_variables=hides_variables,
+    )
+
+
 def _parameters_path(attempt: Attempt) -> Path:
     return attempt.work.resolve() / f"config-{attempt.run_id}.yaml"
 
 
+def _json_path(attempt: Attempt) -> Path:
+    return attempt.work.resolve() / "args.json"
+
+
 def write_parameters(spec: SweepSpec, point: Point, attempt: Attempt) -> None:
-    """Write the parameters as W&B's client reads them. OutputError."""
+    """Write the parameters as W&B's client reads them, and for ${args_json_file}. OutputError."""
     arguments = to_jsonable(spec.arguments(point))
     content = {"wandb_version": 1, **{k: {"value": v} for k, v in arguments.items()}}
     write_text(_parameters_path(attempt), yaml.safe_dump(content), make_folder=False)
-
-
-def program_command(spec: SweepSpec, point: Point, attempt: Attempt) -> list[str]:
-    """Return the command line, after the file that ${args_json_file} names is written."""
-    path = attempt.work.resolve() / "args.json"
-    if "${args_json_file}" in spec.command:
-        text = json.dumps(to_jsonable(spec.arguments(point)))
-        write_text(path, text, make_folder=False)
-    return spec.command_line(point, str(path))
-
-
-def shown_command(spec: SweepSpec, point: Point, attempt: Attempt) -> str:
-    """Return the command line for people, without the values of ${envvar:...}."""
-    path = str(attempt.work.resolve() / "args.json")
-    return shlex.join(spec.command_line(point, path, hides_variables=True))
+    write_text(_json_path(attempt), json.dumps(arguments), make_folder=False)

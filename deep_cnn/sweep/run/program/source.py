@@ -1,12 +1,11 @@
 """Run the trials of a sweep as programs of their own."""
 
 import os
+import shlex
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from types import FrameType
 
-from deep_cnn.files import RunFiles
 from deep_cnn.results import RunResult, StopReason, SweepTrial
 from deep_cnn.sweep.run.pool import LOST_CLAIM
 from deep_cnn.sweep.run.process import begin_worker, gpus
@@ -22,7 +21,6 @@ from deep_cnn.sweep.run.program.environment import (
     ProgramOptions,
     program_command,
     program_environment,
-    shown_command,
     sweep_id,
     write_parameters,
 )
@@ -63,7 +61,7 @@ class ProgramSource(StoreSource):
             trial=SweepTrial(self.spec.name, number),
             metric=self.spec.metric,
             run_id=attempt.run_id,
-            shown=shown_command(self.spec, point, attempt),
+            shown=shlex.join(program_command(self.spec, point, attempt, hides_variables=True)),
             metric_file=self.options.metric_path(environment),
         )
 
@@ -86,12 +84,6 @@ class ProgramSource(StoreSource):
             if folder.name.startswith("offline-run-"):
                 self.store.io.make_folders(runs / "superseded")
                 self.store.io.move(folder, runs / "superseded" / folder.name)
-
-    def _is_whole(self, checkpoint: Path) -> bool:
-        return False  # A program keeps its own checkpoints.
-
-    def _slim(self, files: RunFiles) -> None:
-        pass
 
     def _outcome(self, claim: Claim, result: RunResult) -> TrialOutcome:
         outcome = outcome_of(result, self.spec, claim.number)

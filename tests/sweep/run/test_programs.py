@@ -3,9 +3,13 @@
 import csv
 import json
 import os
+import random
+import shutil
 import signal
 import subprocess
 import sys
+import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +17,7 @@ import pytest
 
 from deep_cnn.results import Metric
 from deep_cnn.sweep.search.early_stopping import costs_of
-from tests.conftest import PATIENCE, SHOWS_PROCESSES, environment, family, processes, until
+from tests.conftest import PATIENCE, ROOT, SHOWS_PROCESSES, environment, family, processes, until
 
 # As for an agent, `python` is the one on PATH.
 PATH = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
@@ -310,6 +314,42 @@ def test_an_interrupted_trial_starts_again_as_the_same_run(tmp_path: Path) -> No
     runs = tmp_path / "outputs/wandb"
     assert len(list(runs.glob("offline-run-*"))) == 1
     assert len(list(runs.glob("superseded/offline-run-*"))) == 1
+
+
+@SHOWS_PROCESSES
+@pytest.mark.parametrize("seed", [1, 2])
+def test_kills_at_random_moments_lose_and_repeat_nothing(tmp_path: Path, seed: int) -> None:
+    dice = random.Random(seed)
+    write(tmp_path, GRID.replace("[3, 1, 2]", "[3, 1, 2, 4, 5]"), (
+        "import sys, time\nx = float(sys.argv[1].partition('=')[2])\nfor i in range(3):\n"
+        "    print('{\"loss\": %f}' % (x + 2 - i))\n    time.sleep(0.2)\n"
+    ))  # fmt: skip
+    for _ in range(6):
+        process = start(tmp_path, "--workers=2", "--retries=20")
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(2 + 4 * dice.random())
+        below = sorted(family(process.pid))
+        for pid in dice.sample(below, min(2, len(below))) if process.poll() is None else ():
+            with suppress(ProcessLookupError):  # It has just ended.
+                os.kill(pid, signal.SIGKILL)
+        if process.poll() is None:
+            time.sleep(dice.random())
+            process.kill()
+        process.communicate()
+        until(lambda b=below: not any(map(is_alive, b)))  # type: ignore[misc]
+    ended_well(sweep(tmp_path, "--workers=2", "--retries=20"))
+    found = [(t["x"], t["state"], t["value"], t["epochs_run"]) for t in trials(tmp_path)]
+    assert found == [(str(x), "finished", f"{x}.0", "3") for x in (3, 1, 2, 4, 5)]
+    assert len(list((tmp_path / "outputs/results").glob("*.args.json"))) == 5
+    assert not list((tmp_path / "outputs/sweeps/s/work").iterdir())
+
+
+def test_the_example_runs(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "sweeps", tmp_path / "sweeps")
+    shutil.copy(ROOT / "sweeps/examples/fit.yaml", tmp_path / "s.yaml")
+    ended_well(sweep(tmp_path, "--workers=2"))
+    assert {t["state"] for t in trials(tmp_path)} <= {"finished", "stopped"}
+    assert len({t["value"] for t in trials(tmp_path)}) == 6
 
 
 @SHOWS_PROCESSES

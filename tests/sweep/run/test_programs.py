@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pytest
 
 from deep_cnn.results import Metric
@@ -197,6 +198,19 @@ def test_json_lines_with_colors_and_other_text(tmp_path: Path) -> None:
     ]
 
 
+def test_an_old_client_and_the_source_of_values_are_said_once(tmp_path: Path) -> None:
+    program = (
+        "print('wandb: Tracking run with wandb version 0.21.4')\n"
+        "import sys\nprint('loss=' + sys.argv[1].partition('=')[2])\n"
+    )
+    rule = "early_terminate: {type: hyperband, min_iter: 2}\n"
+    write(tmp_path, GRID + rule, program)
+    done = sweep(tmp_path, "--workers=2")
+    ended_well(done)
+    assert done.stderr.count("s: loss is read from the last line of the output") == 1
+    assert done.stderr.count("client is older than 0.31: no run can be stopped early") == 1
+
+
 @pytest.mark.parametrize("mode", ["w", "a"])
 def test_a_table_that_the_program_writes(tmp_path: Path, mode: str) -> None:
     program = (
@@ -250,6 +264,22 @@ def test_a_program_that_cannot_be_started_is_an_error_of_the_trial(tmp_path: Pat
     done = sweep(tmp_path)
     assert done.returncode == 2
     assert "program p.py is not in" in done.stderr
+
+
+def test_programs_share_gpus_and_cores_and_need_no_metric(tmp_path: Path) -> None:
+    program = (
+        "import os, time\nwith open('seen', 'a') as file:\n"
+        "    names = ('CUDA_VISIBLE_DEVICES', 'OMP_NUM_THREADS', 'WANDB_MODE', 'WANDB_SWEEP_ID')\n"
+        "    print(*map(os.environ.get, names), file=file)\ntime.sleep(1)\n"
+    )
+    write(tmp_path, GRID.replace("metric: {name: loss}\n", "entity: me\n"), program)
+    words = ("--workers=2", "--wandb=True")
+    ended_well(sweep(tmp_path, *words, CUDA_VISIBLE_DEVICES="5,7", OMP_NUM_THREADS=""))
+    assert [(t["state"], t["value"]) for t in trials(tmp_path)] == [("finished", "")] * 3
+    seen = [line.split() for line in (tmp_path / "seen").read_text().splitlines()]
+    assert {gpu for gpu, *_ in seen} == {"5", "7"}
+    assert all(int(threads) >= 1 for _, threads, *_ in seen)
+    assert {tuple(rest) for _, _, *rest in seen} == {("None", "None")}
 
 
 @SHOWS_PROCESSES
@@ -414,6 +444,11 @@ def test_fifty_thousand_steps_with_nested_keys_and_pictures(tmp_path: Path) -> N
     ended_well(sweep(tmp_path))
     assert trials(tmp_path)[0]["epochs_run"] == "50000"
     assert float(trials(tmp_path)[0]["value"]) == 1 / 50_000
+    (trial,) = optuna.load_study(
+        study_name="s", storage=f"sqlite:///{tmp_path}/outputs/sweeps/s/optuna.db"
+    ).trials
+    assert len(trial.intermediate_values) == 1001
+    assert trial.intermediate_values[49_950] == 1 / 49_951
     table = rows(tmp_path, "s-00000")
     assert table[-1] == {"epoch": "49999", "loss": "2e-05", "a.b": "49999.0", "a.c.d": "-49999.0"}
 

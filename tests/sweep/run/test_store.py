@@ -279,10 +279,7 @@ def test_operations_do_not_grow_with_the_number_of_trials(tmp_path: Path, count:
     operations.clear()
     for epochs in range(1, 11):
         worker._check_claim(claim)
-        worker.search.stop_reason(
-            claim.trial.number,
-            tuple(EpochRecord(i, 0.1, {"loss_val": 1.0}) for i in range(epochs)),
-        )
+        worker.search.stop_reason(claim.trial.number, [1.0] * epochs)
     assert operations.total() / 10 <= 5, operations
     worker.end(claim, files)
 

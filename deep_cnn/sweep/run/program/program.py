@@ -55,6 +55,7 @@ class Program:
         run_id: The id of W&B's run.
         shown: The command line without the values of variables.
         metric_file: The table that the program writes, if it was named.
+        say: Shows the user a text, the second argument, unless one of its kind was shown before.
     """
 
     command: Sequence[str]
@@ -66,6 +67,7 @@ class Program:
     run_id: str
     shown: str
     metric_file: Path | None
+    say: Callable[[str, str], None]
 
     @property
     def runs(self) -> Path:
@@ -109,6 +111,11 @@ def run_program(program: Program, judge: Judge, stop: StopToken) -> RunResult:
         result = replace(_result(program, values, ending), seconds=seconds)
         write_table(files.table, values)
         _LOGGER.info("%s", _said(result, values))
+        source = values.source(is_over=True)[0]
+        if source:
+            program.say("source", f"{metric} is read from {source}")
+        if output.has_old_client:
+            program.say("client", "W&B's client is older than 0.31: no run can be stopped early")
         tracker.close(result)
     except OSError as error:
         tracker.abandon()

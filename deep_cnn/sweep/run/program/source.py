@@ -7,6 +7,7 @@ from dataclasses import replace
 from types import FrameType
 
 from deep_cnn.results import RunResult, StopReason, SweepTrial
+from deep_cnn.streams import write_at_once
 from deep_cnn.sweep.run.pool import LOST_CLAIM
 from deep_cnn.sweep.run.process import begin_worker, gpus
 from deep_cnn.sweep.run.program.descendants import (
@@ -31,6 +32,7 @@ from deep_cnn.sweep.run.store_source import Claim, StoreSource
 from deep_cnn.sweep.run.trial import outcome_of
 from deep_cnn.sweep.run.trial_search import StoreConfig
 from deep_cnn.sweep.spec.values import to_jsonable
+from deep_cnn.text import printable
 from deep_cnn.training.stop import StopToken
 
 
@@ -63,12 +65,20 @@ class ProgramSource(StoreSource):
             run_id=attempt.run_id,
             shown=shlex.join(program_command(self.spec, point, attempt, hides_variables=True)),
             metric_file=self.options.metric_path(environment),
+            say=self._say_once,
         )
 
         def judge(values: Sequence[float]) -> StopReason | None:
             return self.search.stop_reason(number, values)
 
         return run_program(program, judge, stop)
+
+    def _say_once(self, kind: str, text: str) -> None:
+        """Show the user a text of a kind; all workers together do it once for a sweep."""
+        if kind == "client" and self.spec.early_terminate is None:
+            return
+        if self.store.io.create(self.config.folder / f"said.{kind}", text):
+            write_at_once(printable(f"{self.spec.name}: {text}"))
 
     def _attempt(self, claim: Claim) -> Attempt:
         config = self.config

@@ -18,6 +18,9 @@ _LONGEST_LINE = 4_000
 # The folder of W&B's runs is listed after so many seconds.
 _PAUSE = 0.5
 _SAVED_IN = re.compile(r"Run data is saved locally in (?:\x1b\[\d+m)*([^\x1b]+)")
+_CLIENT = re.compile(r"Tracking run with wandb version (\d+)\.(\d+)")
+# Older clients write an offline run only when it ends.
+_FIRST_LIVE_CLIENT = (0, 31)
 _COLORS = re.compile(r"\x1b\[[0-9;]*m")
 _NUMBER = r"[-+]?(?:\d+\.?\d*(?:[eE][-+]?\d+)?|\.\d+(?:[eE][-+]?\d+)?|nan|inf(?:inity)?)"
 _ASSIGNED = re.compile(
@@ -32,6 +35,7 @@ class Output:
         rows: The numbers of each line that is a mapping in JSON.
         last: The last lines.
         saved_in: The folders in which W&B's client says that it keeps the run.
+        has_old_client: Whether W&B's client says that it is one that writes at the end only.
     """
 
     def __init__(self, path: Path, position: int) -> None:
@@ -39,6 +43,7 @@ class Output:
         self.rows: list[dict[str, float]] = []
         self.last: deque[str] = deque(maxlen=_LAST_LINES)
         self.saved_in: list[Path] = []
+        self.has_old_client = False
         self._rest = b""
 
     def read(self, *, is_over: bool = False) -> None:
@@ -62,6 +67,8 @@ class Output:
                     self.rows.append(numbers)
         if match := _SAVED_IN.search(line):
             self.saved_in.append(Path(match[1].strip()))
+        if match := _CLIENT.search(line):
+            self.has_old_client = (int(match[1]), int(match[2])) < _FIRST_LIVE_CLIENT
         line = _COLORS.sub("", line).rpartition("\r")[2].strip()
         if line:
             self.last.append(line[:_LONGEST_LINE])

@@ -54,18 +54,21 @@ def unblock_signals() -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, EXIT_STATUS)
 
 
-def end_with_parent(parent: int, *sentinels: int) -> None:
+def end_with_parent(parent: int, *sentinels: int, at_end: Callable[[], None] | None = None) -> None:
     """Kill this process as soon as its parent is gone, even if that was killed.
 
     Args:
         parent: The number of the parent process. An orphan gets another parent.
         sentinels: Handles that become readable when another process is gone that counts, too.
+        at_end: Called before this process is killed.
     """
     from multiprocessing import connection  # Not needed by the command line, which imports this.
 
     def watch() -> None:
         while os.getppid() == parent and not connection.wait(sentinels, _PAUSE):
             pass
+        if at_end is not None:
+            at_end()
         os.kill(os.getpid(), signal.SIGKILL)
 
     threading.Thread(target=watch, daemon=True).start()

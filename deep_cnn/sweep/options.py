@@ -57,6 +57,12 @@ class SweepOptions(SharedSweepOptions):
     pilot: bool = option(
         False, "join a sweep that other processes run, without trying its failed trials again"
     )
+    dry_run: bool = option(
+        False, "print the first command lines and the environment of other programs than deep_cnn"
+    )
+    metric_file: str | None = option(
+        None, "table in CSV that other programs write, such as 'log/$WANDB_RUN_ID.csv'"
+    )
 
 
 class AgentOptions(OptionModel):

@@ -32,18 +32,18 @@ from deep_cnn.sweep.options import (
     checkpoints_to_keep,
     parse_sweep_options,
 )
+from deep_cnn.sweep.programs import describe_programs, program_options, program_problem
 from deep_cnn.sweep.run import derived, engine
 from deep_cnn.sweep.run.ending import end_once
 from deep_cnn.sweep.run.identity import stored_constants
 from deep_cnn.sweep.run.records import Trial
 from deep_cnn.sweep.run.submitted import check_submitted
 from deep_cnn.sweep.run.table import best_trials
-from deep_cnn.sweep.spec.command import DEEP_CNN_COMMAND
 from deep_cnn.sweep.spec.parse import parse_sweep, read_sweep, read_unchecked
 from deep_cnn.sweep.spec.points import first_points
 from deep_cnn.sweep.spec.rules import metric_direction
 from deep_cnn.sweep.spec.schema import SweepSpec
-from deep_cnn.text import printable
+from deep_cnn.text import printable, printable_lines
 from deep_cnn.tracking.access import Access, access_of
 from deep_cnn.training.stop import Interrupted, Signals
 
@@ -91,7 +91,11 @@ def sweep(argv: list[str]) -> int:
     sweep, and so may be left out when it is resumed.
     """
     file, options, constants = parse_sweep_options("sweep", SweepOptions, argv)
+    program, constants = program_options(Path(file), options, constants)
     spec, out = read_runnable(Path(file), options, constants)
+    if options.dry_run:
+        print("\n".join(describe_programs(spec, out, options.seed, program)))
+        return 0
     if note := metric_direction(spec):
         print(printable(f"{file}: {note}"), file=sys.stderr)
     if options.pilot:
@@ -100,7 +104,7 @@ def sweep(argv: list[str]) -> int:
     keep = checkpoints_to_keep(options.keep)
     with Signals() as signals:
         how = engine.EngineOptions(
-            options.workers, options.seed, options.retries, signals, options.pilot, keep
+            options.workers, options.seed, options.retries, signals, options.pilot, keep, program
         )
         try:
             local, total = engine.open_sweep(spec, out, how, options.count)
@@ -122,7 +126,8 @@ def _end(
     if summary.signal is None and (problem := without_value(spec, summary)):
         print(f"deep_cnn: {printable(problem)}", file=sys.stderr)
         status = 1
-    if summary.signal is None and not summary.error:
+    is_repeated = bool(options.repeats or options.refit)
+    if is_repeated and summary.signal is None and not summary.error:
         how = replace(local.options, keep=None)
         run = partial(derived.run_points, spec, out=out, options=how)
         status = _repeat_and_refit(spec, summary.trials, options, run, out, command) or status
@@ -159,7 +164,7 @@ def read_runnable(
     """
     constants = {**_stored_constants(file, options.out_dir, constants), **constants}
     spec = read_sweep(file, constants)
-    _check_runnable(spec, file, options.count)
+    _check_runnable(spec, file, options)
     if options.repeats or options.refit:
         repeats.check_possible(spec, first_points(spec, options.seed, 1)[0])
     return spec, Path(options.out_dir) if options.out_dir else base_out(spec)
@@ -178,18 +183,15 @@ def _stored_constants(
     return {}
 
 
-def _check_runnable(spec: SweepSpec, file: Path, count: int | None) -> None:
+def _check_runnable(spec: SweepSpec, file: Path, options: SharedSweepOptions) -> None:
     """Raise SpecError if the sweep of a `file` cannot run here, or would never end."""
-    if not spec.runs_deep_cnn:
-        raise SpecError(
-            f"{file}: the command does not run deep_cnn; write {DEEP_CNN_COMMAND} (the search of"
-            " other programs is planned by check and sample, but not run)"
-        )
+    if not spec.runs_deep_cnn and (problem := program_problem(spec, options)):
+        raise SpecError(f"{file}: {problem}")
     if spec.method == "custom":
         raise SpecError(
             f"{file}: method custom runs on W&B's scheduler only; use grid, random or bayes"
         )
-    if spec.points is None and spec.run_cap is None and count is None:
+    if spec.points is None and spec.run_cap is None and options.count is None:
         raise SpecError(
             f"{file}: this search has no end; add run_cap: 20 to the file, or --count=20"
         )
@@ -277,16 +279,16 @@ def _agent_access(path: str) -> Access:
 def _print_problems(summary: engine.SweepSummary, command: str) -> int:
     """Print the problems of a sweep, and return the exit status."""
     for trial in summary.failed:
-        print(printable(f"trial {trial.number} failed: {trial.error}"), file=sys.stderr)
+        print(printable_lines(f"trial {trial.number} failed: {trial.error}"), file=sys.stderr)
     if summary.signal is not None:
         print(printable(f"Interrupted; go on with: {command}"), file=sys.stderr)
         return exit_status(summary.signal)
     if summary.error:
-        print(printable(f"deep_cnn: the sweep is stopped: {summary.error}"), file=sys.stderr)
+        print(printable_lines(f"deep_cnn: the sweep is stopped: {summary.error}"), file=sys.stderr)
     return 1 if summary.error or summary.failed else 0
 
 
 def base_out(spec: SweepSpec) -> Path:
     """Return the folder for results that the command of a sweep file sets."""
-    options = parse_run(spec.argv({}))
+    options = parse_run(spec.argv({})) if spec.runs_deep_cnn else {}
     return Path(options.get("root_dir", ".")) / options.get("out_dir", "outputs")

@@ -74,7 +74,7 @@ class SweepDisplay:
         if trial.number not in self.epochs:
             self.epochs[trial.number] = None
             with suppress(DeepCnnError):
-                if trial.point is not None:
+                if trial.point is not None and self.spec.runs_deep_cnn:
                     config = trial_config(self.spec, trial.point, self.out)
                     self.epochs[trial.number] = config.epochs
         table = self.work.files(trial.number, trial.claim, trial.run_name or "").table

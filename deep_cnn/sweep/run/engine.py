@@ -16,10 +16,11 @@ from deep_cnn.sweep.run.data_check import check_data
 from deep_cnn.sweep.run.display import SweepDisplay
 from deep_cnn.sweep.run.identity import SweepRecord, continue_sweep
 from deep_cnn.sweep.run.pool import WorkerPool
-from deep_cnn.sweep.run.process import default_workers, threads_each
+from deep_cnn.sweep.run.process import default_workers, init_worker, threads_each
+from deep_cnn.sweep.run.program.environment import ProgramOptions
 from deep_cnn.sweep.run.records import Trial
 from deep_cnn.sweep.run.store import FolderStore, lease_seconds
-from deep_cnn.sweep.run.store_source import StoreSource
+from deep_cnn.sweep.run.store_source import TrainingSource
 from deep_cnn.sweep.run.table import best_trials, write_table
 from deep_cnn.sweep.run.trial_search import StoreConfig
 from deep_cnn.sweep.run.work import WorkFolders
@@ -60,6 +61,7 @@ class EngineOptions:
         stop: Ends the sweep when it is set.
         is_pilot: Join a sweep that others run, too: do not try its failed trials again.
         keep: How many of the best trials keep their checkpoint, or None for all.
+        program: How the program is run, if that is not deep_cnn.
     """
 
     workers: int | None = None
@@ -68,6 +70,7 @@ class EngineOptions:
     stop: StopToken = field(default_factory=StopToken)
     is_pilot: bool = False
     keep: int | None = None
+    program: ProgramOptions = field(default_factory=ProgramOptions)
 
 
 class LocalSweep:
@@ -165,7 +168,7 @@ def open_sweep(
     """
     limit = min((n for n in (spec.run_cap, count) if n is not None), default=None)
     total = min((n for n in (spec.points, limit) if n is not None), default=None)
-    return LocalSweep(spec, out, options, limit, reads_data=True), total
+    return LocalSweep(spec, out, options, limit, reads_data=spec.runs_deep_cnn), total
 
 
 class _Engine:
@@ -175,8 +178,9 @@ class _Engine:
         config, options = sweep.config, sweep.options
         self.sweep, self.spec, self.store = sweep, config.spec, sweep.store
         self.stop, self.total = options.stop, total
-        workers = options.workers or default_workers(self.spec.method, total)
-        worker = WorkerConfig(threads_each(workers), partial(StoreSource, config))
+        trains = self.spec.runs_deep_cnn
+        workers = options.workers or default_workers(self.spec.method, total, trains=trains)
+        worker = _worker(config, workers, options.program)
         self.pool = WorkerPool(partial(start_worker, worker), workers, _GRACE, config.out)
         self.seen: dict[int, Trial] = {}
         self.states: Counter[str] = Counter()
@@ -261,3 +265,17 @@ class _Engine:
             path = self.sweep.config.folder / "trials.csv"
             write_table(path, self.spec, [self.seen[number] for number in sorted(self.seen)])
             self.is_table_current = True
+
+
+def _worker(config: StoreConfig, workers: int, program: ProgramOptions) -> WorkerConfig:
+    """Return how each of so many workers is started."""
+    threads = threads_each(workers)
+    if config.spec.runs_deep_cnn:
+        return WorkerConfig(partial(init_worker, threads=threads), partial(TrainingSource, config))
+    from deep_cnn.sweep.run.program.source import ProgramSource, begin_program_worker
+
+    return WorkerConfig(
+        partial(begin_program_worker, threads=threads if workers > 1 else None),
+        partial(ProgramSource, config, program),
+        preload="deep_cnn.sweep.run.program.preload",
+    )

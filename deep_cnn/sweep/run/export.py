@@ -27,6 +27,8 @@ from deep_cnn.sweep.spec.numeric import Numeric
 from deep_cnn.sweep.spec.schema import SweepSpec
 from deep_cnn.sweep.spec.values import Point, to_jsonable
 
+# Each takes a row of the database, and a program may log a hundred thousand values.
+_MOST_INTERMEDIATE = 1_000
 _STATES = {
     "waiting": TrialState.WAITING,
     "running": TrialState.RUNNING,
@@ -40,7 +42,8 @@ _STATES = {
 def export_study(spec: SweepSpec, trials: Sequence[Trial], path: Path) -> None:
     """Make the whole SQLite file `path` with one study, named as the sweep; OutputError.
 
-    A value that was logged in epoch n is intermediate value n; stopped trials are pruned ones.
+    A value that was logged in epoch n is intermediate value n; stopped trials are pruned ones. Of
+    more than 1,000 values, about as many are chosen.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     names = spec.leaves(dict(zip(spec.space, spec.space, strict=True)))
@@ -157,5 +160,12 @@ def _frozen(trial: Trial, leaves: Point, distributions: dict[str, BaseDistributi
         distributions={name: distributions[name] for name in params},
         user_attrs={key: text for key, text in notes.items() if text},
         system_attrs={},
-        intermediate_values={i: v for i, v in enumerate(outcome.values) if math.isfinite(v)},
+        intermediate_values=_intermediate(outcome.values),
     )
+
+
+def _intermediate(values: Sequence[float]) -> dict[int, float]:
+    """Return the finite values by step, of many steps an even choice with the last one."""
+    stride = -(-len(values) // _MOST_INTERMEDIATE) or 1
+    chosen = {*range(0, len(values), stride), len(values) - 1} if values else set()
+    return {i: values[i] for i in sorted(chosen) if math.isfinite(values[i])}

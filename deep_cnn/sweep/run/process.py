@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from deep_cnn.errors import ConfigError
-from deep_cnn.processes import EXIT_STATUS, blocked_signals, end_with_parent
+from deep_cnn.processes import EXIT_STATUS, Handler, blocked_signals, end_with_parent
 from deep_cnn.progress import use_thread_lock
 from deep_cnn.resources import available_memory, cores
 
@@ -22,10 +22,14 @@ from deep_cnn.resources import available_memory, cores
 _MEMORY_EACH = 2**32
 # A path of a socket has at most 104 bytes on macOS, and multiprocessing appends 32.
 _LONGEST_FOR_SOCKETS = 70
+# What the server has imported, torch among it.
+PRELOAD = "deep_cnn.sweep.forkserver_preload"
 _SHORT_FOLDERS = ("/tmp", "/var/tmp", "/dev/shm")
 
 
-def start_warm(target: Callable[..., None], args: tuple[Any, ...], name: str) -> BaseProcess:
+def start_warm(
+    target: Callable[..., None], args: tuple[Any, ...], name: str, preload: str = PRELOAD
+) -> BaseProcess:
     """Start a process that is forked from a server that has imported torch; return it.
 
     The server is started if there is none. It never touches CUDA. A scheduler signals the whole
@@ -38,7 +42,7 @@ def start_warm(target: Callable[..., None], args: tuple[Any, ...], name: str) ->
         ConfigError: There is no folder for the server's socket.
     """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["deep_cnn.sweep.forkserver_preload"])
+    context.set_forkserver_preload([preload])
     process = context.Process(target=target, args=args, name=name)
     _choose_folder_for_sockets()
     with warnings.catch_warnings():
@@ -70,19 +74,21 @@ def _choose_folder_for_sockets() -> None:
         tempfile.tempdir = usual
 
 
-def default_workers(method: str, total: int | None) -> int:
+def default_workers(method: str, total: int | None, *, trains: bool = True) -> int:
     """Return how many of `total` trials to run at once: one a GPU, else one for up to four cores.
+
+    Other programs than ours, which do not share the cores, run one a GPU, else one at a time.
 
     A trial a core is quicker than all cores for one (tests/benchmarks/workers.py), but each needs
     memory. Bayesian search knows less of those that still run, so there it is one at a time.
     """
     if method == "bayes":
         return 1
-    most = _gpus() or min(cores(), 4, available_memory() // _MEMORY_EACH)
+    most = gpus() or (min(cores(), 4, available_memory() // _MEMORY_EACH) if trains else 1)
     return max(1, most if total is None else min(most, total))
 
 
-def _gpus() -> int:
+def gpus() -> int:
     """Return the number of GPUs that this process may use, without importing torch."""
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
     if named is not None:
@@ -96,23 +102,34 @@ def threads_each(workers: int) -> int:
 
 
 def init_worker(slot: int, threads: int) -> None:
-    """Make this process worker number `slot`: silent, ending with its parents, on its own cores.
-
-    Its parents are the process that has started it and the fork server. SIGTERM stays blocked.
-    """
+    """Make this process worker number `slot`, which trains on its own cores; see `begin_worker`."""
     from deep_cnn.training.devices import share_cores
 
+    begin_worker()
+    _take_a_gpu(slot)
+    share_cores(threads)
+
+
+def begin_worker(
+    at_end: Callable[[], None] | None = None, handler: Handler = signal.SIG_IGN
+) -> None:
+    """Make this process a worker: silent, and ending with its parents. SIGTERM stays blocked.
+
+    Its parents are the process that has started it and the fork server.
+
+    Args:
+        at_end: Called before the process ends because a parent is gone.
+        handler: For the signals that one process decides on.
+    """
     starter = parent_process()
     assert starter is not None
-    end_with_parent(os.getppid(), starter.sentinel)
+    end_with_parent(os.getppid(), starter.sentinel, at_end=at_end)
     # Ctrl-C, a closed terminal and a scheduler reach every process; one decides.
     for number in EXIT_STATUS.keys() - {signal.SIGTERM}:
-        signal.signal(number, signal.SIG_IGN)
+        signal.signal(number, handler)
     sys.stdout = sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115 - the parent's alone.
     use_thread_lock()
     logging.getLogger("deep_cnn").setLevel(logging.INFO)
-    _take_a_gpu(slot)
-    share_cores(threads)
 
 
 def _take_a_gpu(slot: int) -> None:

@@ -4,21 +4,23 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from deep_cnn.errors import OutputError
 from deep_cnn.files import RunFiles
-from deep_cnn.results import RunResult, State, SweepTrial
+from deep_cnn.results import EpochRecord, RunResult, State, StopReason, SweepTrial
 from deep_cnn.sweep.run.pool import ASKED_TO_END, LOST_CLAIM
-from deep_cnn.sweep.run.records import Trial
+from deep_cnn.sweep.run.records import Trial, TrialOutcome
 from deep_cnn.sweep.run.trial import (
     TrialRun,
     outcome_of,
     run_trial,
     trial_config,
     trial_title,
+    values_of,
 )
 from deep_cnn.sweep.run.trial_search import StoreConfig, TrialSearch
 from deep_cnn.sweep.run.work import WorkFolders
@@ -38,7 +40,7 @@ class Claim:
 
 
 class StoreSource(TrialSource[Claim]):
-    """Claims trials and proposes new ones; SIGTERM asks to hand the current one back."""
+    """Claims and proposes trials, which subclasses run; SIGTERM hands the current one back."""
 
     def __init__(self, config: StoreConfig) -> None:
         self.config, self.spec = config, config.spec
@@ -72,32 +74,29 @@ class StoreSource(TrialSource[Claim]):
 
     def run(self, claim: Claim) -> RunResult:
         """Run the trial, and stop it early if W&B's rule says so."""
-        trial = claim.trial
-        assert trial.point is not None
         with self._renewed(claim) as stop:
-            run = TrialRun(
-                config=trial_config(self.spec, trial.point, self.config.out),
-                sweep=SweepTrial(self.spec.name, trial.number),
-                files=self._open_files(claim),
-                stop=stop,
-                title=trial_title(self.spec, trial.point),
-                before_row=lambda: self._check_claim(claim),
-            )
-            return run_trial(run, lambda history: self.search.stop_reason(trial.number, history))
+            return self._run(claim, stop)
+
+    def _run(self, claim: Claim, stop: StopToken) -> RunResult:
+        raise NotImplementedError
 
     def finish(self, claim: Claim, result: RunResult) -> None:
         """Commit the result, or give the trial back if it has none."""
         if result.state not in (State.FINISHED, State.STOPPED):
             self._give_back(claim, str(result.state), result.error)
             return
-        from deep_cnn.training.checkpoint import drop_optimizer
-
         number, run_name = claim.trial.number, result.run_name
-        drop_optimizer(self.work.files(number, claim.number, run_name).best)
-        if self.store.finish(number, claim.number, outcome_of(result, self.spec, claim.number)):
+        self._slim(self.work.files(number, claim.number, run_name))
+        if self.store.finish(number, claim.number, self._outcome(claim, result)):
             self.work.publish(number, claim.number, run_name)
         else:
             self.work.discard(number)
+
+    def _slim(self, files: RunFiles) -> None:
+        """Make the files of a trial that is over smaller."""
+
+    def _outcome(self, claim: Claim, result: RunResult) -> TrialOutcome:
+        return outcome_of(result, self.spec, claim.number)
 
     def fail(self, claim: Claim, error: BaseException) -> None:
         """Give the trial back as failed; an OutputError ends the worker instead."""
@@ -145,8 +144,6 @@ class StoreSource(TrialSource[Claim]):
 
     def _open_files(self, claim: Claim) -> RunFiles:
         """Return the files of a claim, after its run has got a name that no other run has."""
-        from deep_cnn.training.checkpoint import is_whole
-
         number, name = claim.trial.number, claim.trial.run_name
         if claim.number > 0:
             self.store.remove_leftovers()
@@ -155,7 +152,11 @@ class StoreSource(TrialSource[Claim]):
             name = self.work.reserve(number, usual)
             if name != usual:
                 self.store.set_run(number, name)
-        return self.work.open(number, claim.number, name, is_whole)
+        return self.work.open(number, claim.number, name, self._is_whole)
+
+    def _is_whole(self, checkpoint: Path) -> bool:
+        """Return whether a checkpoint can be resumed."""
+        return False
 
     def _check_claim(self, claim: Claim) -> None:
         """Renew the claim; end this process at once if another one has taken the trial over.
@@ -164,7 +165,11 @@ class StoreSource(TrialSource[Claim]):
         end would mark as finished.
         """
         if not self.store.renew(claim.trial.number, claim.number):
-            os._exit(LOST_CLAIM)
+            self._leave()
+
+    def _leave(self) -> None:
+        """End this process at once."""
+        os._exit(LOST_CLAIM)
 
     @contextmanager
     def _renewed(self, claim: Claim) -> Iterator[StopToken]:
@@ -182,3 +187,35 @@ class StoreSource(TrialSource[Claim]):
         finally:
             done.set()
             thread.join()
+
+
+class TrainingSource(StoreSource):
+    """Trains the network of each trial in this process."""
+
+    def _run(self, claim: Claim, stop: StopToken) -> RunResult:
+        trial = claim.trial
+        assert trial.point is not None
+        run = TrialRun(
+            config=trial_config(self.spec, trial.point, self.config.out),
+            sweep=SweepTrial(self.spec.name, trial.number),
+            files=self._open_files(claim),
+            stop=stop,
+            title=trial_title(self.spec, trial.point),
+            before_row=lambda: self._check_claim(claim),
+        )
+
+        def should_stop(history: Sequence[EpochRecord]) -> StopReason | None:
+            values = values_of(history, self.spec.objective)
+            return self.search.stop_reason(trial.number, values)
+
+        return run_trial(run, should_stop)
+
+    def _slim(self, files: RunFiles) -> None:
+        from deep_cnn.training.checkpoint import drop_optimizer
+
+        drop_optimizer(files.best)
+
+    def _is_whole(self, checkpoint: Path) -> bool:
+        from deep_cnn.training.checkpoint import is_whole
+
+        return is_whole(checkpoint)

@@ -2,7 +2,7 @@
 
 import csv
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -133,19 +133,25 @@ def record_failure(
 
 
 def values_of(history: Sequence[EpochRecord], metric: Metric) -> list[float]:
-    """Return the metric of each epoch."""
-    name = metric.name.removeprefix("best_")
-    return [record.metrics[name] for record in history if name in record.metrics]
+    """Return the metric of each epoch that has it."""
+    named = ((record.metrics, _name_in(metric, record.metrics)) for record in history)
+    return [metrics[name] for metrics, name in named if name in metrics]
 
 
 def logged_values(table: Path, metric: Metric) -> list[float]:
-    """Return the metric of each epoch that results/<run>.csv has by now."""
-    name = metric.name.removeprefix("best_")
+    """Return the metric of each epoch that has it in results/<run>.csv by now."""
     try:
         with table.open(encoding="utf-8", newline="") as file:
-            return [float(row[name]) for row in csv.DictReader(file)]
-    except (OSError, ValueError, KeyError, TypeError):
+            rows = csv.DictReader(file)
+            name = _name_in(metric, rows.fieldnames or ())
+            return [float(row[name]) for row in rows if row[name]]
+    except (OSError, ValueError, KeyError, TypeError, csv.Error):
         return []
+
+
+def _name_in(metric: Metric, names: Container[str]) -> str:
+    """Return the name of a metric in a table: best_loss_val is the best value of loss_val."""
+    return metric.name if metric.name in names else metric.name.removeprefix("best_")
 
 
 def outcome_of(result: RunResult, spec: SweepSpec, claim: int) -> TrialOutcome:

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from deep_cnn.results import EpochRecord, StopReason
+from deep_cnn.results import StopReason
 from deep_cnn.sweep.run.records import Trial
 from deep_cnn.sweep.run.store import FolderStore
-from deep_cnn.sweep.run.trial import logged_values, values_of
+from deep_cnn.sweep.run.trial import logged_values
 from deep_cnn.sweep.run.work import WorkFolders
 from deep_cnn.sweep.search.early_stopping import costs_of, should_stop
 from deep_cnn.sweep.search.propose import Observation, propose
@@ -122,12 +122,15 @@ class TrialSearch:
         finite = [value for value in logged if math.isfinite(value)]
         return next(reversed(finite), None) if latest else metric.best(finite)
 
-    def stop_reason(self, number: int, history: Sequence[EpochRecord]) -> StopReason | None:
-        """Apply W&B's rule to all runs of the sweep as they stand on disk, and to this one."""
+    def stop_reason(self, number: int, values: Sequence[float]) -> StopReason | None:
+        """Apply W&B's rule to all runs of the sweep as they stand on disk, and to this one.
+
+        `values` are those of the sweep's metric that trial `number` has logged.
+        """
         rule, metric = self.spec.early_terminate, self.spec.metric
         if rule is None or metric is None:
             return None
-        costs = costs_of(values_of(history, metric), metric)
+        costs = costs_of(values, metric)
         if len(costs) < rule.bands[0]:
             return None
         self.look()

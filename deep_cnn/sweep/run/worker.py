@@ -2,6 +2,7 @@
 
 import gc
 import logging
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
@@ -11,7 +12,7 @@ from deep_cnn.errors import DeepCnnError, OutputError
 from deep_cnn.processes import unblock_signals
 from deep_cnn.results import RunResult
 from deep_cnn.sweep.run.pool import CANNOT_WRITE
-from deep_cnn.sweep.run.process import init_worker, start_warm
+from deep_cnn.sweep.run.process import PRELOAD, start_warm
 from deep_cnn.text import first_line, printable
 
 _LOGGER = logging.getLogger("deep_cnn")
@@ -39,22 +40,24 @@ class WorkerConfig:
     """What a worker needs to know; plain values, because they travel to another process.
 
     Attributes:
-        threads: The number of cores for the worker.
+        init: Initializes the process as the worker with this number.
         open_source: Opens the worker's source of trials, in its own process.
+        preload: The module that the server has imported from which the worker is forked.
     """
 
-    threads: int
+    init: Callable[[int], None]
     open_source: Callable[[], TrialSource[Any]]
+    preload: str = PRELOAD
 
 
 def start_worker(config: WorkerConfig, slot: int) -> BaseProcess:
     """Start the worker process number `slot`; raise as `start_warm`."""
-    return start_warm(work, (config, slot), f"worker {slot}")
+    return start_warm(work, (config, slot), f"worker {slot}", config.preload)
 
 
 def work(config: WorkerConfig, slot: int) -> None:
     """Initialize this process and run trials; exit with CANNOT_WRITE if that is impossible."""
-    init_worker(slot, config.threads)
+    config.init(slot)
     source = config.open_source()
     unblock_signals()  # Only now can it handle those that have arrived in the meantime.
     gc.collect()
@@ -85,8 +88,7 @@ def one_line(error: BaseException) -> str:
 
 
 def _free_memory() -> None:
-    import torch  # The supervisor, which imports this module, does without it.
-
     gc.collect()
-    if torch.cuda.is_available():
+    torch = sys.modules.get("torch")  # Workers that do not train do without it.
+    if torch is not None and torch.cuda.is_available():
         torch.cuda.empty_cache()

@@ -48,21 +48,42 @@ def program_end(command: Sequence[str]) -> int:
     return 0
 
 
-def expand(command: Sequence[str], program: str, arguments: Mapping[str, object]) -> list[str]:
-    """Return the command line that W&B's agent builds from a command and these arguments."""
+def expand(
+    command: Sequence[str],
+    program: str,
+    arguments: Mapping[str, object],
+    *,
+    json_file: str = "ARGS.json",
+    hides_variables: bool = False,
+) -> list[str]:
+    """Return the command line that W&B's agent builds from a command and these arguments.
+
+    Args:
+        command: The parts of the command.
+        program: What ${program} stands for.
+        arguments: The parameters.
+        json_file: What ${args_json_file} stands for.
+        hides_variables: Write *** for ${envvar:NAME}, which may be a credential.
+    """
     argv: list[str] = []
     fixed = {"env": "/usr/bin/env", "interpreter": "python", "program": program}
     for item in command:
-        # W&B writes the bare name of a variable that is not set.
-        part = _VARIABLE.sub(lambda match: os.environ.get(match[1], match[1]), item)
+        part = _VARIABLE.sub("***" if hides_variables else _value_of, item)
         name = macro_name(part)
         if name is None:
             argv.append(part)
         elif name in fixed:
             argv.append(fixed[name])
+        elif name == "args_json_file":
+            argv.append(json_file)
         else:
             argv += _arguments(name, arguments)
     return argv
+
+
+def _value_of(match: re.Match[str]) -> str:
+    # W&B writes the bare name of a variable that is not set.
+    return os.environ.get(match[1], match[1])
 
 
 def macro_name(part: str) -> str | None:
@@ -71,8 +92,6 @@ def macro_name(part: str) -> str | None:
 
 
 def _arguments(macro: str, arguments: Mapping[str, object]) -> list[str]:
-    if macro == "args_json_file":
-        return ["ARGS.json"]
     if macro == "args_dict":
         return sorted(arguments)  # Names without values: a bug of W&B.
     if macro == "args_json":

@@ -21,13 +21,13 @@ _BETTER = {
     **dict.fromkeys((*MORE_IS_BETTER, "acc", "f1", "auc", "auroc"), "maximize"),
     **dict.fromkeys(("loss", "mae", "mse", "rmse"), "minimize"),
 }
-# Keys that W&B reads and that a local sweep does not use.
+# Keys that W&B reads and that a local sweep does not use; other programs get the first two.
 _UNUSED = ("project", "entity", "controller", "job", "image_uri", "apiVersion", "kind", "scheduler")
 
 
 def _keys(spec: SweepSpec) -> Iterator[Issue]:
     for key in spec.content:
-        if key in _UNUSED:
+        if key in _UNUSED[0 if spec.runs_deep_cnn else 2 :]:
             yield Issue((key,), f"{key} changes nothing in a local sweep", is_error=False)
     if spec.method == "custom":
         yield Issue(("method",), "method custom runs on W&B's scheduler only", is_error=False)

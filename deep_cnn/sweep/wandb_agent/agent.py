@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from deep_cnn.sweep.run.pool import Death, WorkerPool
-from deep_cnn.sweep.run.process import threads_each
+from deep_cnn.sweep.run.process import init_worker, threads_each
 from deep_cnn.sweep.run.worker import WorkerConfig, start_worker
 from deep_cnn.sweep.wandb_agent.api import AWAY_AFTER, WandbSweep
 from deep_cnn.sweep.wandb_agent.messages import (
@@ -150,7 +150,8 @@ class _Agent:
 
     def __init__(self, sweep: WandbSweep, workers: int, count: int | None, stop: StopToken) -> None:
         self.sweep, self.count, self.stop = sweep, count, stop
-        self.config, self.threads = sweep.config(), threads_each(workers)
+        self.config = sweep.config()
+        self.init = partial(init_worker, threads=threads_each(workers))
         self.slots = [_Slot(number, sweep.register()) for number in range(workers)]
         self.pool = WorkerPool(self._start, workers, _GRACE, Path.cwd())
         self.begun = self.ended = self.failed = 0
@@ -184,7 +185,7 @@ class _Agent:
         slot.connection, theirs = Pipe()
         source = partial(WandbSource, self.config, theirs)
         with closing(theirs):
-            return start_worker(WorkerConfig(self.threads, source), number)
+            return start_worker(WorkerConfig(self.init, source), number)
 
     def _watch_workers(self) -> None:
         """Receive the workers' answers, and report the runs of workers that died."""

@@ -261,7 +261,7 @@ def test_damaged_state_files_cost_at_most_their_trial(
 @pytest.mark.parametrize(
     ("text", "words", "message"),
     [
-        (GRID.replace("deep_cnn", "train"), (), "the command does not run deep_cnn"),
+        (GRID.replace("deep_cnn", "train"), ("--epochs=3",), "does not run deep_cnn, which has"),
         (GRID.replace("grid", "custom"), (), "method custom runs on W&B's scheduler only"),
         (
             GRID.replace("grid", "random").replace("[0.1, 0.01]", "[0.1]").replace(

@@ -24,6 +24,7 @@ from deep_cnn.sweep.run.pool import LOST_CLAIM
 from deep_cnn.sweep.run.records import Trial, TrialOutcome
 from deep_cnn.sweep.run.store import FolderStore, lease_seconds
 from deep_cnn.sweep.run.store_source import Claim, StoreSource
+from deep_cnn.sweep.run.trial import values_of
 from deep_cnn.sweep.run.trial_search import StoreConfig
 from deep_cnn.sweep.run.writer import Writer
 from deep_cnn.sweep.spec.parse import parse_text
@@ -96,7 +97,8 @@ class Worker(StoreSource):
         history = tuple(EpochRecord(i, 0.1, {"loss_val": 1 / (i + 1)}) for i in range(epochs))
         for epoch in range(epochs):
             self._check_claim(claim)
-            self.search.stop_reason(claim.trial.number, history[: epoch + 1])
+            values = values_of(history[: epoch + 1], self.spec.objective)
+            self.search.stop_reason(claim.trial.number, values)
         result = RunResult(files.name, State.FINISHED, {}, history=history)
         files.best.unlink(missing_ok=True)  # It is no checkpoint that could be read.
         files.result.write_text(result.to_json())
@@ -277,10 +279,7 @@ def test_operations_do_not_grow_with_the_number_of_trials(tmp_path: Path, count:
     operations.clear()
     for epochs in range(1, 11):
         worker._check_claim(claim)
-        worker.search.stop_reason(
-            claim.trial.number,
-            tuple(EpochRecord(i, 0.1, {"loss_val": 1.0}) for i in range(epochs)),
-        )
+        worker.search.stop_reason(claim.trial.number, [1.0] * epochs)
     assert operations.total() / 10 <= 5, operations
     worker.end(claim, files)
 

@@ -1,0 +1,86 @@
+"""Check and describe sweeps whose command runs another program than deep_cnn."""
+
+import os
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+
+from deep_cnn.errors import ConfigError
+from deep_cnn.files import safe_name
+from deep_cnn.options import SWITCH_VALUES
+from deep_cnn.sweep.options import SharedSweepOptions, SweepOptions
+from deep_cnn.sweep.run.program.environment import (
+    Attempt,
+    ProgramOptions,
+    program_command,
+    program_environment,
+)
+from deep_cnn.sweep.spec.command import DEEP_CNN_COMMAND
+from deep_cnn.sweep.spec.parse import read_unchecked
+from deep_cnn.sweep.spec.points import first_points
+from deep_cnn.sweep.spec.schema import SweepSpec
+
+# The number of command lines that --dry_run prints.
+_SHOWN = 5
+
+
+def program_options(
+    file: Path, options: SweepOptions, constants: Mapping[str, str]
+) -> tuple[ProgramOptions, Mapping[str, str]]:
+    """Return how the programs of a file are run, and the options that are not about that.
+
+    Raises:
+        ConfigError: An option is for other programs, or does not fit to another.
+    """
+    spec = read_unchecked(file)
+    if spec is None:
+        return ProgramOptions(), constants
+    if spec.runs_deep_cnn:
+        if options.dry_run:
+            raise ConfigError("--dry_run is not for a sweep, which trains; remove it")
+        if options.metric_file is not None:
+            raise ConfigError("--metric_file is for other programs than deep_cnn; remove it")
+        return ProgramOptions(), constants
+    if options.metric_file and "$" not in options.metric_file and (options.workers or 1) > 1:
+        raise ConfigError(
+            f"--metric_file={options.metric_file} is one file for {options.workers} programs at"
+            " a time; name one for each, such as --metric_file='log/$WANDB_RUN_ID.csv'"
+        )
+    others = {name: value for name, value in constants.items() if name != "wandb"}
+    online = SWITCH_VALUES.get(constants.get("wandb", "false").lower()) is True
+    return ProgramOptions(online, options.metric_file), others
+
+
+def program_problem(spec: SweepSpec, options: SharedSweepOptions) -> str | None:
+    """Return why a sweep of programs cannot run from here with these options, or None."""
+    if options.repeats or options.refit:
+        return "--repeats and --refit train deep_cnn; leave them out for another program"
+    program = str(spec.content.get("program") or "")
+    if "${program}" in spec.command:
+        if not program:
+            return f"no program to run; add program: FILE.py, or for deep_cnn {DEEP_CNN_COMMAND}"
+        before = spec.command[spec.command.index("${program}") - 1]
+        if program.endswith(".py") and before != "-m" and not Path(program).is_file():
+            return (
+                f"program {program} is not in {Path.cwd()}, where this command was given; give it"
+                " in the folder in which `wandb agent` would be started"
+            )
+    return None
+
+
+def describe_programs(spec: SweepSpec, out: Path, seed: int, options: ProgramOptions) -> list[str]:
+    """Return the first command lines and what is added to the environment, as --dry_run shows."""
+    folder = out / "sweeps" / safe_name(spec.name)
+    attempt = Attempt(0, 0, "SWEEP_ID", folder, out, folder / "work" / "00000.0")
+    points = first_points(spec, seed, _SHOWN)
+    commands = (program_command(spec, p, attempt, hides_variables=True) for p in points)
+    lines = list(map(shlex.join, commands))
+    before = dict(os.environ)
+    after = program_environment(spec, attempt, options, before)
+    changed = {name: value for name, value in after.items() if before.get(name) != value}
+    changed["WANDB_RUN_ID"] = "RUN_ID"
+    lines += ["", "# with these variables in the environment:"]
+    lines += [f"{name}={shlex.quote(value)}" for name, value in sorted(changed.items())]
+    if options.metric_path(after) is not None:
+        lines.append(f"# the metric is read from {options.metric_path(changed)}")
+    return lines

@@ -143,6 +143,7 @@ class RunResult:
         first_test: The first look, which no later one replaces.
         later_tests: The looks after the first.
         unsynced: The folders of W&B whose upload is not complete.
+        program: The command line of a trial that runs another program than deep_cnn.
     """
 
     run_name: str
@@ -161,6 +162,7 @@ class RunResult:
     later_tests: tuple[LookAtTest, ...] = ()
     history: tuple[EpochRecord, ...] = ()
     signal: int | None = None
+    program: str | None = None
 
     @property
     def exit_status(self) -> int:
@@ -194,8 +196,9 @@ class RunResult:
         """Return the text of results/<run>.json; numbers that are not finite become null."""
         content = asdict(replace(self, config=dict(self.config), history=()))
         del content["history"], content["signal"]
-        if self.first_test is None:  # It is there only after a look.
-            del content["first_test"]
+        for name in ("first_test", "program"):  # They are there only where they mean something.
+            if content[name] is None:
+                del content[name]
         plain = replace_nonfinite({"version": RESULT_VERSION, **content})
         return json.dumps(plain, indent=2) + "\n"
 

@@ -73,8 +73,6 @@ def _online() -> Mapping[str, str]:
 
 def _upload_all(runs: Sequence[RunFiles], access: Access, *, full: bool) -> int:
     """Upload runs, print one line for each, and return the exit status."""
-    from deep_cnn.tracking.wandb_upload import upload_run
-
     status, todo = 0, iter(runs)
     waiting: dict[Future[str | None], RunFiles] = {}
     with ThreadPoolExecutor(_PARALLEL) as pool:
@@ -84,13 +82,7 @@ def _upload_all(runs: Sequence[RunFiles], access: Access, *, full: bool) -> int:
                 if result is None or files.work is not None:
                     _print(files.name, "skipped: it is not over; resume it, or let it end")
                     continue
-                try:
-                    run = _finished(files, result)
-                except DeepCnnError as error:
-                    status = 1
-                    _print(files.name, f"failed: {error}")
-                    continue
-                waiting[pool.submit(upload_run, run, access, full=full)] = files
+                waiting[pool.submit(_send, files, result, access, full=full)] = files
                 if len(waiting) == _PARALLEL:
                     break
             if not waiting:
@@ -104,6 +96,16 @@ def _upload_all(runs: Sequence[RunFiles], access: Access, *, full: bool) -> int:
                     _print(name, f"failed: {error}")
                     continue
                 _print(name, "complete" if text is None else f"uploaded {text}")
+
+
+def _send(files: RunFiles, result: RunResult, access: Access, *, full: bool) -> str | None:
+    """Upload a run; return a description of what W&B lacked, or None if it lacked nothing."""
+    from deep_cnn.tracking.wandb_sync import sync_run
+    from deep_cnn.tracking.wandb_upload import upload_run
+
+    if result.program is not None:
+        return sync_run(files, result, access)
+    return upload_run(_finished(files, result), access, full=full)
 
 
 def _print(name: str, text: str) -> None:

@@ -274,13 +274,12 @@ def finish(run: Any, status: int, is_uploaded: Callable[[], bool] | None = None)
         if is_agents_stop(error):
             raise
         problem = f"the checkpoint: {error or type(error).__name__}"
-    return problem or _failed_upload(Path(run.settings.sync_dir))
+    return problem or failed_upload(Path(run.settings.sync_dir) / "logs" / "debug-internal.log")
 
 
-def _failed_upload(folder: Path) -> str | None:
+def failed_upload(log: Path) -> str | None:
     """Return whether the client has given up uploading, which only its own log says."""
     try:
-        log = folder / "logs" / "debug-internal.log"
         text = log.read_text(encoding="utf-8", errors="replace")
     except OSError:
         return None

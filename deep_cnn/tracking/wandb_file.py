@@ -15,9 +15,18 @@ from typing import Any
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from wandb.proto import wandb_internal_pb2
 
+from deep_cnn.files import RunFiles
+
 _PROTOCOL: Any = wandb_internal_pb2  # Its classes are made at run time.
 _HEADER, _BLOCK, _HEAD = 7, 1 << 15, 7
 _WHOLE, _FIRST, _MIDDLE, _LAST = 1, 2, 3, 4
+
+
+def folder_of(text: str, files: RunFiles) -> Path:
+    """Return a folder of W&B's client, which was relative to the current folder of the run."""
+    path = Path(text)
+    beside = files.out / "wandb" / path.name
+    return (beside if beside.exists() or not path.exists() else path).resolve()
 
 
 class RecordFile:

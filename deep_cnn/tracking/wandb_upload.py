@@ -27,11 +27,11 @@ from deep_cnn.tracking.wandb_client import (
     define_metrics,
     finish,
 )
-from deep_cnn.tracking.wandb_file import Media, read_media
+from deep_cnn.tracking.wandb_file import Media, folder_of, read_media
 from deep_cnn.tracking.wandb_server import Received, probe, query_sweep, wait_until_visible
 
 # The lowest rate at which a checkpoint is uploaded, in bytes/s.
-_SLOWEST = 2.0**19
+SLOWEST = 2.0**19
 # Until the server accepts a checkpoint, in seconds; here, nothing else waits.
 _PATIENCE = 30.0
 # What the client says when the server takes no key.
@@ -167,7 +167,7 @@ class _Session:
         Raises UploadError.
         """
         files, result = self.run.files, self.run.result
-        folders = [_folder(text, files) for text in result.unsynced]
+        folders = [folder_of(text, files) for text in result.unsynced]
         media = [read_media(folder) for folder in folders]
         with TemporaryDirectory(prefix="deep_cnn-", ignore_cleanup_errors=True) as root:
             run = self._open(root, 0 if is_known else files.best.stat().st_size)
@@ -199,7 +199,7 @@ class _Session:
         files, result = self.run.files, self.run.result
         client = WandbClient(self.account, result.sweep, None, lambda: None)
         start = Start(files, result.config)
-        bound = FINISH_TIMEOUT + size / _SLOWEST
+        bound = FINISH_TIMEOUT + size / SLOWEST
         settings: dict[str, Any] = {
             "root_dir": root,
             "reinit": "create_new",
@@ -251,10 +251,3 @@ def _save_files(run: Any, files: RunFiles, folders: Sequence[Path]) -> None:
     for path in (files.predictions, files.confusion):
         if path.exists():
             run.save(str(path), base_path=str(path.parent), policy="now", glob=False)
-
-
-def _folder(text: str, files: RunFiles) -> Path:
-    """Return a folder of W&B's client, which was relative to the current folder of the run."""
-    path = Path(text)
-    beside = files.out / "wandb" / path.name
-    return (beside if beside.exists() or not path.exists() else path).resolve()

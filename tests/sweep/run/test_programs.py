@@ -19,6 +19,7 @@ import pytest
 from deep_cnn.results import Metric
 from deep_cnn.sweep.search.early_stopping import costs_of
 from tests.conftest import PATIENCE, ROOT, SHOWS_PROCESSES, environment, family, processes, until
+from tests.wandb_server import WandbServer
 
 # As for an agent, `python` is the one on PATH.
 PATH = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
@@ -43,7 +44,7 @@ if os.fork() == 0:
 
 
 def env(**extra: str) -> dict[str, str]:
-    return environment(PATH=PATH, WANDB__DISABLE_STATS="true", **extra)
+    return environment(**{"PATH": PATH, "WANDB__DISABLE_STATS": "true", **extra})
 
 
 def write(folder: Path, sweep: str, program: str, name: str = "p.py") -> None:
@@ -481,3 +482,45 @@ def test_the_summary_counts_when_nothing_was_logged(tmp_path: Path, method: str)
     ended_well(sweep(tmp_path))
     assert all(float(t["value"]) == float(t["x"]) for t in trials(tmp_path))
     assert (tmp_path / "outputs/sweeps/s/optuna.db").exists()
+
+
+def test_upload_hands_each_run_to_wandb_sync_once_without_the_sweep(tmp_path: Path) -> None:
+    program = (
+        "import numpy as np, wandb\nrun = wandb.init()\nfor step in range(3):\n"
+        "    picture = wandb.Image(np.zeros((2, 2, 3), dtype=np.uint8))\n"
+        "    run.log({'loss': run.config['x'] + step, 'text': 'a' * 40_000, 'picture': picture})\n"
+    )
+    write(tmp_path, GRID, program)
+    ended_well(sweep(tmp_path))
+    with WandbServer() as server:
+        server.knows_sweeps_only = True
+        access = {"WB_KEY": server.key, "WB_PROJECT": "places", "WB_USER": server.entity}
+        settings = env(**server.environment(tmp_path / "home"), **access)
+
+        def upload() -> subprocess.CompletedProcess[str]:
+            return subprocess.run(
+                [sys.executable, "-m", "deep_cnn", "upload"],
+                cwd=tmp_path, env=settings, capture_output=True, text=True, timeout=PATIENCE,
+            )  # fmt: skip
+
+        broken = server.fault("file_stream", 400)
+        failed = upload()
+        assert failed.returncode == 1
+        assert failed.stdout.count("failed: wandb sync: an upload broke off") == 3, failed.stdout
+        broken.lift()
+        ended_well(upload())
+        runs = sorted(server.runs.values(), key=lambda run: int(run.config["x"]))
+        assert [(run.config["x"], run.sweep, run.group, run.project) for run in runs] == [
+            (x, None, "s", "places") for x in (1, 2, 3)
+        ]
+        for run in runs:
+            assert [row["loss"] for row in run.history] == [run.config["x"] + i for i in range(3)]
+            assert sum(name.startswith("media/images") for name in run.files) == 3
+        before = len(server.requests)
+        ended_well(upload())
+        assert not [line for line in server.requests[before:] if "Upsert" in line]
+    offline = list((tmp_path / "outputs/wandb").glob("offline-run-*/*.wandb"))
+    assert len(offline) == 3
+    assert all(path.with_name(f"{path.name}.synced").exists() for path in offline)
+    assert not (tmp_path / "outputs/wandb/uploads").exists()
+    assert result(tmp_path, "s-00000")["unsynced"] == []

@@ -10,6 +10,7 @@ from deep_cnn.results import RunResult, StopReason, SweepTrial
 from deep_cnn.streams import write_at_once
 from deep_cnn.sweep.run.pool import LOST_CLAIM
 from deep_cnn.sweep.run.process import begin_worker, gpus
+from deep_cnn.sweep.run.program.attempt import Program, run_attempt
 from deep_cnn.sweep.run.program.descendants import (
     become_subreaper,
     end,
@@ -25,7 +26,7 @@ from deep_cnn.sweep.run.program.environment import (
     sweep_id,
     write_parameters,
 )
-from deep_cnn.sweep.run.program.program import Program, run_program
+from deep_cnn.sweep.run.program.program import Watch
 from deep_cnn.sweep.run.program.values import run_folders
 from deep_cnn.sweep.run.records import TrialOutcome
 from deep_cnn.sweep.run.store_source import Claim, StoreSource
@@ -71,7 +72,7 @@ class ProgramSource(StoreSource):
         def judge(values: Sequence[float]) -> StopReason | None:
             return self.search.stop_reason(number, values)
 
-        return run_program(program, judge, stop)
+        return run_attempt(program, lambda values: Watch(program, values, judge, stop).run())
 
     def _say_once(self, kind: str, text: str) -> None:
         """Show the user a text of a kind; all workers together do it once for a sweep."""

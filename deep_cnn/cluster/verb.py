@@ -37,6 +37,7 @@ from deep_cnn.resolve import resolve
 from deep_cnn.streams import required_stdout
 from deep_cnn.sweep.formatting import models_of
 from deep_cnn.sweep.options import SharedSweepOptions, parse_sweep_options
+from deep_cnn.sweep.programs import program_options
 from deep_cnn.sweep.run.folder_io import FolderIO
 from deep_cnn.sweep.run.identity import SweepRecord, continue_sweep
 from deep_cnn.sweep.run.records import read_record
@@ -134,13 +135,16 @@ def _sweep_job(argv: list[str]) -> JobRequest:
     shared = options.model_fields_set & SharedSweepOptions.table().keys()
     if options.engine == "wandb":
         return _agent_job(Path(file), options, shared | constants.keys())
-    spec, out = read_runnable(Path(file), options, constants)
+    program, others = program_options(Path(file), options, constants)
+    spec, out = read_runnable(Path(file), options, others)
     folder = out.absolute() / "sweeps" / safe_name(spec.name)
     path = folder / "sweep.json"
     continue_sweep(path, read_record(SweepRecord, FolderIO().read(path)), spec, options.seed)
     values = {name: getattr(options, name) for name in sorted(shared)} | dict(constants)
     command = ("sweep", file, "--pilot", *(f"--{k}={v}" for k, v in values.items()))
-    uses_wandb = spec.config(first_points(spec, options.seed, 1)[0]).wandb is not False
+    uses_wandb = program.online
+    if spec.runs_deep_cnn:
+        uses_wandb = spec.config(first_points(spec, options.seed, 1)[0]).wandb is not False
     return _request(options, safe_name(spec.name), command, out, folder, uses_wandb=uses_wandb)
 
 

@@ -43,11 +43,17 @@ class SharedSweepOptions(OptionModel):
     repeats: int | None = option(
         None, "train the best configurations again with this many new seeds", low=2
     )
+    seed_parameter: str | None = option(
+        None, "parameter that is the seed of another program than deep_cnn; None: seed"
+    )
     top: int = option(3, "number of best configurations that --repeats trains again", low=1)
     refit: bool = option(
         False, "train the best configuration on the training and validation pictures together"
     )
     out_dir: str | None = option(None, "folder for results; None: as in the sweep file")
+    metric_file: str | None = option(
+        None, "table in CSV that other programs write, such as 'log/$WANDB_RUN_ID.csv'"
+    )
     keep: str = option("all", "checkpoints of finished trials to keep: all, none or best:N")
 
 
@@ -59,9 +65,6 @@ class SweepOptions(SharedSweepOptions):
     )
     dry_run: bool = option(
         False, "print the first command lines and the environment of other programs than deep_cnn"
-    )
-    metric_file: str | None = option(
-        None, "table in CSV that other programs write, such as 'log/$WANDB_RUN_ID.csv'"
     )
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from deep_cnn.errors import ConfigError
 from deep_cnn.files import safe_name
 from deep_cnn.options import SWITCH_VALUES
-from deep_cnn.sweep.options import SharedSweepOptions, SweepOptions
+from deep_cnn.sweep.options import SharedSweepOptions
 from deep_cnn.sweep.run.program.environment import (
     Attempt,
     ProgramOptions,
@@ -25,7 +25,7 @@ _SHOWN = 5
 
 
 def program_options(
-    file: Path, options: SweepOptions, constants: Mapping[str, str]
+    file: Path, options: SharedSweepOptions, constants: Mapping[str, str]
 ) -> tuple[ProgramOptions, Mapping[str, str]]:
     """Return how the programs of a file are run, and the options that are not about that.
 
@@ -36,8 +36,6 @@ def program_options(
     if spec is None:
         return ProgramOptions(), constants
     if spec.runs_deep_cnn:
-        if options.dry_run:
-            raise ConfigError("--dry_run is not for a sweep, which trains; remove it")
         if options.metric_file is not None:
             raise ConfigError("--metric_file is for other programs than deep_cnn; remove it")
         return ProgramOptions(), constants
@@ -53,8 +51,8 @@ def program_options(
 
 def program_problem(spec: SweepSpec, options: SharedSweepOptions) -> str | None:
     """Return why a sweep of programs cannot run from here with these options, or None."""
-    if options.repeats or options.refit:
-        return "--repeats and --refit train deep_cnn; leave them out for another program"
+    if options.refit:
+        return "--refit trains deep_cnn; leave it out for another program"
     program = str(spec.content.get("program") or "")
     if "${program}" in spec.command:
         if not program:

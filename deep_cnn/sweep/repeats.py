@@ -74,46 +74,83 @@ def changed(point: Point, **leaves: Any) -> Point:
     return {**others, **leaves}
 
 
+def seed_name(spec: SweepSpec, wanted: str | None) -> str:
+    """Return the name of the parameter in the space that is the seed of a program.
+
+    Args:
+        spec: The sweep.
+        wanted: The name, with dots if it is nested; None means `seed`.
+
+    Raises:
+        SpecError: It is not known which parameter that is.
+    """
+    if spec.runs_deep_cnn:
+        if wanted not in (None, "seed"):
+            raise SpecError(f"the seed of deep_cnn is --seed; leave out --seed_parameter={wanted}")
+        return "seed"
+    if wanted is None and "seed" not in spec.space:
+        raise SpecError(
+            "--repeats needs the name of the program's seed: the file has no parameter seed; add"
+            " --seed_parameter=NAME"
+        )
+    return (wanted or "seed").replace(".", "/")
+
+
+def _with_seed(spec: SweepSpec, trial: Trial, name: str, seed: int) -> Point:
+    point = _point(trial)
+    return changed(point, seed=seed) if spec.runs_deep_cnn else {**point, name: seed}
+
+
 def _point(trial: Trial) -> Point:
     assert trial.point is not None, "what was run has a configuration"
     return trial.point
 
 
-def distinct_but_for_seed(trials: Sequence[Trial]) -> list[Trial]:
-    """Return the first trial of each configuration, ignoring the seed."""
+def distinct_but_for_seed(spec: SweepSpec, trials: Sequence[Trial], name: str) -> list[Trial]:
+    """Return the first trial of each configuration, ignoring the seed, which has this name."""
     by_key: dict[str, Trial] = {}
     for trial in trials:
-        by_key.setdefault(canonical_key(changed(_point(trial), seed=0)), trial)
+        by_key.setdefault(canonical_key(_with_seed(spec, trial, name, 0)), trial)
     return list(by_key.values())
 
 
-def unused_seeds(spec: SweepSpec, trials: Sequence[Trial], count: int) -> list[int]:
+def unused_seeds(spec: SweepSpec, trials: Sequence[Trial], count: int, name: str) -> list[int]:
     """Return `count` seeds that are larger than all seeds of the sweep."""
-    used = [spec.config(trial.point).seed for trial in trials if trial.point is not None]
+    points = [trial.point for trial in trials if trial.point is not None]
+    if spec.runs_deep_cnn:
+        used = [spec.config(point).seed for point in points]
+    else:
+        used = [v for v in (point.get(name) for point in points) if type(v) is int]
     return [max(used, default=0) + i for i in range(1, count + 1)]
 
 
-def repeats_of(spec: SweepSpec, best: Sequence[Trial], seeds: Sequence[int]) -> list[Point]:
+def repeats_of(
+    spec: SweepSpec, best: Sequence[Trial], seeds: Sequence[int], name: str
+) -> list[Point]:
     """Return the configuration of each trial with each seed.
 
     The chosen runs themselves do not count, because they were chosen for their results.
     """
-    points = [changed(_point(trial), seed=seed) for trial in best for seed in seeds]
-    for point in points:
+    points = [_with_seed(spec, trial, name, seed) for trial in best for seed in seeds]
+    for point in points if spec.runs_deep_cnn else ():
         if spec.config(point).seed != point["seed"]:
             raise SpecError("the command of the sweep sets --seed itself; remove it there")
     return points
 
 
 def collect(
-    spec: SweepSpec, best: Sequence[Trial], runs: Sequence[Trial], seeds: Sequence[int]
+    spec: SweepSpec,
+    best: Sequence[Trial],
+    runs: Sequence[Trial],
+    seeds: Sequence[int],
+    name: str,
 ) -> list[Repeated]:
     """Return the results of the `runs` for each of the best trials, best mean first."""
     by_point = {canonical_key(run.point): run for run in runs if run.point is not None}
     repeated = []
     for trial in best:
         values, epochs = {}, []
-        for seed, point in zip(seeds, repeats_of(spec, [trial], seeds), strict=True):
+        for seed, point in zip(seeds, repeats_of(spec, [trial], seeds, name), strict=True):
             run = by_point.get(canonical_key(point))
             if run is not None and run.value is not None:
                 values[seed] = run.value
@@ -123,11 +160,12 @@ def collect(
     return sorted(repeated, key=lambda one: spec.objective.sign * one.mean)
 
 
-def check_possible(spec: SweepSpec, point: Point) -> None:
+def check_possible(spec: SweepSpec, point: Point, seed_parameter: str | None) -> None:
     """Raise SpecError, before any training, if the command rules out repeats and a refit."""
     trial = Trial(0, point, run_name="x")
-    repeats_of(spec, [trial], [_TRIED_SEED])
-    refit_of(spec, trial, spec.config(point).epochs)
+    repeats_of(spec, [trial], [_TRIED_SEED], seed_name(spec, seed_parameter))
+    if spec.runs_deep_cnn:
+        refit_of(spec, trial, spec.config(point).epochs)
 
 
 def best_epoch(spec: SweepSpec, trial: Trial) -> int:
@@ -136,7 +174,7 @@ def best_epoch(spec: SweepSpec, trial: Trial) -> int:
     values = trial.outcome.values
     best = spec.objective.best(values)
     index = values.index(values[-1] if best is None else best)
-    return spec.config(_point(trial)).initial_epoch + index
+    return index + (spec.config(_point(trial)).initial_epoch if spec.runs_deep_cnn else 0)
 
 
 def describe(spec: SweepSpec, repeated: Sequence[Repeated], count: int) -> list[str]:

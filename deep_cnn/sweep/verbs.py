@@ -93,6 +93,8 @@ def sweep(argv: list[str]) -> int:
     file, options, constants = parse_sweep_options("sweep", SweepOptions, argv)
     program, constants = program_options(Path(file), options, constants)
     spec, out = read_runnable(Path(file), options, constants)
+    if options.dry_run and spec.runs_deep_cnn:
+        raise ConfigError("--dry_run is not for a sweep, which trains; remove it")
     if options.dry_run:
         print("\n".join(describe_programs(spec, out, options.seed, program)))
         return 0
@@ -166,7 +168,7 @@ def read_runnable(
     spec = read_sweep(file, constants)
     _check_runnable(spec, file, options)
     if options.repeats or options.refit:
-        repeats.check_possible(spec, first_points(spec, options.seed, 1)[0])
+        repeats.check_possible(spec, first_points(spec, options.seed, 1)[0], options.seed_parameter)
     return spec, Path(options.out_dir) if options.out_dir else base_out(spec)
 
 
@@ -209,14 +211,15 @@ def _repeat_and_refit(
 
     `run` takes the suffix of a further sweep and its configurations. `command` resumes the sweep.
     """
-    best = repeats.distinct_but_for_seed(best_trials(spec, trials))[: options.top]
+    seed = repeats.seed_name(spec, options.seed_parameter)
+    best = repeats.distinct_but_for_seed(spec, best_trials(spec, trials), seed)[: options.top]
     if not best:
         return 0
     status, winner, last = 0, best[0], repeats.best_epoch(spec, best[0])
     if options.repeats:
-        seeds = repeats.unused_seeds(spec, trials, options.repeats)
-        summary = run("-repeats", repeats.repeats_of(spec, best, seeds))
-        repeated = repeats.collect(spec, best, summary.trials, seeds)
+        seeds = repeats.unused_seeds(spec, trials, options.repeats, seed)
+        summary = run("-repeats", repeats.repeats_of(spec, best, seeds, seed))
+        repeated = repeats.collect(spec, best, summary.trials, seeds, seed)
         repeats.write_repeats(out / "sweeps" / safe_name(spec.name) / "repeats.csv", repeated)
         status = _print_problems(summary, command)
         if summary.signal is not None or summary.error or not repeated:

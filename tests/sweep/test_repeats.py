@@ -127,8 +127,8 @@ def test_seeds_that_the_sweep_has_searched_are_not_repeats(tmp_path: Path) -> No
         {"opt/lr": lr, "seed": seed, "task": "digits"} for seed in (0, 7) for lr in (0.1, 0.2)
     ]
     trials = [Trial(i, point) for i, point in enumerate(points)]
-    assert unused_seeds(spec, trials, 3) == [8, 9, 10]
-    assert [t.number for t in distinct_but_for_seed(trials)] == [0, 1]
+    assert unused_seeds(spec, trials, 3, "seed") == [8, 9, 10]
+    assert [t.number for t in distinct_but_for_seed(spec, trials, "seed")] == [0, 1]
 
 
 def test_text_that_looks_like_a_number_can_be_repeated(tmp_path: Path, here: Command) -> None:

@@ -524,3 +524,34 @@ def test_upload_hands_each_run_to_wandb_sync_once_without_the_sweep(tmp_path: Pa
     assert all(path.with_name(f"{path.name}.synced").exists() for path in offline)
     assert not (tmp_path / "outputs/wandb/uploads").exists()
     assert result(tmp_path, "s-00000")["unsynced"] == []
+
+
+@pytest.mark.parametrize("is_in_file", [True, False])
+def test_repeats_give_the_best_new_seeds(tmp_path: Path, is_in_file: bool) -> None:
+    name = "seed" if is_in_file else "random_state"
+    yaml = GRID + ("  seed: {values: [4, 7]}\n" if is_in_file else "")
+    program = (
+        "import sys\na = dict(word[2:].split('=') for word in sys.argv[1:])\n"
+        f"print('loss=%r' % (float(a['x']) + int(a.get('{name}', 0)) / 1000))\n"
+    )
+    write(tmp_path, yaml, program)
+    words = () if is_in_file else (f"--seed_parameter={name}",)
+    done = sweep(tmp_path, "--repeats=3", "--top=2", *words)
+    ended_well(done)
+    with (tmp_path / "outputs/sweeps/s/repeats.csv").open(newline="") as file:
+        repeats = [(row["seed"], float(row["value"])) for row in csv.DictReader(file)]
+    seeds = (8, 9, 10) if is_in_file else (1, 2, 3)
+    assert repeats == [(str(seed), x + seed / 1000) for x in (1, 2) for seed in seeds]
+    assert "interval -1 to -1" in done.stdout
+
+
+def test_repeats_of_a_program_need_the_name_of_its_seed(tmp_path: Path) -> None:
+    write(tmp_path, GRID, "print('loss=1')")
+    for words, expected in (
+        (("--repeats=2",), "add --seed_parameter=NAME"),
+        (("--refit=True",), "--refit trains deep_cnn"),
+    ):
+        done = sweep(tmp_path, *words)
+        assert (done.returncode, len(done.stderr.splitlines())) == (2, 1), done.stderr
+        assert expected in done.stderr
+    assert not (tmp_path / "outputs").exists()

@@ -7,19 +7,30 @@ if TYPE_CHECKING:
     from deep_cnn.config import TrainConfig
     from deep_cnn.errors import DeepCnnError
     from deep_cnn.inference.predict import load
+    from deep_cnn.sweep.functions import agent
     from deep_cnn.tracking import FileTracker
     from deep_cnn.training.checkpoint import resumed_config
     from deep_cnn.training.evaluate import test
     from deep_cnn.training.fit import fit
 
 __version__ = "0.2.0"
-__all__ = ["DeepCnnError", "FileTracker", "TrainConfig", "fit", "load", "resumed_config", "test"]
+__all__ = [
+    "DeepCnnError",
+    "FileTracker",
+    "TrainConfig",
+    "agent",
+    "fit",
+    "load",
+    "resumed_config",
+    "test",
+]
 
 
 _HOMES = {
     "DeepCnnError": "deep_cnn.errors",
     "FileTracker": "deep_cnn.tracking",
     "TrainConfig": "deep_cnn.config",
+    "agent": "deep_cnn.sweep.functions",
     "fit": "deep_cnn.training.fit",
     "load": "deep_cnn.inference.predict",
     "resumed_config": "deep_cnn.training.checkpoint",

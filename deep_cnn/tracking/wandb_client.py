@@ -284,3 +284,10 @@ def failed_upload(log: Path) -> str | None:
     except OSError:
         return None
     return "an upload broke off" if _NOT_UPLOADED.search(text) else None
+
+
+def end_session(status: int = 0) -> None:
+    """End the run that a function has left open, and forget the client's settings, if any."""
+    if wandb.run is not None:
+        wandb.finish(exit_code=status)
+    wandb.teardown(exit_code=status)

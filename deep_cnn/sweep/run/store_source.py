@@ -48,6 +48,10 @@ class StoreSource(TrialSource[Claim]):
         self.work = WorkFolders(self.store.io, config.folder, config.out)
         self.search = TrialSearch(config, self.store, self.work)
         self.stop = StopToken()
+        self._listen()
+
+    def _listen(self) -> None:
+        """Let SIGTERM end this process once its trial is handed back."""
         signal.signal(signal.SIGTERM, lambda number, frame: self.stop.set(StopRequest(number)))
 
     def take(self) -> Claim | None:

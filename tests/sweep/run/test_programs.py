@@ -555,3 +555,16 @@ def test_repeats_of_a_program_need_the_name_of_its_seed(tmp_path: Path) -> None:
         assert (done.returncode, len(done.stderr.splitlines())) == (2, 1), done.stderr
         assert expected in done.stderr
     assert not (tmp_path / "outputs").exists()
+
+
+def test_earlier_attempts_are_set_aside_wherever_the_program_keeps_them(tmp_path: Path) -> None:
+    program = (
+        "import os, sys, wandb\nos.makedirs('mine', exist_ok=True)\n"
+        "run = wandb.init(dir=os.path.abspath('mine'))\nrun.log({'loss': 5})\nrun.finish()\n"
+        "sys.exit(0 if os.environ['DEEP_CNN_ATTEMPT'] == '2' else 1)\n"
+    )
+    write(tmp_path, GRID.replace("[3, 1, 2]", "[3]"), program)
+    ended_well(sweep(tmp_path, "--retries=2"))
+    assert result(tmp_path, "s-00000")["best"]["value"] == 5.0
+    assert len(list((tmp_path / "mine/wandb").glob("offline-run-*"))) == 1
+    assert len(list((tmp_path / "mine/wandb/superseded").iterdir())) == 2

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from types import FrameType
 
+from deep_cnn.files import RunFiles, numbered_names
 from deep_cnn.results import RunResult, StopReason, SweepTrial
 from deep_cnn.streams import write_at_once
 from deep_cnn.sweep.run.pool import LOST_CLAIM
@@ -27,12 +28,12 @@ from deep_cnn.sweep.run.program.environment import (
     write_parameters,
 )
 from deep_cnn.sweep.run.program.program import Watch
-from deep_cnn.sweep.run.program.values import run_folders
+from deep_cnn.sweep.run.program.values import Output, run_folders
 from deep_cnn.sweep.run.records import TrialOutcome
 from deep_cnn.sweep.run.store_source import Claim, StoreSource
 from deep_cnn.sweep.run.trial import outcome_of
 from deep_cnn.sweep.run.trial_search import StoreConfig
-from deep_cnn.sweep.spec.values import to_jsonable
+from deep_cnn.sweep.spec.values import Point, to_jsonable
 from deep_cnn.text import printable
 from deep_cnn.training.stop import StopToken
 
@@ -52,7 +53,7 @@ class ProgramSource(StoreSource):
         # Before its files are opened: what survived an earlier attempt might write to them.
         if claim.number > 0:
             end(lambda: with_variable(COOKIE, attempt.cookie))
-            self._set_aside(attempt)
+            self._set_aside(claim, attempt)
         files = self._open_files(claim)
         write_parameters(self.spec, point, attempt)
         environment = program_environment(self.spec, attempt, self.options, os.environ)
@@ -64,10 +65,18 @@ class ProgramSource(StoreSource):
             trial=SweepTrial(self.spec.name, number),
             metric=self.spec.metric,
             run_id=attempt.run_id,
-            shown=shlex.join(program_command(self.spec, point, attempt, hides_variables=True)),
+            shown=self._shown(point, attempt),
             metric_file=self.options.metric_path(environment),
             say=self._say_once,
         )
+
+        return self._execute(program, number, stop)
+
+    def _shown(self, point: Point, attempt: Attempt) -> str:
+        return shlex.join(program_command(self.spec, point, attempt, hides_variables=True))
+
+    def _execute(self, program: Program, number: int, stop: StopToken) -> RunResult:
+        """Run the program of a trial to its end."""
 
         def judge(values: Sequence[float]) -> StopReason | None:
             return self.search.stop_reason(number, values)
@@ -88,13 +97,22 @@ class ProgramSource(StoreSource):
             claim.trial.number, claim.number, self.sweep_id, config.folder, config.out, work
         )
 
-    def _set_aside(self, attempt: Attempt) -> None:
+    def _set_aside(self, claim: Claim, attempt: Attempt) -> None:
         """Move what W&B's client kept of earlier attempts, which must not be uploaded."""
-        runs = self.config.out / "wandb"
-        for folder in run_folders(runs, attempt.run_id):
+        name, number = claim.trial.run_name or "", claim.trial.number
+        earlier = [self.work.files(number, k, name) for k in range(claim.number)]
+        folders = run_folders(self.config.out / "wandb", attempt.run_id)
+        for files in (*earlier, RunFiles(self.config.out, name)):
+            output = Output(files.log, 0)  # A program may keep its run elsewhere, and says so.
+            output.read()
+            folders += [path for path in output.saved_in if path.name.endswith(attempt.run_id)]
+        for folder in {path.resolve(): None for path in folders if path.is_dir()}:
             if folder.name.startswith("offline-run-"):
-                self.store.io.make_folders(runs / "superseded")
-                self.store.io.move(folder, runs / "superseded" / folder.name)
+                target = folder.parent / "superseded"
+                self.store.io.make_folders(target)
+                names = numbered_names(folder.name)  # Two may have begun in the same second.
+                free = next(name for name in names if not self.store.io.exists(target / name))
+                self.store.io.move(folder, target / free)
 
     def _outcome(self, claim: Claim, result: RunResult) -> TrialOutcome:
         outcome = outcome_of(result, self.spec, claim.number)

@@ -38,14 +38,14 @@ HOMES = {
     "pyarrow": {"inference"},
     "onnxruntime": {"inference"},
     "tqdm": {"progress"},
-    "subprocess": {"training", "cluster", "sweep"},
+    "subprocess": {"training", "cluster", "sweep", "tracking"},
     "tensorboard": {"tracking"},
     "matplotlib": {"report"},
 }
-# Its client is slow to import, and changes: eight files know it.
+# Its client is slow to import, and changes: a few files know it.
 KNOW_WANDB = {
     "wandb_tracker.py", "wandb_client.py", "wandb_server.py", "wandb_upload.py", "wandb_file.py",
-    "wandb_media.py", "api.py", "wandb_log.py",
+    "wandb_media.py", "wandb_sync.py", "api.py",
 }  # fmt: skip
 # What takes so long to import that no module has it at its top.
 IMPORTED_WHEN_USED = {"pandas"}

@@ -63,12 +63,7 @@ def agent(
         OutputError: The folder for results cannot be written.
     """
     spec = _read(sweep)
-    if spec.runs_deep_cnn:
-        raise SpecError(f"{spec.name}: its command runs deep_cnn; use: python -m deep_cnn sweep")
-    if spec.method == "custom":
-        raise SpecError(f"{spec.name}: method custom runs on W&B only; use grid, random or bayes")
-    if spec.points is None and spec.run_cap is None and count is None:
-        raise SpecError(f"{spec.name}: this search has no end; add run_cap, or count=20")
+    _check(spec, count)
     if spec.early_terminate is not None:
         _print(f"{spec.name}: a function cannot be stopped; early_terminate has no effect")
     options = EngineOptions(workers=1, seed=seed, retries=retries)
@@ -95,6 +90,16 @@ def _read(sweep: str | Path | Mapping[str, Any]) -> SweepSpec:
     if spec is None:
         raise SpecError(*(f"sweep: {one.text}" for one in findings if one.is_error))
     return spec
+
+
+def _check(spec: SweepSpec, count: int | None) -> None:
+    """Raise SpecError if a sweep cannot be run by calls, or would never end."""
+    if spec.runs_deep_cnn:
+        raise SpecError(f"{spec.name}: its command runs deep_cnn; use: python -m deep_cnn sweep")
+    if spec.method == "custom":
+        raise SpecError(f"{spec.name}: method custom runs on W&B only; use grid, random or bayes")
+    if spec.points is None and spec.run_cap is None and count is None:
+        raise SpecError(f"{spec.name}: this search has no end; add run_cap, or count=20")
 
 
 def _summary(local: LocalSweep) -> SweepSummary:

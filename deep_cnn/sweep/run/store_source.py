@@ -165,8 +165,7 @@ class StoreSource(TrialSource[Claim]):
     def _check_claim(self, claim: Claim) -> None:
         """Renew the claim; end this process at once if another one has taken the trial over.
 
-        It must not touch anything any more, W&B's run of the trial in particular, which a regular
-        end would mark as finished.
+        A regular end would mark W&B's run of the trial as finished.
         """
         if not self.store.renew(claim.trial.number, claim.number):
             self._leave()

@@ -73,13 +73,14 @@ def agent(
     finally:
         summary = _summary(local)
         local.close(summary.trials, export=True)
-    lines = format_summary(spec, summary)
-    print("\n".join(map(printable, lines)))
+    _print_end(local, summary)
+
+
+def _print_end(local: LocalSweep, summary: SweepSummary) -> None:
+    spec, out = local.spec, local.config.out
+    print("\n".join(map(printable, format_summary(spec, summary))))
     problem = without_value(spec, summary)
-    for line in [
-        *([problem] if problem else []),
-        *format_upload(Path(out_dir), spec.name, summary.trials),
-    ]:
+    for line in [*filter(None, [problem]), *format_upload(out, spec.name, summary.trials)]:
         _print(line)
 
 

@@ -171,7 +171,6 @@ class StoreSource(TrialSource[Claim]):
             self._leave()
 
     def _leave(self) -> None:
-        """End this process at once."""
         os._exit(LOST_CLAIM)
 
     @contextmanager

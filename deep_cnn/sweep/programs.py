@@ -19,6 +19,7 @@ from deep_cnn.sweep.spec.command import DEEP_CNN_COMMAND
 from deep_cnn.sweep.spec.parse import read_unchecked
 from deep_cnn.sweep.spec.points import first_points
 from deep_cnn.sweep.spec.schema import SweepSpec
+from deep_cnn.tracking.access import access_of
 
 # The number of command lines that --dry_run prints.
 _SHOWN = 5
@@ -46,6 +47,8 @@ def program_options(
         )
     others = {name: value for name, value in constants.items() if name != "wandb"}
     online = SWITCH_VALUES.get(constants.get("wandb", "false").lower()) is True
+    if online:
+        access_of(True, os.environ)  # Otherwise each program would fail.
     return ProgramOptions(online, options.metric_file), others
 
 
@@ -78,6 +81,8 @@ def describe_programs(spec: SweepSpec, out: Path, seed: int, options: ProgramOpt
     changed = {name: value for name, value in after.items() if before.get(name) != value}
     changed["WANDB_RUN_ID"] = "RUN_ID"
     lines += ["", "# with these variables in the environment:"]
+    if "WANDB_API_KEY" in changed:
+        changed["WANDB_API_KEY"] = "***"
     lines += [f"{name}={shlex.quote(value)}" for name, value in sorted(changed.items())]
     if options.metric_path(after) is not None:
         lines.append(f"# the metric is read from {options.metric_path(changed)}")

@@ -17,7 +17,7 @@ from deep_cnn.tracking.base import FOR_USER
 
 _LOGGER = logging.getLogger("deep_cnn")
 # Our name of each variable, and the name that W&B itself has for it.
-_VARIABLES = {"WB_KEY": "WANDB_API_KEY", "WB_PROJECT": "WANDB_PROJECT", "WB_USER": "WANDB_ENTITY"}
+VARIABLES = {"WB_KEY": "WANDB_API_KEY", "WB_PROJECT": "WANDB_PROJECT", "WB_USER": "WANDB_ENTITY"}
 # The names in W&B's settings files, where `wandb init` and `wandb login` write them.
 _SETTINGS = {"WB_PROJECT": "project", "WB_USER": "entity"}
 _DEFAULT_PROJECT = "deep_cnn"
@@ -57,7 +57,7 @@ def access_of(
         return None
     offline = mode in ("offline", "dryrun")
     values, host = _values(environ)
-    has_ours = any(environ.get(name) for name in _VARIABLES)
+    has_ours = any(environ.get(name) for name in VARIABLES)
     asked = wanted or assigned_trial(environ) is not None
     missing = [] if offline else _missing(values, environ, host)
     if not has_ours and "WB_KEY" not in missing and (asked or "WB_PROJECT" not in missing):
@@ -80,7 +80,7 @@ def access_of(
     if has_ours or asked:
         text = "W&B: %s not set, the numbers go to files; %s"
         _LOGGER.warning(text, names, f"{_HOW}{_OR_WITHOUT}", extra=FOR_USER)
-    elif len(missing) == len(_VARIABLES):
+    elif len(missing) == len(VARIABLES):
         _LOGGER.info("W&B: WB_KEY, WB_PROJECT and WB_USER are not set, the numbers go to files")
     else:
         what = names if "WB_KEY" in missing else "a login, but no project: WANDB_PROJECT is"
@@ -93,7 +93,7 @@ def _values(environ: Mapping[str, str]) -> tuple[dict[str, str | None], str]:
     settings = _settings(environ)
     values = {
         k: environ.get(k) or environ.get(v) or settings.get(_SETTINGS.get(k, "")) or None
-        for k, v in _VARIABLES.items()
+        for k, v in VARIABLES.items()
     }
     return values, environ.get("WANDB_BASE_URL") or settings.get("base_url", "")
 

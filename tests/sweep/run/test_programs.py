@@ -275,7 +275,8 @@ def test_programs_share_gpus_and_cores_and_need_no_metric(tmp_path: Path) -> Non
     )
     write(tmp_path, GRID.replace("metric: {name: loss}\n", "entity: me\n"), program)
     words = ("--workers=2", "--wandb=True")
-    ended_well(sweep(tmp_path, *words, CUDA_VISIBLE_DEVICES="5,7", OMP_NUM_THREADS=""))
+    account = {"WB_KEY": "k" * 40, "WB_PROJECT": "p", "WB_USER": "me"}
+    ended_well(sweep(tmp_path, *words, **account, CUDA_VISIBLE_DEVICES="5,7", OMP_NUM_THREADS=""))
     assert [(t["state"], t["value"]) for t in trials(tmp_path)] == [("finished", "")] * 3
     seen = [line.split() for line in (tmp_path / "seen").read_text().splitlines()]
     assert {gpu for gpu, *_ in seen} == {"5", "7"}
@@ -568,3 +569,27 @@ def test_earlier_attempts_are_set_aside_wherever_the_program_keeps_them(tmp_path
     assert result(tmp_path, "s-00000")["best"]["value"] == 5.0
     assert len(list((tmp_path / "mine/wandb").glob("offline-run-*"))) == 1
     assert len(list((tmp_path / "mine/wandb/superseded").iterdir())) == 2
+
+
+def test_runs_go_online_with_the_account_of_the_user_if_asked(tmp_path: Path) -> None:
+    write(tmp_path, GRID, OF_WANDB)
+    refused = sweep(tmp_path, "--wandb=True")
+    assert (refused.returncode, len(refused.stderr.splitlines())) == (2, 1), refused.stderr
+    assert "WB_KEY" in refused.stderr
+    with WandbServer() as server:
+        server.knows_sweeps_only = True
+        account = {"WB_KEY": server.key, "WB_PROJECT": "places", "WB_USER": server.entity}
+        settings = {**server.environment(tmp_path / "home"), **account}
+        shown = sweep(tmp_path, "--wandb=True", "--dry_run", **settings)
+        ended_well(shown)
+        assert server.key not in shown.stdout + shown.stderr
+        ended_well(sweep(tmp_path, "--wandb=True", **settings))
+        runs = [
+            (run.config["x"], run.sweep, run.group, run.project) for run in server.runs.values()
+        ]
+        assert runs == [(x, None, "s", "places") for x in (3, 1, 2)]
+        assert all(len(run.history) == 4 for run in server.runs.values())
+        key = server.key.encode()
+    assert [float(trial["value"]) for trial in trials(tmp_path)] == [3.25, 1.25, 2.25]
+    outputs = [path for path in (tmp_path / "outputs").rglob("*") if path.is_file()]
+    assert not [path for path in outputs if key in path.read_bytes()]

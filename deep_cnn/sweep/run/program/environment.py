@@ -17,6 +17,7 @@ from deep_cnn.sweep.run.folder_io import FolderIO
 from deep_cnn.sweep.spec.command import expand
 from deep_cnn.sweep.spec.schema import SweepSpec
 from deep_cnn.sweep.spec.values import Point, to_jsonable
+from deep_cnn.tracking.access import VARIABLES
 
 # Names a trial to its processes: whoever has this variable belongs to it.
 COOKIE = "DEEP_CNN_TRIAL"
@@ -99,7 +100,7 @@ def program_environment(
     project, entity = (str(spec.content.get(key) or "") for key in ("project", "entity"))
     environment = {k: v for k, v in environ.items() if k not in _REMOVED}
     defaults = {
-        "WANDB_PROJECT": "uncategorized",
+        **{theirs: environ[ours] for ours, theirs in VARIABLES.items() if environ.get(ours)},
         "WANDB_RUN_GROUP": spec.name,
         _FLUSH: "0.1",
         "PYTHONUNBUFFERED": "1",  # Otherwise the output of a program that is killed is lost.
@@ -114,7 +115,7 @@ def program_environment(
         "DEEP_CNN_ATTEMPT": str(attempt.claim),
         COOKIE: attempt.cookie,
     }
-    return {**defaults, **environment, **own}
+    return {"WANDB_PROJECT": "uncategorized", **defaults, **environment, **own}
 
 
 def program_command(

@@ -57,10 +57,10 @@ class Output:
         self.position += len(data)
         *lines, self._rest = (self._rest + data).split(b"\n")
         for line in [*lines, self._rest] if is_over else lines:
-            self._take_in(line.decode(errors="replace").strip())
+            self._take_in(line.decode(errors="replace").rstrip())
 
     def _take_in(self, line: str) -> None:
-        if line.startswith("{"):
+        if line.lstrip().startswith("{"):
             with suppress(ValueError, RecursionError):
                 content = json.loads(line)
                 if numbers := numbers_in(content):
@@ -69,7 +69,7 @@ class Output:
             self.saved_in.append(Path(match[1].strip()))
         if match := _CLIENT.search(line):
             self.has_old_client = (int(match[1]), int(match[2])) < _FIRST_LIVE_CLIENT
-        line = _COLORS.sub("", line).rpartition("\r")[2].strip()
+        line = _COLORS.sub("", line).rpartition("\r")[2].rstrip()
         if line:
             self.last.append(line[:_LONGEST_LINE])
 

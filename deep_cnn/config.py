@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
@@ -12,7 +13,7 @@ from pydantic import BaseModel
 from deep_cnn import names
 from deep_cnn.errors import ConfigError
 from deep_cnn.home import expand_user
-from deep_cnn.options import Option
+from deep_cnn.options import Option, is_code
 from deep_cnn.run_options import DataOptions, ModelOptions, RunOptions, TrainingOptions
 
 
@@ -47,6 +48,8 @@ class TrainConfig(RunOptions, TrainingOptions, ModelOptions, DataOptions):
             defaults = {name: about.default for name, about in options.items()}
             if task != "auto":
                 defaults |= names.TASKS[task].defaults
+            if is_code(chosen.get("model")):
+                defaults["weights"] = "none"
             # Without a task, the options of the task are not known.
             every = chosen if task == "auto" else {**defaults, **chosen}
             own = {name: value for name, value in every.items() if name not in general}
@@ -58,7 +61,9 @@ class TrainConfig(RunOptions, TrainingOptions, ModelOptions, DataOptions):
 
     def _problems(self) -> Iterator[tuple[str, str]]:
         """Yield each option that does not fit the others, and the reason."""
-        stages, size = names.MODELS[self.model], names.fixed_size(self.model, self.weights)
+        # The stages of a network of the user are counted when it is built.
+        stages = names.MODELS.get(self.model, math.inf)
+        size = names.fixed_size(self.model, self.weights)
         if problem := names.weights_problem(self.model, self.weights):
             yield problem
         if self.model == "lenet" and self.batch_size == 1:

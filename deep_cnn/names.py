@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from deep_cnn.errors import choose_from
-from deep_cnn.options import OptionModel, option
+from deep_cnn.options import OptionModel, is_code, option
 
 # The studies of Place Pulse 2.0 with their common names, the released name first.
 STUDIES: Mapping[str, tuple[str, ...]] = {
@@ -207,7 +207,12 @@ def weights_name(weights: str) -> str | None:
 
 def weights_problem(model: str, weights: str) -> tuple[str, str] | None:
     """Return an option and what is wrong with it, if `weights` are not available for `model`."""
-    name, legal = weights_name(weights), TORCHVISION_WEIGHTS[model]
+    name, legal = weights_name(weights), TORCHVISION_WEIGHTS.get(model, ())
+    if is_code(model) and (name or weights == "imagenet"):
+        return (
+            "weights",
+            f"is not for {model}, which has no pretrained weights; give none or a file",
+        )
     if weights == "imagenet" and model in NOT_PRETRAINED:
         return "model", "has no ImageNet weights; add --weights=none"
     if name and not legal:

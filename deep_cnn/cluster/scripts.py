@@ -144,7 +144,7 @@ def setup_script(models: str, modules: tuple[str, ...], torch_home: Path, root: 
             "source .venv/bin/activate",
             f"pip install -e {source}" if root else f"pip install {source}",
             f"export TORCH_HOME={shlex.quote(str(torch_home))}",
-            f"python -m deep_cnn fetch --model={shlex.quote(models)}",
+            *([f"python -m deep_cnn fetch --model={shlex.quote(models)}"] if models else []),
             'if [ "${DATA:-}" = places365 ]; then',
             "  python -m deep_cnn fetch --data=places365 --data_dir=places365",
             "fi",

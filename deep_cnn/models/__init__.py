@@ -1,6 +1,6 @@
 """Build a network by its name: a trunk that turns pictures into features, and a head on them."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -87,13 +87,25 @@ class Network(nn.Module):
 
     def features(self, pictures: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
         """Return features: (N, C, H, W) uint8 -> (N, F) float32; the trunk computes in `dtype`."""
+        return self._computed(self.trunk, pictures, dtype)
+
+    def get_features(self, pictures: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+        """Return the features to show, (N, F) float32: those of the trunk's own `get_features`.
+
+        For a trunk without this method, these are the inputs of the last layer.
+        """
+        return self._computed(getattr(self.trunk, "get_features", self.trunk), pictures, dtype)
+
+    def _computed(
+        self, function: Callable[[Tensor], Tensor], pictures: Tensor, dtype: torch.dtype
+    ) -> Tensor:
         x = (pictures.float() / 255 - self.mean) / self.std
         lower = dtype != torch.float32
         if lower:
             x = x.contiguous(memory_format=torch.channels_last)
         # Without a lower type autocast is left out, because the device meta has none.
         with torch.autocast(x.device.type, dtype) if lower else nullcontext():
-            return self.trunk(x).float()  # type: ignore[no-any-return]
+            return function(x).float()
 
     def forward(self, pictures: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
         """Return outputs: (N, C, H, W) uint8 -> (N, outputs) float32; the head is in float32."""

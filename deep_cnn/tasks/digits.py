@@ -17,6 +17,8 @@ from deep_cnn.tasks.base import Classification, Labels
 class Digits(Classification):
     """The task of recognising handwritten digits, which come with scikit-learn."""
 
+    input_spec = FORMAT
+
     def all_examples(self, config: TrainConfig) -> tuple[Examples, list[str | None]]:
         """Return all 1,797 digits, without marks."""
         examples = _all_digits()

@@ -202,6 +202,8 @@ def make_checkpoint(run: Run, session: Session, *, copied: bool = False) -> Chec
         best=run.best,
         seconds=time.monotonic() - run.started,
         tracking=run.tracker.state,
+        code={source.option: source.digest for source in session.sources} or None,
+        schedule=stepper.schedule.state_dict() if stepper.schedule else None,
     )
 
 

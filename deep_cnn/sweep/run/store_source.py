@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from deep_cnn.errors import OutputError
 from deep_cnn.files import RunFiles
 from deep_cnn.results import RunResult, State, SweepTrial
+from deep_cnn.sweep.run.identity import check_code
 from deep_cnn.sweep.run.pool import ASKED_TO_END, LOST_CLAIM
 from deep_cnn.sweep.run.records import Trial
 from deep_cnn.sweep.run.trial import (
@@ -74,9 +75,11 @@ class StoreSource(TrialSource[Claim]):
         """Run the trial, and stop it early if W&B's rule says so."""
         trial = claim.trial
         assert trial.point is not None
+        config = trial_config(self.spec, trial.point, self.config.out)
+        check_code(config, self.config.code)
         with self._renewed(claim) as stop:
             run = TrialRun(
-                config=trial_config(self.spec, trial.point, self.config.out),
+                config=config,
                 sweep=SweepTrial(self.spec.name, trial.number),
                 files=self._open_files(claim),
                 stop=stop,

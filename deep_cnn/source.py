@@ -213,6 +213,12 @@ def write_archive(path: Path, sources: Iterable[Source], *, make_folder: bool = 
     write_whole(path, write, make_folder=make_folder)
 
 
+def code_arguments(config: TrainConfig) -> list[str]:
+    """Return the arguments that name the classes of the user again, beside a checkpoint."""
+    values = {name: getattr(config, name) for name in CODE_OPTIONS}
+    return [f"--{name}={text}" for name, text in values.items() if is_code(text)]
+
+
 def require_named(path: Path, config: TrainConfig, named: Collection[str]) -> None:
     """Raise CheckpointError if `config`, of a checkpoint, has code that no option has `named`.
 

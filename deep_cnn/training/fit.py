@@ -19,7 +19,7 @@ from deep_cnn.resolve import resolve
 from deep_cnn.resources import is_out_of_memory
 from deep_cnn.results import RunResult, State, StopReason, SweepTrial
 from deep_cnn.run_options import SAMPLE_DATA
-from deep_cnn.source import write_archive
+from deep_cnn.source import code_arguments, write_archive
 from deep_cnn.text import first_line
 from deep_cnn.tracking import Start, Tracker, TrackingState, is_agents_stop
 from deep_cnn.training.checkpoint import Checkpoint, copy_checkpoint, restore_random_states
@@ -240,6 +240,7 @@ def _close_failed(run: Run, error: DeepCnnError) -> bool:
 def _resuming_command(run: Run) -> str:
     is_own = run.files.work is None and run.files.last.exists()
     resume = f"python -m deep_cnn --resume={quote(str(run.files.last))}"
+    resume = " ".join([resume, *map(quote, code_arguments(run.config))])
     return resume if is_own else "the same command"
 
 

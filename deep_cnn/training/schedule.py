@@ -5,6 +5,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import optim
 
@@ -67,11 +68,11 @@ class OwnSchedule:
             return None
         file = io.BytesIO()
         with self.source.errors():
-            torch.save({"state": self._schedule.state_dict()}, file)
+            torch.save(_without_numpy(dict(self._schedule.state_dict())), file)
             file.seek(0)
             try:
-                state = torch.load(file, map_location="cpu", weights_only=True)["state"]
-                return dict(state)
+                state: StateDict = torch.load(file, map_location="cpu", weights_only=True)
+                return state
             except Exception:
                 text = (
                     "its state_dict() has other values than numbers, texts, lists, dicts, tensors"
@@ -87,3 +88,12 @@ class OwnSchedule:
             )
         with self.source.errors():
             self._schedule.load_state_dict(state)
+
+
+def _without_numpy(value: Any) -> Any:
+    """Return a value with Python's numbers in place of NumPy's, which a checkpoint cannot hold."""
+    if type(value) is dict:
+        return {k: _without_numpy(v) for k, v in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(map(_without_numpy, value))
+    return value.item() if isinstance(value, np.generic) else value

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import math
 from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
@@ -45,11 +44,7 @@ class TrainConfig(RunOptions, TrainingOptions, ModelOptions, DataOptions):
                     owners = [k for k, v in names.TASKS.items() if name in v.table()]
                     text = f"belongs to --task={' or '.join(owners)}; this run's task is {task}"
                     raise ConfigError(f"--{name} {text}", option=name)
-            defaults = {name: about.default for name, about in options.items()}
-            if task != "auto":
-                defaults |= names.TASKS[task].defaults
-            if is_code(chosen.get("model")):
-                defaults["weights"] = "none"
+            defaults = _defaults(task, chosen.get("model"))
             # Without a task, the options of the task are not known.
             every = chosen if task == "auto" else {**defaults, **chosen}
             own = {name: value for name, value in every.items() if name not in general}
@@ -61,9 +56,7 @@ class TrainConfig(RunOptions, TrainingOptions, ModelOptions, DataOptions):
 
     def _problems(self) -> Iterator[tuple[str, str]]:
         """Yield each option that does not fit the others, and the reason."""
-        # The stages of a network of the user are counted when it is built.
-        stages = names.MODELS.get(self.model, math.inf)
-        size = names.fixed_size(self.model, self.weights)
+        stages, size = names.stages_of(self.model), names.fixed_size(self.model, self.weights)
         if problem := names.weights_problem(self.model, self.weights):
             yield problem
         if self.model == "lenet" and self.batch_size == 1:
@@ -178,6 +171,13 @@ def format_options(options: Mapping[str, Any]) -> str:
     parts = (f"{k}={v:.4g}" if isinstance(v, float) else f"{k}={v}" for k, v in options.items())
     # A name of a file must not have a plus sign.
     return ",".join(parts).replace("e+", "e")
+
+
+def _defaults(task: str, model: object) -> dict[str, Any]:
+    """Return the defaults of all options for a task, and for a network of the user."""
+    defaults = {name: about.default for name, about in all_options(task).items()}
+    defaults |= {} if task == "auto" else names.TASKS[task].defaults
+    return {**defaults, "weights": "none"} if is_code(model) else defaults
 
 
 @cache

@@ -4,7 +4,7 @@ from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
 from deep_cnn.config import TrainConfig
-from deep_cnn.names import MODELS, TASKS
+from deep_cnn.names import TASKS, stages_of
 from deep_cnn.options import is_code
 
 
@@ -13,7 +13,7 @@ def _reads_folder(config: TrainConfig) -> bool:
 
 
 def _has_frozen_trunk(config: TrainConfig) -> bool:
-    return config.freeze in ("trunk", MODELS.get(config.model))
+    return config.freeze in ("trunk", stages_of(config.model))
 
 
 # When each option has no effect, and why. An option may appear more than once.

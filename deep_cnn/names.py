@@ -1,5 +1,6 @@
 """List the legal names as data, so that the command line can check them without importing torch."""
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -175,6 +176,13 @@ WEIGHTS: Mapping[str, float] = {
 }  # fmt: skip
 # LeNet is for digits and has no ImageNet weights.
 NOT_PRETRAINED = ("lenet",)
+
+
+def stages_of(model: str) -> float:
+    """Return the number of stages for --freeze; those of a user's network are counted later."""
+    return MODELS.get(model, math.inf)
+
+
 _V1, _V2 = "IMAGENET1K_V1", "IMAGENET1K_V2"
 _E2E, _LINEAR = "IMAGENET1K_SWAG_E2E_V1", "IMAGENET1K_SWAG_LINEAR_V1"
 # The networks for which torchvision has other weights than IMAGENET1K_V1, with their names.

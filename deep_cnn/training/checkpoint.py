@@ -87,9 +87,7 @@ class Checkpoint:
 # Only for checks: what torch has saved is used as it is.
 _TYPES = TypeAdapter(Checkpoint)
 _FIELDS = [field.name for field in fields(Checkpoint)]
-_REQUIRED = {"version", *_FIELDS} - {
-    "scaler", "learning", "dataset", "code", "schedule"
-}  # fmt: skip
+_REQUIRED = {"version", *_FIELDS} - {"scaler", "learning", "dataset", "code", "schedule"}
 _DAMAGED = (
     "is damaged or no checkpoint at all; take the .best.pt or .pt beside it, or start the run again"
 )
@@ -178,8 +176,8 @@ def resumed_config(path: Path, changes: Mapping[str, Any]) -> TrainConfig:
     """Return the configuration in the checkpoint `path`, with these options changed.
 
     Results go to the folder of the checkpoint, unless --out_dir is among `changes`. Raises
-    CheckpointError if the file is not a checkpoint, or if it names code of the user and `changes`
-    do not; ConfigError if an option is not legal.
+    CheckpointError if the file is not a checkpoint, or only it names code of the user, ConfigError
+    if an option is not legal.
     """
     folder = path.resolve().parent
     out = {"out_dir": str(folder.parent)} if folder.name == "models" else {}

@@ -3,6 +3,7 @@
 import builtins
 import importlib
 import inspect
+import random
 import sys
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import redirect_stdout
@@ -11,6 +12,9 @@ from importlib.machinery import ModuleSpec
 from importlib.util import spec_from_file_location
 from types import ModuleType
 from typing import Any
+
+import numpy as np
+import torch
 
 from deep_cnn.errors import choose_from
 from deep_cnn.source import Parts, Source, candidates
@@ -58,7 +62,14 @@ def _class(source: Source, base: type) -> type:
         where = ".".join((source.package, *source.module))
     if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
         sys.meta_path.insert(0, _Finder())
-    module = importlib.import_module(where)
+    # In a worker, only the first trial imports the module: that must not change its numbers.
+    states = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    try:
+        module = importlib.import_module(where)
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+        torch.set_rng_state(states[2])
     kind = getattr(module, name, None)
     if isinstance(kind, type) and issubclass(kind, base):
         return kind

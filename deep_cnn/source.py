@@ -6,6 +6,8 @@ Only a command, or a sweep file that it names, may name such a class. A checkpoi
 import ast
 import hashlib
 import importlib
+import os
+import stat
 import sys
 import traceback
 import warnings
@@ -66,8 +68,8 @@ class Source:
 
     @property
     def is_installed(self) -> bool:
-        """Whether the folder is of installed packages, which have files of other kinds."""
-        return _is_installed(self.folder)
+        """Whether it is a module of an installed package, which has files of other kinds, too."""
+        return _is_installed(self.text, self.folder)
 
     def error(self, text: str) -> ConfigError:
         """Return an error about the class."""
@@ -103,13 +105,15 @@ def read_source(option: str, text: str) -> Source:
     where = text.rpartition(":")[0]
     try:
         path = _locate(where)
-        path.open("rb").close()
+        if not stat.S_ISREG(path.stat().st_mode):  # A pipe would block.
+            raise OSError(None, "not an ordinary file", str(path))
         folder = path.parent
         while all((each / "__init__.py").is_file() for each in (folder, folder.parent)):
             folder = folder.parent
         module = path.relative_to(folder).with_suffix("").parts
         module = module[:-1] if module[-1] == "__init__" else module
-        files, siblings = _read_files(path, folder, module)
+        beside = None if _is_installed(text, folder) else path.relative_to(folder).parts[:-1]
+        files, siblings = _read_files(folder, module, beside)
     except OSError as error:
         reason = error.strerror or "there is no such module"
         name = error.filename or where
@@ -131,7 +135,7 @@ def read_source(option: str, text: str) -> Source:
 def _locate(where: str) -> Path:
     """Return the file of a path or of a module, without importing packages; raise OSError."""
     if where.endswith(".py"):
-        return Path.cwd() / expand_user(where)
+        return Path(os.path.abspath(expand_user(where)))  # noqa: PTH100 - Links stay links.
     importlib.invalidate_caches()
     name, *rest = where.split(".")
     try:
@@ -147,13 +151,15 @@ def _locate(where: str) -> Path:
 
 
 def _read_files(
-    path: Path, folder: Path, module: Parts
+    folder: Path, module: Parts, beside: Parts | None
 ) -> tuple[dict[str, bytes], dict[str, Parts]]:
-    """Return the files of a source, and its siblings."""
+    """Return the files of a source, and its siblings.
+
+    `beside` is the folder, below `folder`, of files that need no dot, if there is one.
+    """
     files: dict[str, bytes] = {}
     siblings: dict[str, Parts] = {}
     todo = [module]
-    beside = path.relative_to(folder).parts[:-1]
     while todo:
         parts = todo.pop()
         file = _file(folder, parts)
@@ -168,7 +174,7 @@ def _read_files(
             named = tuple(name.split(".")) if name else ()
             bases = [package[: len(package) - level + 1] + named] if level else []
             if not level and named[0] not in (*sys.stdlib_module_names, "deep_cnn"):
-                bases = [] if _is_installed(folder) else [beside + named]
+                bases = [] if beside is None else [beside + named]
                 bases += [named[1:]] if named[0] == folder.name else []
             for base in bases:
                 found = [one for one in (base, *((*base, k) for k in inside)) if _file(folder, one)]
@@ -187,8 +193,9 @@ def _imports(tree: ast.Module) -> Iterator[tuple[int, str, list[str]]]:
             yield node.level, node.module or "", [alias.name for alias in node.names]
 
 
-def _is_installed(folder: Path) -> bool:
-    return bool({"site-packages", "dist-packages"} & set(folder.parts))
+def _is_installed(text: str, folder: Path) -> bool:
+    is_file = text.rpartition(":")[0].endswith(".py")
+    return not is_file and bool({"site-packages", "dist-packages"} & set(folder.parts))
 
 
 def candidates(parts: Parts) -> Iterable[str]:

@@ -2,6 +2,9 @@
 
 import json
 import shutil
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,7 +14,7 @@ from PIL import Image
 import deep_cnn
 from deep_cnn.errors import DeepCnnError
 from deep_cnn.source import read_source
-from tests.conftest import Command, read_checkpoint
+from tests.conftest import Command, environment, read_checkpoint, until
 from tests.models.common import FAST, SCHEDULE, write_evil
 
 CHECKPOINT = "outputs/models/one.pt"
@@ -177,3 +180,27 @@ def test_a_sweep_folder_does_not_import_what_the_file_does_not_name(
     (folder / "trials.csv").write_text(table.replace("digits", "evil.py:Net"))
     assert here("report", "outputs").returncode == 0
     assert not mark.exists()
+
+
+def test_a_job_that_starts_again_names_the_code_again(here: Command, tmp_path: Path) -> None:
+    code = ("--model=good.py:Net", "--schedule=s.py:Halving")
+    done = here("submit", "--scheduler=slurm", "--dry_run", "--", *FAST, *code)
+    assert done.returncode == 0, done.stderr
+    line = next(line for line in done.stdout.splitlines() if "--resume=" in line)
+    assert " ".join(code) in line
+
+
+def test_an_interrupted_run_says_how_it_goes_on(tmp_path: Path) -> None:
+    write_evil(tmp_path / "good.py")
+    (tmp_path / "s.py").write_text(SCHEDULE)
+    code = ["--model=good.py:Net", "--schedule=s.py:Halving"]
+    words = [*FAST, *code, "--epochs=100000", "--run_name=one"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "deep_cnn", *words],
+        cwd=tmp_path, env=environment(), stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    until((tmp_path / "outputs/results/one.csv").exists, process)
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate()
+    assert process.returncode == 143
+    assert f"--resume=outputs/models/one.pt {' '.join(code)}\n" in errors

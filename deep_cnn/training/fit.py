@@ -101,6 +101,7 @@ def _train_to_the_end(run: Run) -> RunResult:
             write_splits(files.splits, session.digests, make_folder=files.may_make_folders)
         if session.sources:
             write_archive(files.source, session.sources, make_folder=files.may_make_folders)
+            run.environment["source"] = {each.option: each.digest for each in session.sources}
         if not run.checkpoint:
             run.writer.keep(make_checkpoint(run, session), best=False)
             run.writer.write()

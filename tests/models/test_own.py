@@ -1,6 +1,7 @@
 """Networks of the user: what is passed, replaced, cut, refused, recognised and kept."""
 
 import csv
+import json
 import re
 import zipfile
 from pathlib import Path
@@ -54,6 +55,11 @@ def test_a_network_with_relative_imports_trains_predicts_and_is_exported(
     digest = read_source("model", f"{path}:Net").digest
     assert content["code"] == {"model": digest}
     assert content["state_dict"]["head.weight"].shape == (10, 32)
+    result = json.loads((out / "results/one.json").read_text())
+    assert result["environment"]["source"] == {"model": digest}
+    log = (out / "logger/one.log").read_text()
+    assert "no graph of the network" not in log
+    assert "WARNING" not in log
     done = here(f"--test_net={checkpoint}", model)
     assert done.returncode == 0, done.stderr
     picture = tmp_path / "p.png"
@@ -139,6 +145,17 @@ def test_cached_features_belong_to_the_code(here: Command, tmp_path: Path) -> No
         words = ("--model=nets/net.py:Net", "--freeze=trunk", f"--run_name={activation}")
         assert here(*FAST, *words).returncode == 0
     assert losses(tmp_path, "relu") != losses(tmp_path, "tanh")
+
+
+def test_an_import_does_not_change_random_numbers(tmp_path: Path) -> None:
+    # Only the first trial of a worker imports the file.
+    path = write_net(tmp_path)
+    path.write_text("import torch\ntorch.manual_seed(1)\ntorch.rand(3)\n" + path.read_text())
+    weights = []
+    for _ in range(2):
+        torch.manual_seed(0)
+        weights.append(build_own(f"{path}:Net", 2, FORMAT).head.weight)
+    assert weights[0].equal(weights[1])
 
 
 # ---- How files are found
@@ -353,7 +370,7 @@ def test_bad_code_is_refused_in_one_line(here: Command, tmp_path: Path, name: st
     ("model", "message"),
     [
         ("missing.py:Net", r"missing\.py cannot be read \(No such file"),
-        ("folder.py:Net", r"folder\.py cannot be read \(Is a directory\)"),
+        ("folder.py:Net", r"folder\.py cannot be read \(not an ordinary file\)"),
         ("not_there.at.all:Net", "there is no such module"),
         ("own.py", "names no class; write file.py:Class"),
         ("own.py:", "names no class"),

@@ -6,7 +6,6 @@ Only a command, or a sweep file that it names, may name such a class. A checkpoi
 import ast
 import hashlib
 import importlib
-import os
 import stat
 import sys
 import traceback
@@ -112,6 +111,8 @@ def read_source(option: str, text: str) -> Source:
             folder = folder.parent
         module = path.relative_to(folder).with_suffix("").parts
         module = module[:-1] if module[-1] == "__init__" else module
+        if any("." in part for part in module):
+            raise ValueError("the name of a module has no dot")
         beside = None if _is_installed(text, folder) else path.relative_to(folder).parts[:-1]
         files, siblings = _read_files(folder, module, beside)
     except OSError as error:
@@ -135,7 +136,7 @@ def read_source(option: str, text: str) -> Source:
 def _locate(where: str) -> Path:
     """Return the file of a path or of a module, without importing packages; raise OSError."""
     if where.endswith(".py"):
-        return Path(os.path.abspath(expand_user(where)))  # noqa: PTH100 - Links stay links.
+        return expand_user(where).resolve()  # What it imports lies beside it, not beside a link.
     importlib.invalidate_caches()
     name, *rest = where.split(".")
     try:

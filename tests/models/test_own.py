@@ -194,6 +194,13 @@ def test_a_module_is_found_from_the_working_directory_and_its_package_is_kept(
     assert same.source.digest == network.source.digest
 
 
+def test_a_link_finds_what_lies_beside_its_target(tmp_path: Path) -> None:
+    path = write_net(tmp_path / "nets")
+    (tmp_path / "link.py").symlink_to(path)
+    digests = {read_source("model", f"{each}:Net").digest for each in (path, tmp_path / "link.py")}
+    assert len(digests) == 1
+
+
 def test_an_installed_module_is_imported_as_usual() -> None:
     network = build_own("torchvision.models:AlexNet", 5, IMAGENET)
     assert network.head.out_features == 5
@@ -371,6 +378,7 @@ def test_bad_code_is_refused_in_one_line(here: Command, tmp_path: Path, name: st
     [
         ("missing.py:Net", r"missing\.py cannot be read \(No such file"),
         ("folder.py:Net", r"folder\.py cannot be read \(not an ordinary file\)"),
+        ("net.v2.py:Net", r"net\.v2\.py: the name of a module has no dot"),
         ("not_there.at.all:Net", "there is no such module"),
         ("own.py", "names no class; write file.py:Class"),
         ("own.py:", "names no class"),
@@ -382,6 +390,7 @@ def test_a_name_without_a_class_is_refused(
     here: Command, tmp_path: Path, model: str, message: str
 ) -> None:
     (tmp_path / "folder.py").mkdir()
+    (tmp_path / "net.v2.py").touch()
     done = here(*FAST, f"--model={model}")
     import re
 

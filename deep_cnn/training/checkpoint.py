@@ -2,7 +2,6 @@
 
 import math
 import os
-import random
 import shutil
 import time
 from collections.abc import Mapping
@@ -11,7 +10,6 @@ from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile, ZipFile
 
-import numpy as np
 import torch
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from torch import Tensor
@@ -210,6 +208,7 @@ def load_resumable(path: Path, config: TrainConfig) -> Checkpoint:
         if is_code(value) and is_code(before):
             if name == "model" or not config.test_net:
                 require_same(path, name, str(value), checkpoint.code)
+                checkpoint.config[name] = value  # Whoever uses it must get what the command names.
         elif not is_free and value != before:
             raise CheckpointError(
                 f"--{name}={value} does not fit the checkpoint, which has {before}; drop --{name},"
@@ -263,37 +262,3 @@ class CheckpointWriter:
             copy_checkpoint(self.last, self.best, make_folder=self.make_folder)
         self._last = self._best = None
         self._written = time.monotonic()
-
-
-def random_states() -> StateDict:
-    """Return the states of every global generator, as plain values and tensors.
-
-    Long lists of numbers become tensors. As Python values, they would take more space in the file
-    than a small network.
-    """
-    kind, keys, position, has_gauss, gauss = np.random.get_state()
-    version, numbers, following = random.getstate()
-    return {
-        "torch": torch.get_rng_state(),
-        "mps": torch.mps.get_rng_state() if torch.backends.mps.is_available() else None,
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-        "numpy": (str(kind), _tensor(keys), position, has_gauss, gauss),
-        "python": (version, _tensor(numbers), following),
-    }
-
-
-def _tensor(numbers: Any) -> torch.Tensor:
-    return torch.tensor(np.asarray(numbers, dtype=np.int64))
-
-
-def restore_random_states(states: StateDict) -> None:
-    """Restore the states from `random_states`; CUDA's only if the number of devices is equal."""
-    torch.set_rng_state(states["torch"])
-    if torch.cuda.is_available() and len(states["cuda"]) == torch.cuda.device_count():
-        torch.cuda.set_rng_state_all(states["cuda"])
-    if torch.backends.mps.is_available() and states["mps"] is not None:
-        torch.mps.set_rng_state(states["mps"])
-    kind, keys, *rest = states["numpy"]
-    np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))
-    version, numbers, following = states["python"]
-    random.setstate((version, tuple(numbers.tolist()), following))

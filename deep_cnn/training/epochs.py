@@ -18,7 +18,7 @@ from deep_cnn.progress import Progress
 from deep_cnn.results import Best, EpochRecord, Metric, RunResult, StopReason, SweepTrial
 from deep_cnn.run_options import SAMPLE_DATA
 from deep_cnn.tracking import Tracker
-from deep_cnn.training.checkpoint import Checkpoint, CheckpointWriter, load_resumable, random_states
+from deep_cnn.training.checkpoint import Checkpoint, CheckpointWriter, load_resumable
 from deep_cnn.training.devices import choose_device, choose_threads, environment
 from deep_cnn.training.loop import (
     EpochOutput,
@@ -31,6 +31,7 @@ from deep_cnn.training.loop import (
 )
 from deep_cnn.training.media import histograms_of, inputs_of, validation_of
 from deep_cnn.training.optim import weights_of
+from deep_cnn.training.random_states import random_states
 from deep_cnn.training.session import Session
 from deep_cnn.training.stop import Interrupted, StopToken
 

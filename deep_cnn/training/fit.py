@@ -22,11 +22,12 @@ from deep_cnn.run_options import SAMPLE_DATA
 from deep_cnn.source import code_arguments, write_archive
 from deep_cnn.text import first_line
 from deep_cnn.tracking import Start, Tracker, TrackingState, is_agents_stop
-from deep_cnn.training.checkpoint import Checkpoint, copy_checkpoint, restore_random_states
+from deep_cnn.training.checkpoint import Checkpoint, copy_checkpoint
 from deep_cnn.training.devices import threads_restored
 from deep_cnn.training.epochs import Run, ShouldStop, make_checkpoint, show_validation, train
 from deep_cnn.training.loop import LossNotFinite
 from deep_cnn.training.memory import advise_batch_size
+from deep_cnn.training.random_states import restore_random_states
 from deep_cnn.training.session import Session, open_session
 from deep_cnn.training.stop import Interrupted, StopRequest, StopToken, interruptible
 

@@ -36,7 +36,13 @@ class TrainConfig(RunOptions, TrainingOptions, ModelOptions, DataOptions):
     if not TYPE_CHECKING:  # As in OptionModel.
 
         def __init__(self, **values: Any) -> None:
-            chosen = self.convert({**values.pop("options", {}), **values})
+            values = {**values.pop("options", {}), **values}
+            # Only a checkpoint may name the network of an earlier version.
+            is_earlier = str(values.get("model")) in names.EARLIER_MODELS and (
+                values.get("resume") or values.get("test_net")
+            )
+            earlier = {"model": values.pop("model")} if is_earlier else {}
+            chosen = {**self.convert(values), **earlier}
             task, general = chosen.get("task", "auto"), self.table()
             options = all_options(task)
             for name in chosen:
@@ -58,10 +64,10 @@ class TrainConfig(RunOptions, TrainingOptions, ModelOptions, DataOptions):
 
     def _problems(self) -> Iterator[tuple[str, str]]:
         """Yield each option that does not fit the others, and the reason."""
-        stages, size = names.MODELS[self.model], names.fixed_size(self.model, self.weights)
+        stages, size = names.stages_of(self.model), names.fixed_size(self.model, self.weights)
         if problem := names.weights_problem(self.model, self.weights):
             yield problem
-        if self.model == "lenet" and self.batch_size == 1:
+        if self.model.startswith("lenet") and self.batch_size == 1:
             yield "batch_size", "is too small for the batch norm of lenet; use 2 or more"
         if isinstance(self.freeze, int) and self.freeze > stages:
             text = f"{self.model} has {stages} stages; give 0 to {stages}, none or trunk"

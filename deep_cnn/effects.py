@@ -4,7 +4,7 @@ from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
 from deep_cnn.config import TrainConfig
-from deep_cnn.names import MODELS, TASKS
+from deep_cnn.names import NOT_PRETRAINED, TASKS, stages_of
 
 
 def _reads_folder(config: TrainConfig) -> bool:
@@ -12,7 +12,7 @@ def _reads_folder(config: TrainConfig) -> bool:
 
 
 def _has_frozen_trunk(config: TrainConfig) -> bool:
-    return config.freeze in ("trunk", MODELS[config.model])
+    return config.freeze in ("trunk", stages_of(config.model))
 
 
 # When each option has no effect, and why. An option may appear more than once.
@@ -31,13 +31,13 @@ _RULES: tuple[tuple[str, Callable[[TrainConfig], bool], str], ...] = (
         "the run has no more epochs",
     ),
     ("amp", lambda c: c.device == "mps", "--device=mps computes in float32"),
-    ("hidden", lambda c: c.model != "lenet", "only --model=lenet has a hidden layer"),
+    ("hidden", lambda c: not c.model.startswith("lenet"), "only --model=lenet has a hidden layer"),
     ("data_dir", lambda c: not _reads_folder(c), "the task reads no folder"),
     ("strict_data", lambda c: not _reads_folder(c), "the task reads no files"),
     (
         "pre",
-        lambda c: c.pre == "resnet" and c.model == "lenet",
-        "--model=lenet keeps its own size and scale, as with --pre=default",
+        lambda c: c.pre == "resnet" and c.model in NOT_PRETRAINED,
+        "--model=lenet and mnistnet keep their own size and scale, as with --pre=default",
     ),
     (
         "pre",

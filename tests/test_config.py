@@ -102,7 +102,7 @@ def test_off_may_arrive_as_yaml_reads_it() -> None:
 def test_a_task_brings_defaults_and_flags_of_its_own() -> None:
     digits = TrainConfig(task="digits")
     assert (digits.model, digits.optimizer, digits.lr) == ("lenet", "sgd", 0.01)
-    assert digits.options["hidden"] == 120
+    assert digits.options["hidden"] == 500
     assert parse_config(["--task=digits", "--lr=0.5", "--hidden=7"]).lr == 0.5
     assert "hidden" not in TrainConfig(task="perception").options
 

@@ -15,7 +15,7 @@ from deep_cnn.bootstrap import Statistic
 from deep_cnn.config import TrainConfig
 from deep_cnn.data.splits import SPLITS, Examples, Splits, assign_splits
 from deep_cnn.errors import CheckpointError, DataError
-from deep_cnn.models import Network, build_network, preprocessing_spec
+from deep_cnn.models import Network, build_backbone, preprocessing_spec
 
 Labels = Mapping[str, Any]
 
@@ -89,14 +89,12 @@ class Task(ABC):
 
     def network(self, config: TrainConfig, labels: Labels, weights: str | None = None) -> Network:
         """Return the network for this configuration; `weights` overrides --weights."""
-        return build_network(
-            config.model,
-            self.outputs(labels),
-            weights=weights or config.weights,
-            dropout=config.dropout,
-            input_spec=preprocessing_spec(config.pre, config.model),
-            preset=config.weights,
+        source, hidden = weights or config.weights, config.options.get("hidden")
+        backbone = build_backbone(
+            config.model, source, config.weights, dropout=config.dropout, hidden=hidden
         )
+        spec = preprocessing_spec(config.pre, config.model)
+        return Network(backbone, self.outputs(labels), config.dropout, spec)
 
     def check_splits(
         self, splits: Mapping[str, Examples], config: TrainConfig, wanted: Collection[str]

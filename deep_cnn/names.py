@@ -122,10 +122,22 @@ class DigitsOptions(ClassificationOptions):
     hidden: int = option(500, "number of units in the hidden layer of LeNet", low=1)
 
 
+class MnistOptions(DigitsOptions):
+    """Options of the task mnist."""
+
+    summary = "MNIST's handwritten digits, from its IDX files"
+    defaults = {  # noqa: RUF012 - a class variable by its base.
+        **DigitsOptions.defaults, "data_dir": "mnist", "lr": 0.1, "batch_size": 128,
+        "dropout": 0.25, "epochs": 10,
+    }  # fmt: skip
+    reads_folder = True
+
+
 TASKS: Mapping[str, type[TaskOptions]] = {
     "perception": PerceptionOptions,
     "folders": FoldersOptions,
     "digits": DigitsOptions,
+    "mnist": MnistOptions,
 }
 
 # Every network, with its number of stages for --freeze.

@@ -4,7 +4,7 @@ from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
 from deep_cnn.config import TrainConfig
-from deep_cnn.names import NOT_PRETRAINED, TASKS, stages_of
+from deep_cnn.names import TASKS, stages_of
 
 
 def _reads_folder(config: TrainConfig) -> bool:
@@ -36,8 +36,13 @@ _RULES: tuple[tuple[str, Callable[[TrainConfig], bool], str], ...] = (
     ("strict_data", lambda c: not _reads_folder(c), "the task reads no files"),
     (
         "pre",
-        lambda c: c.pre == "resnet" and c.model in NOT_PRETRAINED,
-        "--model=lenet and mnistnet keep their own size and scale, as with --pre=default",
+        lambda c: c.pre == "resnet" and c.model.startswith("lenet"),
+        "--model=lenet keeps its own size and scale, as with --pre=default",
+    ),
+    (
+        "pre",
+        lambda c: c.pre == "resnet" and c.model == "mnistnet",
+        "--model=mnistnet keeps its own size and scale, as with --pre=default",
     ),
     (
         "pre",

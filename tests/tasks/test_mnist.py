@@ -4,14 +4,13 @@ import csv
 import gzip
 import hashlib
 import json
-import struct
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
-from sklearn.datasets import load_digits
 
 from deep_cnn import load
 from deep_cnn.config import TrainConfig
@@ -19,36 +18,14 @@ from deep_cnn.data import mnist_download
 from deep_cnn.layout import MNIST_FILES
 from deep_cnn.tasks import get_task
 from tests.conftest import Command, read_checkpoint
+from tests.mnist_files import contents, gzipped, write
 
 QUICK = ("--wandb=False", "--tensorboard=False", "--epochs=1", "--run_name=r")
 TRAIN_IMAGES, TRAIN_LABELS, TEST_IMAGES, TEST_LABELS = MNIST_FILES
 
 
-def idx(array: np.ndarray) -> bytes:  # type: ignore[type-arg]
-    shape = struct.pack(f">{array.ndim}I", *array.shape)
-    return struct.pack(">I", 0x0800 + array.ndim) + shape + array.astype(np.uint8).tobytes()
-
-
-def contents(train: int = 200, test: int = 50) -> dict[str, bytes]:
-    """MNIST's files with scikit-learn's digits."""
-    digits = load_digits()
-    small = (digits.images[: train + test] * 15.9).astype(np.uint8)
-    images = np.stack([np.asarray(Image.fromarray(each).resize((28, 28))) for each in small])
-    labels = digits.target[: train + test]
-    arrays = images[:train], labels[:train], images[train:], labels[train:]
-    return dict(zip(MNIST_FILES, map(idx, arrays), strict=True))
-
-
-def write(folder: Path, files: dict[str, bytes], name: Callable[[str], str] = str) -> Path:
-    for stem, content in files.items():
-        path = folder / name(stem)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
-    return folder
-
-
 LAYOUTS: dict[str, Callable[[str], str]] = {
-    "as released": lambda name: f"{name}.gz",
+    "as released": gzipped,
     "unpacked": str,
     "with a dot": lambda name: name.replace("-idx", ".idx"),
     "with a dot, gzipped": lambda name: name.replace("-idx", ".idx") + ".gz",
@@ -218,8 +195,6 @@ def test_missing_files_are_named_with_the_command_that_brings_them(
 
 
 def test_a_folder_and_a_pipe_are_no_files_of_mnist(tmp_path: Path, here: Command) -> None:
-    import os
-
     folder = write(tmp_path / "data", {k: v for k, v in contents().items() if k != TRAIN_LABELS})
     (folder / TRAIN_LABELS).mkdir()
     os.mkfifo(folder / f"{TRAIN_LABELS}.gz")

@@ -36,13 +36,7 @@ class TrainConfig(RunOptions, TrainingOptions, ModelOptions, DataOptions):
     if not TYPE_CHECKING:  # As in OptionModel.
 
         def __init__(self, **values: Any) -> None:
-            values = {**values.pop("options", {}), **values}
-            # Only a checkpoint may name the network of an earlier version.
-            is_earlier = str(values.get("model")) in names.EARLIER_MODELS and (
-                values.get("resume") or values.get("test_net")
-            )
-            earlier = {"model": values.pop("model")} if is_earlier else {}
-            chosen = {**self.convert(values), **earlier}
+            chosen = _converted({**values.pop("options", {}), **values})
             task, general = chosen.get("task", "auto"), self.table()
             options = all_options(task)
             for name in chosen:
@@ -172,6 +166,18 @@ class TrainConfig(RunOptions, TrainingOptions, ModelOptions, DataOptions):
         content = {k: v for k, v in self.to_dict().items() if options[k].affects_result}
         content = {k: v for k, v in content.items() if v is not None or k not in self.options}
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _converted(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values of a configuration as their types; raise ConfigError.
+
+    Only with a checkpoint, the network may be one of an earlier version.
+    """
+    model = str(values.get("model"))
+    has_checkpoint = values.get("resume") or values.get("test_net")
+    if model not in names.EARLIER_MODELS or not has_checkpoint:
+        return TrainConfig.convert(values)
+    return {**TrainConfig.convert({**values, "model": None}), "model": model}
 
 
 def format_options(options: Mapping[str, Any]) -> str:

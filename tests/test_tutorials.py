@@ -1,12 +1,16 @@
 """Each row of the tutorials page is a command that works, typed as it stands."""
 
+import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+from urllib.request import urlopen
 
 import numpy as np
 import pytest
@@ -23,7 +27,7 @@ NOT_RUN = {
     "fetch --data": "needs a network; tests of the verb fetch have mirrors of their own",
     "--model=resnet18": "needs a network; tests/models has weights that are not pretrained",
     "--wandb=True": "needs an account on wandb.ai; tests/tracking/test_wandb.py has another server",
-    "tensorboard --logdir": "is a server that runs until it is interrupted",
+    "tensorboard --logdir": "is a server, which has a test of its own",
     "jupyter lab": "is a server that runs until it is interrupted",
     "ssh -L": "needs another machine",
 }
@@ -93,24 +97,22 @@ def prepare(folder: Path) -> None:
         Image.fromarray(pixels).save(folder / name / "1.png")
 
 
-def typed(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    """Run a command as a shell does, with this interpreter as python."""
+def shell(folder: Path) -> dict[str, Any]:
+    """Return the arguments with which a process finds this interpreter, and no input."""
     programs = folder / "bin"
     programs.mkdir(exist_ok=True)
-    for name in ("python", "python3"):
+    for name, module in (("python", ""), ("python3", ""), ("tensorboard", "-m tensorboard.main")):
         path = programs / name
-        path.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
+        path.write_text(f'#!/bin/sh\nexec "{sys.executable}" {module} "$@"\n')
         path.chmod(0o755)
-    return subprocess.run(
-        ["bash", "-e", "-c", command],
-        cwd=folder,
-        env=environment(PATH=f"{programs}:{os.environ['PATH']}"),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=2 * PATIENCE,
-        check=False,
-    )
+    env = environment(PATH=f"{programs}:{os.environ['PATH']}")
+    return {"cwd": folder, "env": env, "stdin": subprocess.DEVNULL, "text": True}
+
+
+def typed(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run a command as a shell does, with this interpreter as python."""
+    words, limit = ["bash", "-e", "-c", command], 2 * PATIENCE
+    return subprocess.run(words, **shell(folder), capture_output=True, timeout=limit, check=False)
 
 
 @pytest.mark.parametrize("section", [title for title in SECTIONS if title != "On a server"])
@@ -140,6 +142,32 @@ def test_the_script_of_the_page_runs(tmp_path: Path) -> None:
     done = typed(script, tmp_path)
     assert done.returncode == 0, done.stderr[-2000:]
     assert (tmp_path / "outputs" / "results" / "lenet-0.01.csv").exists()
+
+
+@pytest.mark.parametrize(
+    "command", [command for _, command in ROWS if command.startswith("tensorboard")]
+)
+def test_tensorboard_shows_the_runs(tmp_path: Path, command: str) -> None:
+    prepare(tmp_path)
+    typed("python -m deep_cnn --task=mnist --epochs=1 --run_name=shown", tmp_path)
+    # Another port, because others may use this machine, too.
+    words = [*command.replace("--port 6006", "").split(), "--port=0"]
+    server = subprocess.Popen(words, **shell(tmp_path), stderr=subprocess.PIPE,
+                              executable=tmp_path / "bin" / words[0])  # fmt: skip
+    try:
+        assert server.stderr
+        lines = iter(server.stderr.readline, "")
+        port = next(found[1] for line in lines if (found := re.search(r"http://\S+:(\d+)/", line)))
+        address = f"http://127.0.0.1:{port}/data/runs"
+        end = time.monotonic() + PATIENCE
+        runs: set[str] = set()
+        while not runs >= {"shown/train", "shown/val"}:  # It reads the files in the background.
+            assert time.monotonic() < end, runs
+            time.sleep(0.2)
+            runs = set(json.loads(urlopen(address, timeout=PATIENCE).read()))
+    finally:
+        server.kill()
+        server.wait()
 
 
 def test_the_page_has_both_rows_for_files_of_your_own_and_what_cannot_run() -> None:

@@ -36,7 +36,7 @@ class TrainConfig(RunOptions, TrainingOptions, ModelOptions, DataOptions):
     if not TYPE_CHECKING:  # As in OptionModel.
 
         def __init__(self, **values: Any) -> None:
-            chosen = self.convert({**values.pop("options", {}), **values})
+            chosen = _converted({**values.pop("options", {}), **values})
             task, general = chosen.get("task", "auto"), self.table()
             options = all_options(task)
             for name in chosen:
@@ -59,7 +59,7 @@ class TrainConfig(RunOptions, TrainingOptions, ModelOptions, DataOptions):
         stages, size = names.stages_of(self.model), names.fixed_size(self.model, self.weights)
         if problem := names.weights_problem(self.model, self.weights):
             yield problem
-        if self.model == "lenet" and self.batch_size == 1:
+        if self.model.startswith("lenet") and self.batch_size == 1:
             yield "batch_size", "is too small for the batch norm of lenet; use 2 or more"
         if isinstance(self.freeze, int) and self.freeze > stages:
             text = f"{self.model} has {stages} stages; give 0 to {stages}, none or trunk"
@@ -164,6 +164,18 @@ class TrainConfig(RunOptions, TrainingOptions, ModelOptions, DataOptions):
         content = {k: v for k, v in self.to_dict().items() if options[k].affects_result}
         content = {k: v for k, v in content.items() if v is not None or k not in self.options}
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _converted(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values of a configuration as their types; raise ConfigError.
+
+    Only with a checkpoint, the network may be one of an earlier version.
+    """
+    model = str(values.get("model"))
+    has_checkpoint = values.get("resume") or values.get("test_net")
+    if model not in names.EARLIER_MODELS or not has_checkpoint:
+        return TrainConfig.convert(values)
+    return {**TrainConfig.convert({**values, "model": None}), "model": model}
 
 
 def format_options(options: Mapping[str, Any]) -> str:

@@ -34,13 +34,18 @@ _RULES: tuple[tuple[str, Callable[[TrainConfig], bool], str], ...] = (
         "the run has no more epochs",
     ),
     ("amp", lambda c: c.device == "mps", "--device=mps computes in float32"),
-    ("hidden", lambda c: c.model != "lenet", "only --model=lenet has a hidden layer"),
+    ("hidden", lambda c: not c.model.startswith("lenet"), "only --model=lenet has a hidden layer"),
     ("data_dir", lambda c: not _reads_folder(c), "the task reads no folder"),
     ("strict_data", lambda c: not _reads_folder(c), "the task reads no files"),
     (
         "pre",
-        lambda c: c.pre == "resnet" and c.model == "lenet",
+        lambda c: c.pre == "resnet" and c.model.startswith("lenet"),
         "--model=lenet keeps its own size and scale, as with --pre=default",
+    ),
+    (
+        "pre",
+        lambda c: c.pre == "resnet" and c.model == "mnistnet",
+        "--model=mnistnet keeps its own size and scale, as with --pre=default",
     ),
     (
         "pre",

@@ -14,6 +14,7 @@ import pytest
 
 from deep_cnn.cli import main
 from tests.conftest import ROOT, SAMPLE, environment
+from tests.mnist_files import contents, write
 
 PAGES = (
     "README.md",
@@ -21,6 +22,7 @@ PAGES = (
     "outputs/README.md",
     "deep_cnn/README.md",
     "deep_cnn/tasks/README.md",
+    "deep_cnn/tasks/TUTORIALS.md",
     "deep_cnn/cluster/README.md",
     "deep_cnn/inference/README.md",
     "deep_cnn/sweep/run/README.md",
@@ -49,6 +51,7 @@ SUBSTITUTIONS = (
     (r"^check +(\S+) --probe", r"check quick/lr.yaml --probe"),
     (r"--scheduler=", "--dry_run --scheduler="),
     (r"^submit +sweeps/lr\.yaml", "submit quick/lr.yaml"),
+    (r"^--task=mnist ", "--task=mnist --epochs=1 --freeze=trunk "),
 )
 # Part of a command, and why it cannot run here.
 NOT_RUN = {
@@ -111,6 +114,8 @@ def code_blocks(page: str) -> Iterator[tuple[int, str, str]]:
 def commands() -> list[Command]:
     found = {}
     for page in PAGES:
+        if page.endswith("TUTORIALS.md"):
+            continue  # tests/test_tutorials.py runs its commands.
         for start, language, code in code_blocks(page):
             if language not in ("", "bash", "sh"):
                 continue
@@ -222,6 +227,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "quick").mkdir()
     for name in ("lr", "model", "smoke"):
         (folder / "quick" / f"{name}.yaml").write_text(QUICK_SWEEP)
+    write(folder / "mnist", contents())
     for words in PREPARATION:
         status, text = call(folder, shlex.split(words))
         assert status == 0, text

@@ -18,7 +18,7 @@ from deep_cnn.models.weights import (
     load_weights,
     weights_address,
 )
-from deep_cnn.names import IMAGENET, InputSpec, weights_name
+from deep_cnn.names import IMAGENET, NOT_PRETRAINED, InputSpec, weights_name
 from deep_cnn.vision import torchvision
 
 # The names, in each family of networks, of the sequences of stages in a trunk.
@@ -149,25 +149,33 @@ def build_network(
     *,
     weights: str,
     dropout: float,
-    input_spec: InputSpec | None = None,
     preset: str = "",
+    hidden: int | None = None,
 ) -> Network:
     """Return the network `name` with `outputs` outputs.
 
     `weights` is imagenet, none, a name of torchvision, or a file: a state dict of the whole
     classifier, or a checkpoint (without its head). The network has the picture size of the weights
-    `preset`, by default of `weights`; `input_spec` overrides what it expects of pictures. Raises
+    `preset`, by default of `weights`. `hidden` is the number of hidden units of LeNet. Raises
     WeightsError if the weights are not available.
     """
-    return Network(build_backbone(name, weights, preset), outputs, dropout, input_spec)
+    backbone = build_backbone(name, weights, preset, dropout=dropout, hidden=hidden)
+    return Network(backbone, outputs, dropout)
 
 
-def build_backbone(name: str, weights: str = "none", preset: str = "") -> Backbone:
-    """Return the trunk of `name`; see `build_network` for `weights` and `preset`."""
+def build_backbone(
+    name: str,
+    weights: str = "none",
+    preset: str = "",
+    *,
+    dropout: float = 0.0,
+    hidden: int | None = None,
+) -> Backbone:
+    """Return the trunk of `name`; see `build_network` for the arguments."""
     entry = weights_name(preset or weights)
     source = weights if weights in ("imagenet", "none") or weights_name(weights) else "none"
-    if name == "lenet":
-        backbone = Backbone(lenet.lenet_trunk(hidden=120, dropout=0.5), 120, lenet.FORMAT)
+    if name in NOT_PRETRAINED:
+        backbone = _small_backbone(name, dropout, hidden)
     elif name == "efficientnet_lite0":
         backbone = _lite0_backbone(source)
     else:
@@ -175,6 +183,17 @@ def build_backbone(name: str, weights: str = "none", preset: str = "") -> Backbo
     if source != weights:
         load_weights(backbone.trunk, name, expand_user(weights))
     return backbone
+
+
+def _small_backbone(name: str, dropout: float, hidden: int | None) -> Backbone:
+    if name == "mnistnet":
+        return Backbone(lenet.MnistNet(), lenet.MNISTNET_FEATURES, lenet.MNISTNET_FORMAT)
+    if name == "lenet":
+        hidden = hidden or lenet.HIDDEN
+        return Backbone(lenet.lenet_trunk(hidden, dropout), hidden, lenet.FORMAT)
+    # Tasks without the option --hidden had these numbers.
+    hidden, dropout = (hidden, dropout) if hidden else (120, 0.5)
+    return Backbone(lenet.lenet_v1_trunk(hidden, dropout), hidden, lenet.FORMAT)
 
 
 def _lite0_backbone(weights: str) -> Backbone:
@@ -225,4 +244,4 @@ def _cut(network: nn.Module) -> int:
 
 def preprocessing_spec(pre: str, name: str) -> InputSpec | None:
     """Return the input spec that --pre requires, or None to use that of the network."""
-    return IMAGENET if pre == "resnet" and name != "lenet" else None
+    return IMAGENET if pre == "resnet" and name not in NOT_PRETRAINED else None

@@ -17,6 +17,8 @@ from torch import Tensor
 from deep_cnn.config import TrainConfig, all_options
 from deep_cnn.errors import CheckpointError
 from deep_cnn.files import RunFiles, write_whole
+from deep_cnn.models.lenet import is_lenet_v1
+from deep_cnn.names import EARLIER_MODELS
 from deep_cnn.options import is_code
 from deep_cnn.resolve import resolve
 from deep_cnn.results import Best, EpochRecord
@@ -145,6 +147,9 @@ def load_checkpoint(path: Path) -> Checkpoint:
     except ValidationError as error:
         field = ".".join(map(str, error.errors()[0]["loc"][:3]))
         raise CheckpointError(f"{path} ({field} has a wrong value) {_DAMAGED}") from None
+    config = content["config"]
+    if config.get("model") == "lenet" and is_lenet_v1(content["state_dict"]):
+        content["config"] = {**config, "model": "lenet_v1"}
     try:
         content["history"] = tuple(EpochRecord(**row) for row in content["history"])
         content["best"] = Best(**content["best"]) if content["best"] else None
@@ -180,6 +185,8 @@ def resumed_config(path: Path, changes: Mapping[str, Any]) -> TrainConfig:
     folder = path.resolve().parent
     out = {"out_dir": str(folder.parent)} if folder.name == "models" else {}
     before = load_checkpoint(path).config
+    if changes.get("model") == EARLIER_MODELS.get(str(before.get("model")), ""):
+        changes = {**changes, "model": before["model"]}
     if before.get("task") == "folders":  # Earlier versions had val/ as the test split at all times.
         before = {"test_folder": all_options("folders")["test_folder"].default, **before}
     config = TrainConfig.parse({**before, **out, **changes})
@@ -205,11 +212,12 @@ def load_resumable(path: Path, config: TrainConfig) -> Checkpoint:
     for name, value in config.to_dict().items():
         is_free = name in _FREE_ON_RESUME or not options[name].affects_result
         before = checkpoint.config.get(name, options[name].default)
+        is_earlier = name == "model" and EARLIER_MODELS.get(str(before)) == value
         if is_code(value) and is_code(before):
             if name == "model" or not config.test_net:
                 require_same(path, name, str(value), checkpoint.code)
                 checkpoint.config[name] = value  # Whoever uses it must get what the command names.
-        elif not is_free and value != before:
+        elif not is_free and not is_earlier and value != before:
             raise CheckpointError(
                 f"--{name}={value} does not fit the checkpoint, which has {before}; drop --{name},"
                 " or begin a new run with --weights=CHECKPOINT"

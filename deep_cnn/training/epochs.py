@@ -63,6 +63,8 @@ class Run:
         device = choose_device(config.device)
         _LOGGER.info("Running on %s device", device.type)
         checkpoint = load_resumable(Path(config.resume), config) if config.resume else None
+        if checkpoint:  # A trial may have begun with the network of an earlier version.
+            config = config.replace(model=checkpoint.config.get("model", config.model))
         self.files = files or _choose_files(config, checkpoint)
         # The work folder of a trial is gone when others read its configuration.
         self.resumed = config.resume

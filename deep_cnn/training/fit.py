@@ -15,6 +15,7 @@ from deep_cnn.data.content import write_splits
 from deep_cnn.effects import format_unused, without_effect
 from deep_cnn.errors import CheckpointError, ConfigError, DataError, DeepCnnError, LoadingError
 from deep_cnn.files import RunFiles
+from deep_cnn.names import TASKS
 from deep_cnn.resolve import resolve
 from deep_cnn.resources import is_out_of_memory
 from deep_cnn.results import RunResult, State, StopReason, SweepTrial
@@ -137,7 +138,7 @@ def _train_to_the_end(run: Run) -> RunResult:
 
 def _prepare(run: Run) -> Session:
     config = run.config
-    if config.data_dir == SAMPLE_DATA and config.task != "digits":
+    if config.data_dir == SAMPLE_DATA and TASKS[config.task].reads_folder:
         _LOGGER.info("Data: the bundled sample %s; --data_dir=FOLDER takes yours", SAMPLE_DATA)
     run.stop.raise_if_set()  # Otherwise a request would wait for the download of the weights.
     with interruptible():

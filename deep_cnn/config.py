@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from deep_cnn import names
 from deep_cnn.errors import ConfigError
 from deep_cnn.home import expand_user
-from deep_cnn.options import Option
+from deep_cnn.options import Option, is_code
 from deep_cnn.run_options import DataOptions, ModelOptions, RunOptions, TrainingOptions
 
 
@@ -36,7 +36,7 @@ class TrainConfig(RunOptions, TrainingOptions, ModelOptions, DataOptions):
     if not TYPE_CHECKING:  # As in OptionModel.
 
         def __init__(self, **values: Any) -> None:
-            chosen = self.convert({**values.pop("options", {}), **values})
+            chosen = _converted({**values.pop("options", {}), **values})
             task, general = chosen.get("task", "auto"), self.table()
             options = all_options(task)
             for name in chosen:
@@ -44,9 +44,7 @@ class TrainConfig(RunOptions, TrainingOptions, ModelOptions, DataOptions):
                     owners = [k for k, v in names.TASKS.items() if name in v.table()]
                     text = f"belongs to --task={' or '.join(owners)}; this run's task is {task}"
                     raise ConfigError(f"--{name} {text}", option=name)
-            defaults = {name: about.default for name, about in options.items()}
-            if task != "auto":
-                defaults |= names.TASKS[task].defaults
+            defaults = _defaults(task, chosen.get("model"))
             # Without a task, the options of the task are not known.
             every = chosen if task == "auto" else {**defaults, **chosen}
             own = {name: value for name, value in every.items() if name not in general}
@@ -58,10 +56,10 @@ class TrainConfig(RunOptions, TrainingOptions, ModelOptions, DataOptions):
 
     def _problems(self) -> Iterator[tuple[str, str]]:
         """Yield each option that does not fit the others, and the reason."""
-        stages, size = names.MODELS[self.model], names.fixed_size(self.model, self.weights)
+        stages, size = names.stages_of(self.model), names.fixed_size(self.model, self.weights)
         if problem := names.weights_problem(self.model, self.weights):
             yield problem
-        if self.model == "lenet" and self.batch_size == 1:
+        if self.model.startswith("lenet") and self.batch_size == 1:
             yield "batch_size", "is too small for the batch norm of lenet; use 2 or more"
         if isinstance(self.freeze, int) and self.freeze > stages:
             text = f"{self.model} has {stages} stages; give 0 to {stages}, none or trunk"
@@ -168,11 +166,30 @@ class TrainConfig(RunOptions, TrainingOptions, ModelOptions, DataOptions):
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
+def _converted(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values of a configuration as their types; raise ConfigError.
+
+    Only with a checkpoint, the network may be one of an earlier version.
+    """
+    model = str(values.get("model"))
+    has_checkpoint = values.get("resume") or values.get("test_net")
+    if model not in names.EARLIER_MODELS or not has_checkpoint:
+        return TrainConfig.convert(values)
+    return {**TrainConfig.convert({**values, "model": None}), "model": model}
+
+
 def format_options(options: Mapping[str, Any]) -> str:
     """Return options as the name of a run, as `lr=0.00102,pre=squash`."""
     parts = (f"{k}={v:.4g}" if isinstance(v, float) else f"{k}={v}" for k, v in options.items())
     # A name of a file must not have a plus sign.
     return ",".join(parts).replace("e+", "e")
+
+
+def _defaults(task: str, model: object) -> dict[str, Any]:
+    """Return the defaults of all options for a task, and for a network of the user."""
+    defaults = {name: about.default for name, about in all_options(task).items()}
+    defaults |= {} if task == "auto" else names.TASKS[task].defaults
+    return {**defaults, "weights": "none"} if is_code(model) else defaults
 
 
 @cache

@@ -4,7 +4,8 @@ from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
 from deep_cnn.config import TrainConfig
-from deep_cnn.names import MODELS, TASKS
+from deep_cnn.names import TASKS, stages_of
+from deep_cnn.options import is_code
 
 
 def _reads_folder(config: TrainConfig) -> bool:
@@ -12,7 +13,7 @@ def _reads_folder(config: TrainConfig) -> bool:
 
 
 def _has_frozen_trunk(config: TrainConfig) -> bool:
-    return config.freeze in ("trunk", MODELS[config.model])
+    return config.freeze in ("trunk", stages_of(config.model))
 
 
 # When each option has no effect, and why. An option may appear more than once.
@@ -23,6 +24,8 @@ _RULES: tuple[tuple[str, Callable[[TrainConfig], bool], str], ...] = (
         lambda c: c.schedule not in ("hyperbolic", "step", "plateau"),
         "only --schedule=hyperbolic, step or plateau has one",
     ),
+    ("warmup", lambda c: is_code(c.schedule), "a --schedule of your own sets the rates"),
+    ("dropout", lambda c: is_code(c.model), "a --model of your own has its own"),
     ("lr_trunk", _has_frozen_trunk, "the trunk is frozen"),
     ("patience", lambda c: c.train_on == "train+val", "there are no validation pictures"),
     (
@@ -31,13 +34,18 @@ _RULES: tuple[tuple[str, Callable[[TrainConfig], bool], str], ...] = (
         "the run has no more epochs",
     ),
     ("amp", lambda c: c.device == "mps", "--device=mps computes in float32"),
-    ("hidden", lambda c: c.model != "lenet", "only --model=lenet has a hidden layer"),
+    ("hidden", lambda c: not c.model.startswith("lenet"), "only --model=lenet has a hidden layer"),
     ("data_dir", lambda c: not _reads_folder(c), "the task reads no folder"),
     ("strict_data", lambda c: not _reads_folder(c), "the task reads no files"),
     (
         "pre",
-        lambda c: c.pre == "resnet" and c.model == "lenet",
+        lambda c: c.pre == "resnet" and c.model.startswith("lenet"),
         "--model=lenet keeps its own size and scale, as with --pre=default",
+    ),
+    (
+        "pre",
+        lambda c: c.pre == "resnet" and c.model == "mnistnet",
+        "--model=mnistnet keeps its own size and scale, as with --pre=default",
     ),
     (
         "pre",

@@ -19,7 +19,10 @@ from deep_cnn.progress import track_reading
 from deep_cnn.text import first_line, printable
 
 # Places365-Standard, pictures of 256 x 256: http://places2.csail.mit.edu/download.html
-DATA = {"places365": "http://data.csail.mit.edu/places/places365/places365standard_easyformat.tar"}
+DATA = {
+    "places365": "http://data.csail.mit.edu/places/places365/places365standard_easyformat.tar",
+    "mnist": "https://ossci-datasets.s3.amazonaws.com/mnist",  # That of torchvision.
+}
 # The limit in seconds for each read; the whole tar of 25 GB takes hours.
 _TIMEOUT = 60.0
 
@@ -32,8 +35,10 @@ class FetchOptions(OptionModel):
         None, "name of torchvision, such as IMAGENET1K_SWAG_E2E_V1; None: its default weights"
     )
     data: str | None = option(None, "data set to download", choices=tuple(DATA))
-    data_dir: str = option("places365", "folder to write train/ and val/ into")
-    keep: str | None = option(None, "file that lists the classes to write, one per line; None: all")
+    data_dir: str | None = option(None, "folder to write into; None: the name of the data set")
+    keep: str | None = option(
+        None, "places365: file that lists the classes to write, one per line; None: all"
+    )
     url: str | None = option(None, "address to download from; None: the official one")
 
 
@@ -41,16 +46,14 @@ OPTIONS: Mapping[str, type[OptionModel]] = {"fetch": FetchOptions}
 
 
 def fetch(argv: list[str]) -> int:
-    """Download ImageNet weights into TORCH_HOME (--model) or pictures into --data_dir (--data)."""
+    """Download ImageNet weights into TORCH_HOME (--model) or data into --data_dir (--data)."""
     options, rest = parse_verb(FetchOptions, argv)
     if rest:
         raise not_an_option(rest[0])
     if (options.model is None) == (options.data is None):
         raise ConfigError("fetch takes either --model=resnet50,vit_b_16 or --data=places365")
     if options.data:
-        keep = _read_classes(Path(options.keep)) if options.keep else None
-        url, folder = options.url or DATA[options.data], expand_user(options.data_dir)
-        print(printable(fetch_pictures(url, folder, keep)))
+        print(printable(_fetch_data(options, options.data)))
         return 0
     models = [name.strip() for name in str(options.model).split(",")]
     for name in models:
@@ -65,6 +68,18 @@ def fetch(argv: list[str]) -> int:
     for name in models:
         print(printable(f"{name}: {fetch_weights(name, options.url, options.weights)}"), flush=True)
     return 0
+
+
+def _fetch_data(options: FetchOptions, data: str) -> str:
+    url, folder = options.url or DATA[data], expand_user(options.data_dir or data)
+    if data == "mnist":
+        if options.keep:
+            raise ConfigError("--keep lists classes of places365; drop it for --data=mnist")
+        from deep_cnn.data.mnist_download import download_mnist
+
+        return download_mnist(url, folder)
+    keep = _read_classes(Path(options.keep)) if options.keep else None
+    return fetch_pictures(url, folder, keep)
 
 
 def fetch_weights(name: str, url: str | None = None, weights: str | None = None) -> str:

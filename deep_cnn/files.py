@@ -50,6 +50,7 @@ class RunFiles:
         arguments: The arguments as JSON.
         result: The result; it exists only if the run has ended.
         journal: What W&B has acknowledged of the run.
+        source: The files of the user's network and schedule, if the run has one.
         splits: Digests of the pictures of each split, by content.
         predictions: Truth and prediction for each picture of the test split, of the first look.
         confusion: The confusion matrix of the test split.
@@ -62,6 +63,7 @@ class RunFiles:
         logger, results, models = (work or out / folder for folder in folders)
         self.out, self.name, self.work = out, name, work
         self.log = logger / f"{name}.log"
+        self.source = logger / f"{name}.source.zip"
         self.table = results / f"{name}.csv"
         self.arguments = results / f"{name}.args.json"
         self.result = results / f"{name}.json"
@@ -119,7 +121,7 @@ def claim_run(config: TrainConfig) -> RunFiles:
     The name is config.run_name or `<model>-<YYYYmmdd-HHMMSS>`, made safe; if it is taken, `-2`,
     `-3` and so on are appended. Raises OutputError if the folder cannot be written.
     """
-    wanted = config.run_name or f"{config.model}-{datetime.now():%Y%m%d-%H%M%S}"
+    wanted = config.run_name or f"{config.model.rpartition(':')[2]}-{datetime.now():%Y%m%d-%H%M%S}"
     for name in numbered_names(safe_name(wanted)):
         files = RunFiles(config.out_path, name)
         try:

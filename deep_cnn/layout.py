@@ -45,6 +45,11 @@ _LITTER = frozenset(
     )
 )  # fmt: skip
 
+# MNIST's files: images and labels for training, and those for the test.
+MNIST_FILES = (
+    "train-images-idx3-ubyte", "train-labels-idx1-ubyte",
+    "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte",
+)  # fmt: skip
 # Folders that hold something else than the pictures of a class, most of the time.
 _DOUBTFUL = re.compile(
     "((train|test|val)[ _-]?)?(images?|imgs?|set)"
@@ -149,3 +154,17 @@ def loose_files(root: Path) -> dict[str, int]:
             if name.lower().endswith((".csv", ".tsv")) and not is_litter(name):
                 names[f"table {name}, which is not read"] = 1
     return names
+
+
+def find_idx(folder: Path, name: str) -> Path | None:
+    """Return MNIST's file `name` in a data folder, gzipped or not, or None.
+
+    It may be called train-images-idx3-ubyte or train-images.idx3-ubyte, and lie in the folder, in
+    MNIST/raw/ or raw/, as torchvision has it, or in a folder of its own name, as Kaggle has it.
+    """
+    for parent in (folder, folder / "MNIST" / "raw", folder / "raw"):
+        for stem in (name, name.replace("-idx", ".idx")):
+            for file in (parent / stem, parent / stem / stem, parent / f"{stem}.gz"):
+                if os.path.isfile(file):  # noqa: PTH113 - Path's own fails for a long name.
+                    return file
+    return None

@@ -1,12 +1,13 @@
 """List the legal names as data, so that the command line can check them without importing torch."""
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
 from deep_cnn.errors import choose_from
-from deep_cnn.options import OptionModel, option
+from deep_cnn.options import OptionModel, is_code, option
 
 # The studies of Place Pulse 2.0 with their common names, the released name first.
 STUDIES: Mapping[str, tuple[str, ...]] = {
@@ -119,13 +120,25 @@ class DigitsOptions(ClassificationOptions):
         "dropout": 0.5, "epochs": 5,
     }  # fmt: skip
     reads_folder = False
-    hidden: int = option(120, "number of units in the hidden layer of LeNet", low=1)
+    hidden: int = option(500, "number of units in the hidden layer of LeNet", low=1)
+
+
+class MnistOptions(DigitsOptions):
+    """Options of the task mnist."""
+
+    summary = "MNIST's handwritten digits, from its IDX files"
+    defaults = {  # noqa: RUF012 - a class variable by its base.
+        **DigitsOptions.defaults, "data_dir": "mnist", "lr": 0.1, "batch_size": 128,
+        "dropout": 0.25, "epochs": 10,
+    }  # fmt: skip
+    reads_folder = True
 
 
 TASKS: Mapping[str, type[TaskOptions]] = {
     "perception": PerceptionOptions,
     "folders": FoldersOptions,
     "digits": DigitsOptions,
+    "mnist": MnistOptions,
 }
 
 # Every network, with its number of stages for --freeze.
@@ -136,7 +149,7 @@ MODELS: Mapping[str, int] = {
     "efficientnet_b5": 9, "efficientnet_b6": 9, "efficientnet_b7": 9, "efficientnet_lite0": 18,
     "efficientnet_v2_l": 9, "efficientnet_v2_m": 9, "efficientnet_v2_s": 8, "googlenet": 12,
     "inception_v3": 16, "lenet": 3, "maxvit_t": 6, "mnasnet0_5": 10, "mnasnet0_75": 10,
-    "mnasnet1_0": 10, "mnasnet1_3": 10, "mobilenet_v2": 19, "mobilenet_v3_large": 18,
+    "mnasnet1_0": 10, "mnasnet1_3": 10, "mnistnet": 4, "mobilenet_v2": 19, "mobilenet_v3_large": 18,
     "mobilenet_v3_small": 14, "regnet_x_16gf": 5, "regnet_x_1_6gf": 5, "regnet_x_32gf": 5,
     "regnet_x_3_2gf": 5, "regnet_x_400mf": 5, "regnet_x_800mf": 5, "regnet_x_8gf": 5,
     "regnet_y_128gf": 5, "regnet_y_16gf": 5, "regnet_y_1_6gf": 5, "regnet_y_32gf": 5,
@@ -149,6 +162,8 @@ MODELS: Mapping[str, int] = {
     "vgg16_bn": 15, "vgg19": 18, "vgg19_bn": 18, "vit_b_16": 13, "vit_b_32": 13, "vit_h_14": 33,
     "vit_l_16": 25, "vit_l_32": 25, "wide_resnet101_2": 5, "wide_resnet50_2": 5,
 }  # fmt: skip
+# Networks of earlier versions, which only their checkpoints may name, by what replaced them.
+EARLIER_MODELS: Mapping[str, str] = {"lenet_v1": "lenet"}
 # Millions of numbers in the weights of each trunk, buffers included.
 WEIGHTS: Mapping[str, float] = {
     "alexnet": 57.0, "convnext_base": 87.6, "convnext_large": 196.2, "convnext_small": 49.5,
@@ -157,8 +172,9 @@ WEIGHTS: Mapping[str, float] = {
     "efficientnet_b3": 10.8, "efficientnet_b4": 17.7, "efficientnet_b5": 28.5,
     "efficientnet_b6": 41.0, "efficientnet_b7": 64.1, "efficientnet_lite0": 3.4,
     "efficientnet_v2_l": 117.7, "efficientnet_v2_m": 53.2, "efficientnet_v2_s": 20.3,
-    "googlenet": 5.6, "inception_v3": 21.8, "lenet": 0.1, "maxvit_t": 30.5, "mnasnet0_5": 1.0,
-    "mnasnet0_75": 1.9, "mnasnet1_0": 3.1, "mnasnet1_3": 5.1, "mobilenet_v2": 2.3,
+    "googlenet": 5.6, "inception_v3": 21.8, "lenet": 0.1, "lenet_v1": 0.1, "maxvit_t": 30.5,
+    "mnasnet0_5": 1.0,
+    "mnasnet0_75": 1.9, "mnasnet1_0": 3.1, "mnasnet1_3": 5.1, "mnistnet": 0.0, "mobilenet_v2": 2.3,
     "mobilenet_v3_large": 4.2, "mobilenet_v3_small": 1.5, "regnet_x_16gf": 52.3,
     "regnet_x_1_6gf": 8.3, "regnet_x_32gf": 105.5, "regnet_x_3_2gf": 14.4, "regnet_x_400mf": 5.1,
     "regnet_x_800mf": 6.6, "regnet_x_8gf": 37.7, "regnet_y_128gf": 637.8, "regnet_y_16gf": 80.7,
@@ -173,8 +189,15 @@ WEIGHTS: Mapping[str, float] = {
     "vgg19_bn": 139.6, "vit_b_16": 85.8, "vit_b_32": 87.5, "vit_h_14": 632.2, "vit_l_16": 303.3,
     "vit_l_32": 305.5, "wide_resnet101_2": 125.0, "wide_resnet50_2": 66.9,
 }  # fmt: skip
-# LeNet is for digits and has no ImageNet weights.
-NOT_PRETRAINED = ("lenet",)
+# These are for digits and have no ImageNet weights.
+NOT_PRETRAINED = ("lenet", "mnistnet", *EARLIER_MODELS)
+
+
+def stages_of(model: str) -> float:
+    """Return the number of stages for --freeze; those of a user's network are counted later."""
+    return MODELS.get(EARLIER_MODELS.get(model, model), math.inf)
+
+
 _V1, _V2 = "IMAGENET1K_V1", "IMAGENET1K_V2"
 _E2E, _LINEAR = "IMAGENET1K_SWAG_E2E_V1", "IMAGENET1K_SWAG_LINEAR_V1"
 # The networks for which torchvision has other weights than IMAGENET1K_V1, with their names.
@@ -186,7 +209,7 @@ _OTHER_WEIGHTS: Mapping[tuple[str, ...], str] = {
     (_E2E, _LINEAR): "regnet_y_128gf vit_h_14",
     (_V1, _V2, _E2E, _LINEAR): "regnet_y_16gf regnet_y_32gf",
     (_V1, _E2E, _LINEAR): "vit_b_16 vit_l_16",
-    (): "efficientnet_lite0 lenet",
+    (): "efficientnet_lite0 lenet mnistnet lenet_v1",
 }
 # The names of torchvision's weights of each network. Those of vgg16 that lack layers are left out.
 TORCHVISION_WEIGHTS: Mapping[str, tuple[str, ...]] = {
@@ -207,7 +230,12 @@ def weights_name(weights: str) -> str | None:
 
 def weights_problem(model: str, weights: str) -> tuple[str, str] | None:
     """Return an option and what is wrong with it, if `weights` are not available for `model`."""
-    name, legal = weights_name(weights), TORCHVISION_WEIGHTS[model]
+    name, legal = weights_name(weights), TORCHVISION_WEIGHTS.get(model, ())
+    if is_code(model) and (name or weights == "imagenet"):
+        return (
+            "weights",
+            f"is not for {model}, which has no pretrained weights; give none or a file",
+        )
     if weights == "imagenet" and model in NOT_PRETRAINED:
         return "model", "has no ImageNet weights; add --weights=none"
     if name and not legal:

@@ -2,6 +2,7 @@
 
 import math
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -31,6 +32,8 @@ _PARSERS: Mapping[type, Callable[[object], Any]] = {
     bool: lambda value: SWITCH_VALUES[str(value).lower()],
     str: str,
 }
+# A class of the user: file.py:Class, or package.module:Class.
+_CODE = re.compile(r"(.+\.py|[^\W\d]\w*(\.[^\W\d]\w*)*):[^\W\d]\w*")
 _KINDS = {int: "a whole number", float: "a number", bool: "True or False", str: "a text"}
 
 
@@ -48,6 +51,7 @@ class Option:
         sentinels: Strings that are legal in addition to numbers, such as `auto`.
         low, high: The range of a number; open_low and open_high exclude the bounds themselves.
         affects_result: Whether the option can change a number that a run logs.
+        takes_code: Whether a class of the user is legal in addition to `choices`.
     """
 
     name: str
@@ -62,6 +66,7 @@ class Option:
     open_low: bool = False
     open_high: bool = False
     affects_result: bool = True
+    takes_code: bool = False
 
     def convert(self, value: object) -> Any:
         """Return `value`, of a command line or a sweep file, as its type; raise ConfigError."""
@@ -84,6 +89,11 @@ class Option:
             raise self._error(
                 f"={str(value)!r} has characters that no file's name has; remove them"
             )
+        if self.takes_code and is_code(converted):
+            return converted
+        if self.takes_code and re.search(r":|\.py$", converted):
+            text = f"={converted} names no class; write file.py:Class or package.module:Class"
+            raise self._error(text)
         if self.choices and converted not in self.choices:
             raise self._error(f"={converted} is unknown; {choose_from(converted, self.choices)}")
         if self.kind in (int, float) and not self._in_range(converted):
@@ -113,6 +123,11 @@ def _is_text(value: str) -> bool:
         return b"\0" not in os.fsencode(value)
     except UnicodeEncodeError:  # A half of a surrogate pair.
         return False
+
+
+def is_code(value: object) -> bool:
+    """Return whether a value names a class of the user, which the program would import."""
+    return isinstance(value, str) and _CODE.fullmatch(value) is not None
 
 
 def option_name(text: str) -> str:

@@ -10,7 +10,9 @@ from deep_cnn.delimited import SPREADSHEETS
 from deep_cnn.errors import ConfigError, DataError, choose_from
 from deep_cnn.found_tables import describe_table, find_tables, is_picture
 from deep_cnn.layout import (
+    MNIST_FILES,
     choose_test_folder,
+    find_idx,
     has_class_folders,
     is_litter,
     split_folders,
@@ -60,7 +62,7 @@ def detect_task(folder: Path) -> str | None:
     if any(os.path.isfile(folder / table) for table in ("scores.csv", "qscores.tsv")):  # noqa: PTH113
         return "perception"
     if not has_class_folders(folder):
-        return None
+        return "mnist" if find_idx(folder, MNIST_FILES[0]) else None
     in_train = split_folders(folder)["train"]
     if in_train and not _has_classes(folder) and _unread_table(folder):
         return None  # Kaggle has train/<id>.jpg beside a table of the ids.

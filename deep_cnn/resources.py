@@ -6,6 +6,9 @@ from pathlib import Path, PurePosixPath
 
 # Without an answer of the system: the memory of a small computer.
 _UNKNOWN_MEMORY = 2**34
+# The messages of CUDA, Python, the system, cuBLAS and oneDNN.
+_NO_MEMORY = ("out of memory", "not enough memory", "can't allocate memory", "ALLOC_FAILED",
+              "could not create a primitive")  # fmt: skip
 
 
 def cores(root: Path = Path("/")) -> int:
@@ -90,3 +93,8 @@ def _lines(path: Path) -> list[str]:
         return path.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return []
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether an error, in one of its many forms, means that memory was not enough."""
+    return isinstance(error, MemoryError) or any(text in str(error) for text in _NO_MEMORY)

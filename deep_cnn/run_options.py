@@ -49,7 +49,12 @@ class ModelOptions(OptionModel):
 
     heading = "model"
 
-    model: str = option("efficientnet_lite0", "network", choices=tuple(names.MODELS))
+    model: str = option(
+        "efficientnet_lite0",
+        "network; your own: file.py:Class or package.module:Class",
+        choices=tuple(names.MODELS),
+        takes_code=True,
+    )
     weights: str = option("imagenet", "weights: imagenet, none, a name of torchvision, or a file")
     freeze: int | Literal["none", "trunk"] = option(
         "none", "layers to freeze: none, trunk (all but the last), or the first N stages", low=0
@@ -70,7 +75,10 @@ class TrainingOptions(OptionModel):
     momentum: float = option(0.9, "momentum of sgd", low=0, high=1, open_high=True)
     weight_decay: float = option(0.0, "weight decay", low=0)
     schedule: str = option(
-        "constant", "how the learning rate changes over the epochs", choices=names.SCHEDULES
+        "constant",
+        "how the learning rate changes over the epochs; your own: file.py:Class",
+        choices=names.SCHEDULES,
+        takes_code=True,
     )
     decay: float = option(
         0.1,

@@ -112,7 +112,6 @@ _BY_NAME: Mapping[str, str] = {
     "bayes": "bayesian bayesianoptimization bo tpe gp",
     "perception": "regression score scores placepulse",
     "folders": "classification folder imagefolder places365 classes",
-    "digits": "mnist",
 }
 # Our names by the name of another program: options come first, then values.
 SYNONYMS: dict[str, tuple[str, ...]] = {}

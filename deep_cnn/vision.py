@@ -13,7 +13,13 @@ _declared: list[library.Library] = []
 
 
 def torchvision() -> Any:
-    """Return the module torchvision.
+    """Return the module torchvision."""
+    declare_operators()
+    return importlib.import_module("torchvision")
+
+
+def declare_operators() -> None:
+    """Prepare for an import of torchvision, which itself takes a second.
 
     Its wheel may be built for CUDA while torch is not. Its compiled operators can then not be
     loaded, and the import would fail with "operator torchvision::nms does not exist".
@@ -25,7 +31,6 @@ def torchvision() -> Any:
             schema = f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
             schemas.define(schema)  # type: ignore[no-untyped-call]
         _declared.append(schemas)
-    return importlib.import_module("torchvision")
 
 
 def _operators_load() -> bool:

@@ -66,10 +66,10 @@ def test_underscores_hyphens_and_the_alias_are_one_flag(tmp_path: Path, scored: 
         (["--ema=1"], "--ema=1.0 is out of range; it must be at least 0 and below 1"),
         (["--lr_trunk=0"], "--lr_trunk=0.0 is out of range; it must be above 0 and at most 1000"),
         (["--task=digits", "--label_smoothing=1"], "it must be at least 0 and below 1"),
-        (["--label_smoothing=0.1"], "belongs to --task=folders or digits; this run's task is"),
+        (["--label_smoothing=0.1"], "belongs to --task=folders or digits or mnist; this run's"),
         (["epochs=3"], "'epochs=3' is not an option"),
         (["-e", "3"], "'-e' is not an option"),
-        (["--hidden=3"], "--hidden belongs to --task=digits; this run's task is perception"),
+        (["--hidden=3"], "--hidden belongs to --task=digits or mnist; this run's task is perc"),
         (["--model=lenet"], "--model=lenet has no ImageNet weights; add --weights=none"),
         (["--num_workers=many"], "is not a whole number or auto"),
         (["--freeze=half"], "--freeze='half' is not a whole number or none or trunk"),
@@ -102,7 +102,7 @@ def test_off_may_arrive_as_yaml_reads_it() -> None:
 def test_a_task_brings_defaults_and_flags_of_its_own() -> None:
     digits = TrainConfig(task="digits")
     assert (digits.model, digits.optimizer, digits.lr) == ("lenet", "sgd", 0.01)
-    assert digits.options["hidden"] == 120
+    assert digits.options["hidden"] == 500
     assert parse_config(["--task=digits", "--lr=0.5", "--hidden=7"]).lr == 0.5
     assert "hidden" not in TrainConfig(task="perception").options
 
@@ -177,7 +177,7 @@ def test_help_shows_every_flag_with_its_default_and_no_torch(deep_cnn: Command) 
     assert [titles[0], *titles[-1:]] == ["the first options:", "models:"]
     assert len(titles) == 6 + len(TASKS)
     assert max(map(len, shown.stdout.splitlines())) <= 100
-    assert shown.stdout.count("  --label_smoothing ") == 2  # With each task that has it.
+    assert shown.stdout.count("  --label_smoothing ") == 3  # With each task that has it.
     code = (
         "import sys; from deep_cnn.cli import main; main(['-h']); sys.exit('torch' in sys.modules)"
     )

@@ -14,6 +14,7 @@ import pytest
 
 from deep_cnn.cli import main
 from tests.conftest import ROOT, SAMPLE, environment
+from tests.mnist_files import contents, write
 
 PAGES = (
     "README.md",
@@ -21,6 +22,7 @@ PAGES = (
     "outputs/README.md",
     "deep_cnn/README.md",
     "deep_cnn/tasks/README.md",
+    "deep_cnn/tasks/TUTORIALS.md",
     "deep_cnn/cluster/README.md",
     "deep_cnn/inference/README.md",
     "deep_cnn/sweep/run/README.md",
@@ -49,6 +51,7 @@ SUBSTITUTIONS = (
     (r"^check +(\S+) --probe", r"check quick/lr.yaml --probe"),
     (r"--scheduler=", "--dry_run --scheduler="),
     (r"^submit +sweeps/lr\.yaml", "submit quick/lr.yaml"),
+    (r"^--task=mnist ", "--task=mnist --epochs=1 --freeze=trunk "),
 )
 # Part of a command, and why it cannot run here.
 NOT_RUN = {
@@ -66,6 +69,7 @@ PREPARATION = (
     f"{FAST} --run_name=first",
     f"{FAST} --batch_size=16 --run_name=second",
     f"{FAST} --seed=1 --run_name=third",
+    "--task=digits --model=nets/net.py:Net --epochs=1 --wandb=False --run_name=own",
 )
 QUICK_SWEEP = """\
 method: grid
@@ -111,6 +115,8 @@ def code_blocks(page: str) -> Iterator[tuple[int, str, str]]:
 def commands() -> list[Command]:
     found = {}
     for page in PAGES:
+        if page.endswith("TUTORIALS.md"):
+            continue  # tests/test_tutorials.py runs its commands.
         for start, language, code in code_blocks(page):
             if language not in ("", "bash", "sh"):
                 continue
@@ -202,15 +208,27 @@ def share_cache(folder: Path, factory: pytest.TempPathFactory) -> None:
     (folder / "outputs" / "cache").symlink_to(cache)
 
 
+def write_examples(folder: Path) -> None:
+    """Write the files of the user that the page on data shows: their first line has the path."""
+    for _, language, code in code_blocks("deep_cnn/tasks/README.md"):
+        name = re.match(r"# (\S+\.py)\n", code)
+        if language == "python" and name:
+            path = folder / name[1]
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(code)
+
+
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the repository's sweep files, quick ones, and two runs that are over."""
     folder = tmp_path_factory.mktemp("docs")
     share_cache(folder, tmp_path_factory)
+    write_examples(folder)
     shutil.copytree(ROOT / "sweeps", folder / "sweeps")
     (folder / "quick").mkdir()
     for name in ("lr", "model", "smoke"):
         (folder / "quick" / f"{name}.yaml").write_text(QUICK_SWEEP)
+    write(folder / "mnist", contents())
     for words in PREPARATION:
         status, text = call(folder, shlex.split(words))
         assert status == 0, text

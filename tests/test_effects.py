@@ -25,6 +25,7 @@ UNUSED: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     ("amp", {"device": "mps"}, {"device": "cpu"}),
     ("root_dir", {"data_dir": "/a", "out_dir": "/b"}, {"data_dir": "a", "out_dir": "/b"}),
     ("hidden", {"task": "digits", "model": "resnet18"}, {"task": "digits", "model": "lenet"}),
+    ("hidden", {"task": "mnist", "model": "mnistnet"}, {"task": "mnist", "model": "lenet"}),
     ("data_dir", {"task": "digits"}, {"task": "folders"}),
     ("strict_data", {"task": "digits"}, {"task": "folders"}),
 ]

@@ -20,7 +20,9 @@ LAYERS = [
     ["config"],
     ["argv", "resolve", "effects"],
     ["files", "results"],
-    ["data", "models", "metrics", "tracking", "vision", "progress"],
+    ["source", "vision"],
+    ["own_code"],
+    ["data", "models", "metrics", "tracking", "progress"],
     ["bootstrap"],
     ["tasks"],
     ["training"],
@@ -29,7 +31,7 @@ LAYERS = [
     ["cli"],
 ]
 # Below the families, what one part of a line may take from another.
-ALLOWED = {("models", "vision"), ("data", "vision"), ("data", "progress")}
+ALLOWED = {("data", "progress")}
 HOMES = {
     "yaml": {"sweep"},
     "torchvision": {"vision"},
@@ -54,7 +56,8 @@ DRAW = {"figures.py", "plots.py"}
 QUICK_TO_IMPORT = {
     "synonyms", "text", "errors", "hosts", "processes", "home", "resources", "streams", "options",
     "delimited", "layout", "found_tables",
-    "names", "run_options", "config", "argv", "resolve", "files", "effects", "results", "cli",
+    "names", "run_options", "config", "argv", "resolve", "files", "effects", "results", "source",
+    "cli",
     "fetch", "report", "cluster",
 }  # fmt: skip
 # Inside `sweep`, from the bottom to the top; whatever is not named here is above.

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from deep_cnn.cluster.request import Environment, JobRequest
+from deep_cnn.options import is_code
 from deep_cnn.sweep.run.submitted import VARIABLE
 
 # Older versions of PBS refuse longer names of jobs.
@@ -144,7 +145,7 @@ def setup_script(models: str, modules: tuple[str, ...], torch_home: Path, root: 
             "source .venv/bin/activate",
             f"pip install -e {source}" if root else f"pip install {source}",
             f"export TORCH_HOME={shlex.quote(str(torch_home))}",
-            f"python -m deep_cnn fetch --model={shlex.quote(models)}",
+            *([f"python -m deep_cnn fetch --model={shlex.quote(models)}"] if models else []),
             'if [ "${DATA:-}" = places365 ]; then',
             "  python -m deep_cnn fetch --data=places365 --data_dir=places365",
             "fi",
@@ -171,10 +172,12 @@ def _script(job: JobRequest, prefix: str, options: list[str], folder: str, run: 
         lines.append(_WITHOUT_KEY.format(hosts=hosts))
     if job.checkpoint:
         last = shlex.quote(str(job.checkpoint))
+        # A checkpoint does not name the code of the user that it needs.
+        code = [shlex.quote(word) for word in job.command if is_code(word.partition("=")[2])]
         lines += [
             f"set -- {shlex.join(job.command)}",
             "# The job may have been started before.",
-            f"if [ -e {last} ]; then set -- --resume={last}; fi",
+            f"if [ -e {last} ]; then set -- {' '.join([f'--resume={last}', *code])}; fi",
         ]
     return "\n".join([*lines, "", run]) + "\n"
 

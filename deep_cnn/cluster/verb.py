@@ -31,7 +31,7 @@ from deep_cnn.config import TrainConfig
 from deep_cnn.errors import ConfigError, SpecError
 from deep_cnn.files import RunFiles, numbered_names, safe_name, write_text
 from deep_cnn.home import expand_user
-from deep_cnn.names import weights_name
+from deep_cnn.names import MODELS, weights_name
 from deep_cnn.options import OptionModel, option
 from deep_cnn.resolve import resolve
 from deep_cnn.streams import required_stdout
@@ -123,7 +123,7 @@ def _setup(options: SubmitOptions, files: list[str]) -> str:
     """Return the script for a login node; a sweep file says which networks it needs."""
     models = [TrainConfig.parse({}).model]
     if files:
-        models = models_of(read_sweep(Path(files[0]), {}))
+        models = [name for name in models_of(read_sweep(Path(files[0]), {})) if name in MODELS]
     root = Path(deep_cnn.__file__).parent.parent
     sources = root if (root / "pyproject.toml").exists() else None
     return setup_script(",".join(models), _modules(options), torch_home(os.environ), sources)
@@ -193,7 +193,7 @@ def _run_job(options: SubmitOptions, run: list[str]) -> JobRequest:
     is_file = weights not in ("imagenet", "none") and weights_name(weights) is None
     if is_file and not expand_user(weights).is_file():
         raise ConfigError(f"--weights={weights} is no file; name a checkpoint or a state dict")
-    wanted = config.run_name or f"{config.model}-{datetime.now():%Y%m%d-%H%M%S}"
+    wanted = config.run_name or f"{config.model.rpartition(':')[2]}-{datetime.now():%Y%m%d-%H%M%S}"
     names = numbered_names(safe_name(wanted))
     name = next(name for name in names if not RunFiles(config.out_path, name).exist())
     values = {**values, "run_name": name}

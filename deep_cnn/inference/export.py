@@ -42,16 +42,19 @@ class Program(nn.Module):
         return outputs.softmax(1) if self.has_classes else outputs[:, 0] * self.std + self.mean
 
 
-def export_checkpoint(path: Path, format: str, out: Path | None = None) -> str:
+def export_checkpoint(
+    path: Path, format: str, out: Path | None = None, model: str | None = None
+) -> str:
     """Write the network in a checkpoint as a program, and a description as FILE.json.
 
+    `model` names the class of a network of the user.
     Returns a line about it. Raises a DeepCnnError if the checkpoint is not usable, or if the
     program does not compute the same.
     """
     if format == "onnx":
         for package in ("onnx", "onnxscript", "onnxruntime"):
             require(package, "onnx", "--format=onnx")
-    trained = open_trained(path, "cpu", amp="off")
+    trained = open_trained(path, "cpu", amp="off", model=model)
     out = out or Path(f"{path.stem}{_SUFFIXES[format]}")
     program = Program(trained).eval().requires_grad_(requires_grad=False)
     spec = trained.session.preprocessing.spec

@@ -68,12 +68,13 @@ class Model:
         return DataFrame(cells, columns=table.columns).astype(kinds)
 
 
-def load(path: str | Path, device: str = "auto") -> Model:
+def load(path: str | Path, device: str = "auto", model: str | None = None) -> Model:
     """Return the trained network in a checkpoint; raise CheckpointError if it is not usable.
 
-    Everything that it needs is in the checkpoint, and nothing in the file is run as code.
+    Everything that it needs is in the checkpoint, and nothing in the file is run as code. For a
+    network of your own, `model` names its class, as file.py:Class, which must not have changed.
     """
-    return Model(open_trained(Path(path), device))
+    return Model(open_trained(Path(path), device, model=model))
 
 
 def predict_to(
@@ -91,7 +92,7 @@ def predict_to(
         _keep(out, overwrite=options.overwrite)
     pictures = find_pictures(path, options.image_column)
     with threads_restored():
-        members = [open_trained(checkpoint, options.device) for checkpoint in checkpoints]
+        members = [open_trained(path, options.device, model=options.model) for path in checkpoints]
         first = members[0]
         config = first.session.config.replace(threads=options.threads)
         torch.set_num_threads(choose_threads(config, first.checkpoint.threads))

@@ -14,6 +14,8 @@ from deep_cnn.errors import CheckpointError, ConfigError
 from deep_cnn.files import RunFiles, safe_name
 from deep_cnn.models import Network
 from deep_cnn.names import TASKS, ClassificationOptions
+from deep_cnn.options import is_code
+from deep_cnn.source import read_source, require_named, require_same
 from deep_cnn.training.checkpoint import Checkpoint, load_checkpoint
 from deep_cnn.training.session import Session, open_session
 from deep_cnn.training.stop import StopToken
@@ -63,10 +65,14 @@ class Trained:
         return self.session.task.predictions(outputs, self.session.labels)[:, None]
 
 
-def open_trained(path: Path, device: str = "auto", amp: str | None = None) -> Trained:
+def open_trained(
+    path: Path, device: str = "auto", amp: str | None = None, model: str | None = None
+) -> Trained:
     """Return the network in a checkpoint; raise CheckpointError if it is not usable.
 
-    `amp` overrides the precision with which it was trained. The data are not needed.
+    `amp` overrides the precision with which it was trained. `model` names the classes of the user,
+    separated by commas, one of which must be that of the checkpoint, if it has one. The data are
+    not needed.
     """
     checkpoint = load_checkpoint(path)
     options = {**checkpoint.config, "device": device, "test_net": str(path), "resume": None}
@@ -74,10 +80,13 @@ def open_trained(path: Path, device: str = "auto", amp: str | None = None) -> Tr
         raise CheckpointError(f"{path} has options that are no plain values; take another one")
     if options.get("task") not in TASKS:
         raise CheckpointError(f"{path} is of no task of deep_cnn; take another checkpoint")
+    if model and is_code(options.get("model")):
+        options["model"] = _choose_code(path, checkpoint, model)
     try:
         config = TrainConfig.parse({**options, "amp": amp or options.get("amp")})
     except ConfigError as error:
         raise CheckpointError(f"{path} has an option that is not legal: {error}") from None
+    require_named(path, config, ["model"] if model else [])
     _check_labels(path, checkpoint)
     # What only training needs would take three times the memory.
     checkpoint = replace(checkpoint, optimizer=None, learning=None, scaler=None)
@@ -89,6 +98,16 @@ def open_trained(path: Path, device: str = "auto", amp: str | None = None) -> Tr
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     return Trained(path, digest, replace(checkpoint, state_dict={}), session, network)
+
+
+def _choose_code(path: Path, checkpoint: Checkpoint, named: str) -> str:
+    """Return the one of the classes `named` that a checkpoint was trained with."""
+    for text in named.split(",")[:-1]:
+        if read_source("model", text).digest == (checkpoint.code or {}).get("model"):
+            return text
+    text = named.rpartition(",")[2]
+    require_same(path, "model", text, checkpoint.code)
+    return text
 
 
 def _check_labels(path: Path, checkpoint: Checkpoint) -> None:

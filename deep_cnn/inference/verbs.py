@@ -11,7 +11,15 @@ from deep_cnn.options import OptionModel, option
 from deep_cnn.processes import EXIT_STATUS
 
 
-class DeviceOptions(OptionModel):
+class CodeOptions(OptionModel):
+    """The option that names the code of a network of the user."""
+
+    model: str | None = option(
+        None, "class of a network of your own, as file.py:Class; several with commas"
+    )
+
+
+class DeviceOptions(CodeOptions):
     """Options on how a network computes."""
 
     device: str = option("auto", "device to use", choices=("auto", "cpu", "cuda", "mps"))
@@ -31,7 +39,7 @@ class PredictOptions(DeviceOptions):
     )
 
 
-class ExportOptions(OptionModel):
+class ExportOptions(CodeOptions):
     """Options of the verb export."""
 
     format: str = option("torch", "torch: torch.export; onnx: ONNX", choices=("torch", "onnx"))
@@ -76,5 +84,5 @@ def export(argv: list[str]) -> int:
     from deep_cnn.inference.export import export_checkpoint
 
     out = Path(expand_user(options.out)) if options.out else None
-    print(export_checkpoint(expand_user(paths[0]), options.format, out))
+    print(export_checkpoint(expand_user(paths[0]), options.format, out, options.model))
     return 0

@@ -1,6 +1,6 @@
 """Build a network by its name: a trunk that turns pictures into features, and a head on them."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +18,7 @@ from deep_cnn.models.weights import (
     load_weights,
     weights_address,
 )
-from deep_cnn.names import IMAGENET, InputSpec, weights_name
+from deep_cnn.names import IMAGENET, NOT_PRETRAINED, InputSpec, weights_name
 from deep_cnn.vision import torchvision
 
 # The names, in each family of networks, of the sequences of stages in a trunk.
@@ -87,13 +87,25 @@ class Network(nn.Module):
 
     def features(self, pictures: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
         """Return features: (N, C, H, W) uint8 -> (N, F) float32; the trunk computes in `dtype`."""
+        return self._computed(self.trunk, pictures, dtype)
+
+    def get_features(self, pictures: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+        """Return the features to show, (N, F) float32: those of the trunk's own `get_features`.
+
+        For a trunk without this method, these are the inputs of the last layer.
+        """
+        return self._computed(getattr(self.trunk, "get_features", self.trunk), pictures, dtype)
+
+    def _computed(
+        self, function: Callable[[Tensor], Tensor], pictures: Tensor, dtype: torch.dtype
+    ) -> Tensor:
         x = (pictures.float() / 255 - self.mean) / self.std
         lower = dtype != torch.float32
         if lower:
             x = x.contiguous(memory_format=torch.channels_last)
         # Without a lower type autocast is left out, because the device meta has none.
         with torch.autocast(x.device.type, dtype) if lower else nullcontext():
-            return self.trunk(x).float()  # type: ignore[no-any-return]
+            return function(x).float()
 
     def forward(self, pictures: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
         """Return outputs: (N, C, H, W) uint8 -> (N, outputs) float32; the head is in float32."""
@@ -137,25 +149,33 @@ def build_network(
     *,
     weights: str,
     dropout: float,
-    input_spec: InputSpec | None = None,
     preset: str = "",
+    hidden: int | None = None,
 ) -> Network:
     """Return the network `name` with `outputs` outputs.
 
     `weights` is imagenet, none, a name of torchvision, or a file: a state dict of the whole
     classifier, or a checkpoint (without its head). The network has the picture size of the weights
-    `preset`, by default of `weights`; `input_spec` overrides what it expects of pictures. Raises
+    `preset`, by default of `weights`. `hidden` is the number of hidden units of LeNet. Raises
     WeightsError if the weights are not available.
     """
-    return Network(build_backbone(name, weights, preset), outputs, dropout, input_spec)
+    backbone = build_backbone(name, weights, preset, dropout=dropout, hidden=hidden)
+    return Network(backbone, outputs, dropout)
 
 
-def build_backbone(name: str, weights: str = "none", preset: str = "") -> Backbone:
-    """Return the trunk of `name`; see `build_network` for `weights` and `preset`."""
+def build_backbone(
+    name: str,
+    weights: str = "none",
+    preset: str = "",
+    *,
+    dropout: float = 0.0,
+    hidden: int | None = None,
+) -> Backbone:
+    """Return the trunk of `name`; see `build_network` for the arguments."""
     entry = weights_name(preset or weights)
     source = weights if weights in ("imagenet", "none") or weights_name(weights) else "none"
-    if name == "lenet":
-        backbone = Backbone(lenet.lenet_trunk(hidden=120, dropout=0.5), 120, lenet.FORMAT)
+    if name in NOT_PRETRAINED:
+        backbone = _small_backbone(name, dropout, hidden)
     elif name == "efficientnet_lite0":
         backbone = _lite0_backbone(source)
     else:
@@ -163,6 +183,17 @@ def build_backbone(name: str, weights: str = "none", preset: str = "") -> Backbo
     if source != weights:
         load_weights(backbone.trunk, name, expand_user(weights))
     return backbone
+
+
+def _small_backbone(name: str, dropout: float, hidden: int | None) -> Backbone:
+    if name == "mnistnet":
+        return Backbone(lenet.MnistNet(), lenet.MNISTNET_FEATURES, lenet.MNISTNET_FORMAT)
+    if name == "lenet":
+        hidden = hidden or lenet.HIDDEN
+        return Backbone(lenet.lenet_trunk(hidden, dropout), hidden, lenet.FORMAT)
+    # Tasks without the option --hidden had these numbers.
+    hidden, dropout = (hidden, dropout) if hidden else (120, 0.5)
+    return Backbone(lenet.lenet_v1_trunk(hidden, dropout), hidden, lenet.FORMAT)
 
 
 def _lite0_backbone(weights: str) -> Backbone:
@@ -213,4 +244,4 @@ def _cut(network: nn.Module) -> int:
 
 def preprocessing_spec(pre: str, name: str) -> InputSpec | None:
     """Return the input spec that --pre requires, or None to use that of the network."""
-    return IMAGENET if pre == "resnet" and name != "lenet" else None
+    return IMAGENET if pre == "resnet" and name not in NOT_PRETRAINED else None

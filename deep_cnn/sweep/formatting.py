@@ -60,7 +60,9 @@ def _disk_estimate(spec: SweepSpec) -> list[str]:
     trials = min((n for n in (spec.points, spec.run_cap) if n is not None), default=None)
     if trials is None or spec.method == "custom":
         return []
-    each = max(_BYTES_EACH * WEIGHTS.get(name, 0.0) * 1e6 for name in models_of(spec))
+    if not set(models_of(spec)) <= WEIGHTS.keys():  # A network of the user may have any size.
+        return []
+    each = max(_BYTES_EACH * WEIGHTS[name] * 1e6 for name in models_of(spec))
     text = f"checkpoints take up to {_size(trials * each)} on disk, {_size(each)} for each trial"
     return [f"{text}; sweep --keep=best:10 keeps those of the best ten"]
 

@@ -13,6 +13,7 @@ from timeit import timeit
 
 from deep_cnn.config import TrainConfig
 from deep_cnn.errors import DeepCnnError, SpecError
+from deep_cnn.options import is_code
 from deep_cnn.processes import end_with_parent
 from deep_cnn.progress import Progress
 from deep_cnn.resolve import resolve
@@ -62,7 +63,7 @@ def probe(spec: SweepSpec) -> list[str]:
     """Return lines with the time and memory of the largest trial and the time of the sweep."""
     configs = [resolve(spec.config(point)) for point in first_points(spec, 0, _LOOKED_AT)]
     # Memory grows with the trainable parameters times the pictures per step.
-    largest = max(configs, key=lambda c: (_parameters(c.model, c.freeze) * c.batch_size, c.epochs))
+    largest = max(configs, key=lambda c: (_trainable(c) * c.batch_size, c.epochs))
     _say(f"trying the largest of {len(configs)} configurations, {_name(largest)}")
     cost = _measure_apart(largest.replace(wandb=False))
     trials = spec.run_cap if spec.points is None else min(spec.points, spec.run_cap or spec.points)
@@ -89,12 +90,22 @@ def _say(text: str) -> None:
     print(f"probe: {text}", file=sys.stderr, flush=True)
 
 
-@cache
-def _parameters(model: str, freeze: int | str) -> int:
-    from deep_cnn.models import Unallocated, build_network
+def _trainable(config: TrainConfig) -> int:
+    return _parameters(config.model, config.freeze, config.task)
 
-    with Unallocated():
-        network = build_network(model, 1, weights="none", dropout=0.0)
+
+@cache
+def _parameters(model: str, freeze: int | str, task: str) -> int:
+    from deep_cnn.models import Network, Unallocated, build_network
+    from deep_cnn.models.own import build_own
+    from deep_cnn.tasks import get_task
+
+    network: Network
+    if is_code(model):
+        network = build_own(model, 1, get_task(task).input_spec)
+    else:
+        with Unallocated():
+            network = build_network(model, 1, weights="none", dropout=0.0)
     network.freeze(freeze)
     return sum(p.numel() for p in network.parameters() if p.requires_grad)
 

@@ -14,6 +14,7 @@ from deep_cnn.argv import parse_run
 from deep_cnn.errors import ConfigError, SpecError
 from deep_cnn.files import safe_name
 from deep_cnn.results import exit_status
+from deep_cnn.source import code_arguments
 from deep_cnn.sweep import repeats
 from deep_cnn.sweep.formatting import (
     FORMATS,
@@ -235,7 +236,8 @@ def _repeat_and_refit(
         if trial.over and trial.run_name and derived.key_of(trial.point) == derived.key_of(point):
             checkpoint = shlex.quote(str(out / "models" / trial.run_name))
             print(f"Fitted on train + validation: {trial.run_name}; test it once with:")
-            print(f"python -m deep_cnn --test_net={checkpoint}.best.pt")
+            code = "".join(f" {shlex.quote(w)}" for w in code_arguments(spec.config(point)))
+            print(f"python -m deep_cnn --test_net={checkpoint}.best.pt{code}")
     return status
 
 

@@ -15,7 +15,10 @@ from deep_cnn.bootstrap import Statistic
 from deep_cnn.config import TrainConfig
 from deep_cnn.data.splits import SPLITS, Examples, Splits, assign_splits
 from deep_cnn.errors import CheckpointError, DataError
-from deep_cnn.models import Network, build_network, preprocessing_spec
+from deep_cnn.models import Network, build_backbone, preprocessing_spec
+from deep_cnn.models.own import build_own
+from deep_cnn.names import IMAGENET, InputSpec
+from deep_cnn.options import is_code
 
 Labels = Mapping[str, Any]
 
@@ -28,6 +31,8 @@ class Task(ABC):
     """
 
     metrics: ClassVar[Mapping[str, metrics.Metric]]
+    # The pictures that a network of the user expects, unless its class says it.
+    input_spec: ClassVar[InputSpec] = IMAGENET
 
     @abstractmethod
     def all_examples(self, config: TrainConfig) -> tuple[Examples, list[str | None]]:
@@ -89,14 +94,16 @@ class Task(ABC):
 
     def network(self, config: TrainConfig, labels: Labels, weights: str | None = None) -> Network:
         """Return the network for this configuration; `weights` overrides --weights."""
-        return build_network(
-            config.model,
-            self.outputs(labels),
-            weights=weights or config.weights,
-            dropout=config.dropout,
-            input_spec=preprocessing_spec(config.pre, config.model),
-            preset=config.weights,
+        if is_code(config.model):
+            spec = preprocessing_spec(config.pre, config.model)
+            source = weights or config.weights
+            return build_own(config.model, self.outputs(labels), self.input_spec, spec, source)
+        source, hidden = weights or config.weights, config.options.get("hidden")
+        backbone = build_backbone(
+            config.model, source, config.weights, dropout=config.dropout, hidden=hidden
         )
+        spec = preprocessing_spec(config.pre, config.model)
+        return Network(backbone, self.outputs(labels), config.dropout, spec)
 
     def check_splits(
         self, splits: Mapping[str, Examples], config: TrainConfig, wanted: Collection[str]

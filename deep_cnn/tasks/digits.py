@@ -7,15 +7,14 @@ from PIL import Image
 
 from deep_cnn.config import TrainConfig
 from deep_cnn.data.splits import Examples
-from deep_cnn.home import expand_user
-from deep_cnn.models import Backbone, Network
-from deep_cnn.models.lenet import FORMAT, lenet_trunk
-from deep_cnn.models.weights import load_weights
-from deep_cnn.tasks.base import Classification, Labels
+from deep_cnn.models.lenet import FORMAT
+from deep_cnn.tasks.base import Classification
 
 
 class Digits(Classification):
     """The task of recognising handwritten digits, which come with scikit-learn."""
+
+    input_spec = FORMAT
 
     def all_examples(self, config: TrainConfig) -> tuple[Examples, list[str | None]]:
         """Return all 1,797 digits, without marks."""
@@ -25,16 +24,6 @@ class Digits(Classification):
     def classes(self, config: TrainConfig) -> list[str]:
         """Return the digits 0 to 9."""
         return [str(digit) for digit in range(10)]
-
-    def network(self, config: TrainConfig, labels: Labels, weights: str | None = None) -> Network:
-        """Return LeNet with --hidden units, or any other network by its name."""
-        if config.model != "lenet":
-            return super().network(config, labels, weights)
-        hidden, source = config.options["hidden"], weights or config.weights
-        trunk = lenet_trunk(hidden, config.dropout)
-        if source != "none":
-            load_weights(trunk, "lenet", expand_user(source))
-        return Network(Backbone(trunk, hidden, FORMAT), self.outputs(labels), config.dropout)
 
 
 TASK = Digits

@@ -25,6 +25,7 @@ _LOGGER = logging.getLogger("deep_cnn")
 # By default, the client waits 90 seconds for its server at the start, and forever at the end.
 # An agent kills a run 30 seconds after asking it to stop. W&B's variables change the limits.
 _INIT_TIMEOUT = 20.0
+_LONGEST = 64  # The server refuses longer tags, such as the path of a network of the user.
 # The limits at the end sum up to 25 seconds: until a checkpoint is accepted, and until it is sent.
 _PATIENCE = 5.0
 FINISH_TIMEOUT = 20.0
@@ -156,7 +157,7 @@ class WandbClient:
     ) -> Any:
         """Return a run of W&B's client; `settings` take precedence over the usual ones."""
         start.files.out.mkdir(parents=True, exist_ok=True)
-        tags = [str(start.options[name]) for name in ("task", "model") if name in start.options]
+        tags = [str(v)[-_LONGEST:] for k, v in start.options.items() if k in ("task", "model")]
         tags += [tag for tag in os.environ.get("WANDB_TAGS", "").split(",") if tag]
         # The options of a test must not replace those of the run that it tests.
         is_there = is_test and (start.state.wandb is not None or journal.contact is not None)

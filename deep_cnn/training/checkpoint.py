@@ -2,7 +2,6 @@
 
 import math
 import os
-import random
 import shutil
 import time
 from collections.abc import Mapping
@@ -11,7 +10,6 @@ from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile, ZipFile
 
-import numpy as np
 import torch
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from torch import Tensor
@@ -19,8 +17,12 @@ from torch import Tensor
 from deep_cnn.config import TrainConfig, all_options
 from deep_cnn.errors import CheckpointError
 from deep_cnn.files import RunFiles, write_whole
+from deep_cnn.models.lenet import is_lenet_v1
+from deep_cnn.names import EARLIER_MODELS
+from deep_cnn.options import is_code
 from deep_cnn.resolve import resolve
 from deep_cnn.results import Best, EpochRecord
+from deep_cnn.source import require_named, require_same
 from deep_cnn.tasks import Labels
 from deep_cnn.tracking import TrackingState
 
@@ -45,6 +47,8 @@ class Checkpoint:
         state_dict: The weights for evaluation.
         learning: The weights from which training continues, if they differ (--ema).
         dataset: A digest of all pictures and targets, whatever their split.
+        code: Digests of the sources of the user's network and schedule, by option.
+        schedule: The state of the user's schedule, if it has one.
         optimizer, scaler: States of the optimizer and of the gradient scaler.
         random: States of every global random generator.
         threads: The number of threads of torch; another number may change the last digits.
@@ -76,12 +80,14 @@ class Checkpoint:
     scaler: StateDict | None = None
     learning: Weights | None = None
     dataset: str | None = None
+    code: dict[str, str] | None = None
+    schedule: StateDict | None = None
 
 
 # Only for checks: what torch has saved is used as it is.
 _TYPES = TypeAdapter(Checkpoint)
 _FIELDS = [field.name for field in fields(Checkpoint)]
-_REQUIRED = {"version", *_FIELDS} - {"scaler", "learning", "dataset"}
+_REQUIRED = {"version", *_FIELDS} - {"scaler", "learning", "dataset", "code", "schedule"}
 _DAMAGED = (
     "is damaged or no checkpoint at all; take the .best.pt or .pt beside it, or start the run again"
 )
@@ -98,8 +104,7 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint, *, make_folder: bool = T
     content["history"] = [asdict(record) for record in checkpoint.history]
     content["best"] = asdict(checkpoint.best) if checkpoint.best else None
     content["tracking"] = checkpoint.tracking.to_dict()
-    if checkpoint.learning is None:
-        del content["learning"]
+    content = {k: v for k, v in content.items() if v is not None or k in _REQUIRED}
 
     def save(temporary: Path) -> None:
         with temporary.open("wb") as file:
@@ -142,6 +147,9 @@ def load_checkpoint(path: Path) -> Checkpoint:
     except ValidationError as error:
         field = ".".join(map(str, error.errors()[0]["loc"][:3]))
         raise CheckpointError(f"{path} ({field} has a wrong value) {_DAMAGED}") from None
+    config = content["config"]
+    if config.get("model") == "lenet" and is_lenet_v1(content["state_dict"]):
+        content["config"] = {**config, "model": "lenet_v1"}
     try:
         content["history"] = tuple(EpochRecord(**row) for row in content["history"])
         content["best"] = Best(**content["best"]) if content["best"] else None
@@ -163,7 +171,7 @@ def is_whole(path: Path) -> bool:
 def drop_optimizer(path: Path) -> None:
     """Rewrite a checkpoint without what only resuming needs, if it exists; raise OutputError."""
     if path.exists():
-        checkpoint = replace(load_checkpoint(path), optimizer=None, learning=None)
+        checkpoint = replace(load_checkpoint(path), optimizer=None, learning=None, schedule=None)
         save_checkpoint(path, checkpoint, make_folder=False)
 
 
@@ -171,14 +179,19 @@ def resumed_config(path: Path, changes: Mapping[str, Any]) -> TrainConfig:
     """Return the configuration in the checkpoint `path`, with these options changed.
 
     Results go to the folder of the checkpoint, unless --out_dir is among `changes`. Raises
-    CheckpointError if the file is not a checkpoint, ConfigError if an option is not legal.
+    CheckpointError if the file is not a checkpoint, or only it names code of the user, ConfigError
+    if an option is not legal.
     """
     folder = path.resolve().parent
     out = {"out_dir": str(folder.parent)} if folder.name == "models" else {}
     before = load_checkpoint(path).config
+    if changes.get("model") == EARLIER_MODELS.get(str(before.get("model")), ""):
+        changes = {**changes, "model": before["model"]}
     if before.get("task") == "folders":  # Earlier versions had val/ as the test split at all times.
         before = {"test_folder": all_options("folders")["test_folder"].default, **before}
-    return resolve(TrainConfig.parse({**before, **out, **changes}))
+    config = TrainConfig.parse({**before, **out, **changes})
+    require_named(path, config, changes.keys())
+    return resolve(config)
 
 
 def load_resumable(path: Path, config: TrainConfig) -> Checkpoint:
@@ -199,7 +212,12 @@ def load_resumable(path: Path, config: TrainConfig) -> Checkpoint:
     for name, value in config.to_dict().items():
         is_free = name in _FREE_ON_RESUME or not options[name].affects_result
         before = checkpoint.config.get(name, options[name].default)
-        if not is_free and value != before:
+        is_earlier = name == "model" and EARLIER_MODELS.get(str(before)) == value
+        if is_code(value) and is_code(before):
+            if name == "model" or not config.test_net:
+                require_same(path, name, str(value), checkpoint.code)
+                checkpoint.config[name] = value  # Whoever uses it must get what the command names.
+        elif not is_free and not is_earlier and value != before:
             raise CheckpointError(
                 f"--{name}={value} does not fit the checkpoint, which has {before}; drop --{name},"
                 " or begin a new run with --weights=CHECKPOINT"
@@ -252,37 +270,3 @@ class CheckpointWriter:
             copy_checkpoint(self.last, self.best, make_folder=self.make_folder)
         self._last = self._best = None
         self._written = time.monotonic()
-
-
-def random_states() -> StateDict:
-    """Return the states of every global generator, as plain values and tensors.
-
-    Long lists of numbers become tensors. As Python values, they would take more space in the file
-    than a small network.
-    """
-    kind, keys, position, has_gauss, gauss = np.random.get_state()
-    version, numbers, following = random.getstate()
-    return {
-        "torch": torch.get_rng_state(),
-        "mps": torch.mps.get_rng_state() if torch.backends.mps.is_available() else None,
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-        "numpy": (str(kind), _tensor(keys), position, has_gauss, gauss),
-        "python": (version, _tensor(numbers), following),
-    }
-
-
-def _tensor(numbers: Any) -> torch.Tensor:
-    return torch.tensor(np.asarray(numbers, dtype=np.int64))
-
-
-def restore_random_states(states: StateDict) -> None:
-    """Restore the states from `random_states`; CUDA's only if the number of devices is equal."""
-    torch.set_rng_state(states["torch"])
-    if torch.cuda.is_available() and len(states["cuda"]) == torch.cuda.device_count():
-        torch.cuda.set_rng_state_all(states["cuda"])
-    if torch.backends.mps.is_available() and states["mps"] is not None:
-        torch.mps.set_rng_state(states["mps"])
-    kind, keys, *rest = states["numpy"]
-    np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))
-    version, numbers, following = states["python"]
-    random.setstate((version, tuple(numbers.tolist()), following))

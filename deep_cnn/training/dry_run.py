@@ -11,6 +11,8 @@ from deep_cnn.data.splits import Examples, choose_pictures
 from deep_cnn.errors import CheckpointError
 from deep_cnn.files import unwritable
 from deep_cnn.names import weights_name
+from deep_cnn.options import is_code
+from deep_cnn.source import read_source
 from deep_cnn.tasks import get_task
 from deep_cnn.tasks.describe_data import DataDescription
 from deep_cnn.training.checkpoint import load_resumable
@@ -44,8 +46,12 @@ def dry_run(config: TrainConfig) -> Iterator[str]:
         except (RuntimeError, ValueError, LookupError, TypeError, AttributeError):
             text = f"{path} does not fit --model={config.model}; take another checkpoint"
             raise CheckpointError(text) from None
-    elif config.weights not in ("imagenet", "none") and not weights_name(config.weights):
-        task.network(config, labels)  # Reads the file with the weights.
+    elif is_code(config.model) or (
+        config.weights not in ("imagenet", "none") and not weights_name(config.weights)
+    ):
+        task.network(config, labels)  # Reads the file with the weights, or the user's code.
+    if is_code(config.schedule) and not config.test_net:
+        read_source("schedule", config.schedule)
 
 
 def _readable(examples: Examples, reasons: Mapping[str, str], config: TrainConfig) -> Examples:

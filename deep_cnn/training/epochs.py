@@ -18,7 +18,7 @@ from deep_cnn.progress import Progress
 from deep_cnn.results import Best, EpochRecord, Metric, RunResult, StopReason, SweepTrial
 from deep_cnn.run_options import SAMPLE_DATA
 from deep_cnn.tracking import Tracker
-from deep_cnn.training.checkpoint import Checkpoint, CheckpointWriter, load_resumable, random_states
+from deep_cnn.training.checkpoint import Checkpoint, CheckpointWriter, load_resumable
 from deep_cnn.training.devices import choose_device, choose_threads, environment
 from deep_cnn.training.loop import (
     EpochOutput,
@@ -31,6 +31,7 @@ from deep_cnn.training.loop import (
 )
 from deep_cnn.training.media import histograms_of, inputs_of, validation_of
 from deep_cnn.training.optim import weights_of
+from deep_cnn.training.random_states import random_states
 from deep_cnn.training.session import Session
 from deep_cnn.training.stop import Interrupted, StopToken
 
@@ -62,6 +63,8 @@ class Run:
         device = choose_device(config.device)
         _LOGGER.info("Running on %s device", device.type)
         checkpoint = load_resumable(Path(config.resume), config) if config.resume else None
+        if checkpoint:  # A trial may have begun with the network of an earlier version.
+            config = config.replace(model=checkpoint.config.get("model", config.model))
         self.files = files or _choose_files(config, checkpoint)
         # The work folder of a trial is gone when others read its configuration.
         self.resumed = config.resume
@@ -202,6 +205,8 @@ def make_checkpoint(run: Run, session: Session, *, copied: bool = False) -> Chec
         best=run.best,
         seconds=time.monotonic() - run.started,
         tracking=run.tracker.state,
+        code={source.option: source.digest for source in session.sources} or None,
+        schedule=stepper.schedule.state_dict() if stepper.schedule else None,
     )
 
 

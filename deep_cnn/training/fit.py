@@ -13,18 +13,22 @@ import torch
 from deep_cnn.config import TrainConfig
 from deep_cnn.data.content import write_splits
 from deep_cnn.effects import format_unused, without_effect
-from deep_cnn.errors import CheckpointError, ConfigError, DataError, LoadingError
+from deep_cnn.errors import CheckpointError, ConfigError, DataError, DeepCnnError, LoadingError
 from deep_cnn.files import RunFiles
+from deep_cnn.names import TASKS
 from deep_cnn.resolve import resolve
+from deep_cnn.resources import is_out_of_memory
 from deep_cnn.results import RunResult, State, StopReason, SweepTrial
 from deep_cnn.run_options import SAMPLE_DATA
+from deep_cnn.source import code_arguments, write_archive
 from deep_cnn.text import first_line
 from deep_cnn.tracking import Start, Tracker, TrackingState, is_agents_stop
-from deep_cnn.training.checkpoint import Checkpoint, copy_checkpoint, restore_random_states
+from deep_cnn.training.checkpoint import Checkpoint, copy_checkpoint
 from deep_cnn.training.devices import threads_restored
 from deep_cnn.training.epochs import Run, ShouldStop, make_checkpoint, show_validation, train
 from deep_cnn.training.loop import LossNotFinite
-from deep_cnn.training.memory import advise_batch_size, is_out_of_memory
+from deep_cnn.training.memory import advise_batch_size
+from deep_cnn.training.random_states import restore_random_states
 from deep_cnn.training.session import Session, open_session
 from deep_cnn.training.stop import Interrupted, StopRequest, StopToken, interruptible
 
@@ -68,7 +72,7 @@ def fit(
             result = _train_to_the_end(run)
             closed = _close(run, result)
             return replace(result, unsynced=tracker.unsynced)
-        except DataError as error:
+        except (ConfigError, DataError) as error:
             closed = _close_failed(run, error)
             raise
         finally:
@@ -97,6 +101,9 @@ def _train_to_the_end(run: Run) -> RunResult:
         files = run.files
         if not (run.checkpoint and files.splits.exists()):
             write_splits(files.splits, session.digests, make_folder=files.may_make_folders)
+        if session.sources:
+            write_archive(files.source, session.sources, make_folder=files.may_make_folders)
+            run.environment["source"] = {each.option: each.digest for each in session.sources}
         if not run.checkpoint:
             run.writer.keep(make_checkpoint(run, session), best=False)
             run.writer.write()
@@ -131,11 +138,12 @@ def _train_to_the_end(run: Run) -> RunResult:
 
 def _prepare(run: Run) -> Session:
     config = run.config
-    if config.data_dir == SAMPLE_DATA and config.task != "digits":
+    if config.data_dir == SAMPLE_DATA and TASKS[config.task].reads_folder:
         _LOGGER.info("Data: the bundled sample %s; --data_dir=FOLDER takes yours", SAMPLE_DATA)
     run.stop.raise_if_set()  # Otherwise a request would wait for the download of the weights.
     with interruptible():
         session = open_session(config, ("train", "val"), run.stop, run.checkpoint)
+    session.stepper.follow_own_schedule()
     sizes = {name: len(split) for name, split in session.splits.items()}
     _LOGGER.info(
         f"Run {config.run_name}: task {config.task}, model {config.model}, {sizes['train']}"
@@ -153,6 +161,8 @@ def _resume(run: Run, checkpoint: Checkpoint, session: Session) -> None:
     """Restore a run from its checkpoint, including the best checkpoint."""
     source, files = Path(str(run.resumed)), run.files
     session.restore(checkpoint, source)
+    if session.stepper.schedule and checkpoint.history:
+        session.stepper.schedule.resume(checkpoint.schedule, source)
     try:
         restore_random_states(checkpoint.random)
     except (RuntimeError, ValueError, LookupError, TypeError, AttributeError) as error:
@@ -218,10 +228,10 @@ def _result(run: Run, state: State, **details: Any) -> RunResult:
     return result.with_tests_of(run.earlier, has_new_epochs=has_new_epochs)
 
 
-def _close_failed(run: Run, error: DataError) -> bool:
-    """Write that a picture was lost while the run trained; return whether it is written.
+def _close_failed(run: Run, error: DeepCnnError) -> bool:
+    """Write that a picture was lost, or the user's code failed, while the run trained.
 
-    A sweep writes by itself how its trials fail.
+    Returns whether it is written. A sweep writes by itself how its trials fail.
     """
     if run.sweep or not run.tracked:
         return False
@@ -233,6 +243,7 @@ def _close_failed(run: Run, error: DataError) -> bool:
 def _resuming_command(run: Run) -> str:
     is_own = run.files.work is None and run.files.last.exists()
     resume = f"python -m deep_cnn --resume={quote(str(run.files.last))}"
+    resume = " ".join([resume, *map(quote, code_arguments(run.config))])
     return resume if is_own else "the same command"
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from deep_cnn.data.array_cache import ArrayEntry, Notes, fingerprint, open_array
 from deep_cnn.data.image_cache import CACHE_VERSION
 from deep_cnn.data.loading import Augmentation, epoch_order
+from deep_cnn.models.own import OwnNetwork
 from deep_cnn.progress import Progress, track
 from deep_cnn.training.devices import every_core, to_device
 from deep_cnn.training.session import Session, Split, padded
@@ -187,6 +188,7 @@ def _open_cached(session: Session) -> NDArray[np.float32] | None:
         return {}
 
     computed_by = f"{session.dtype} {network.input_spec} {weights_digest(network.trunk)}"
+    computed_by += network.source.digest if isinstance(network, OwnNetwork) else ""
     key = fingerprint([CACHE_VERSION, images.fingerprint, computed_by])
     shape = (len(images.rows), network.width)
     entry = ArrayEntry(folder / f"features-{key}", shape, np.float32, fill)

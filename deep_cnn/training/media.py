@@ -59,7 +59,7 @@ def validation_of(session: Session, epoch: int, output: EpochOutput) -> Validati
             for x, _ in batches:
                 on_device = x.to(session.device)
                 ready = split.features is not None
-                found.append(on_device if ready else network.features(on_device, session.dtype))
+                found.append(on_device if ready else network.get_features(on_device, session.dtype))
         return torch.cat(found).float().cpu().numpy()
 
     return Validation(epoch, truths, predictions, labels.get("classes"), examples, features)

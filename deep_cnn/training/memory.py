@@ -11,9 +11,6 @@ import torch
 from deep_cnn.training.session import Session
 
 _SECONDS_OF_A_HANGING_STEP = 300
-# The messages of CUDA, Python, the system, cuBLAS and oneDNN.
-_NO_MEMORY = ("out of memory", "not enough memory", "can't allocate memory", "ALLOC_FAILED",
-              "could not create a primitive")  # fmt: skip
 
 
 def advise_batch_size(session: Session | None, batch_size: int, error: str) -> str:
@@ -25,11 +22,6 @@ def advise_batch_size(session: Session | None, batch_size: int, error: str) -> s
     fits = bisect_left(sizes, True, key=lambda size: not _fits_in_memory(session, size))
     advice = f"--batch_size={fits} fits" if fits else "not even 1 fits, take a smaller --model"
     return f"{text} {advice} ({error})"
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether an error, in one of its many forms, means that memory was not enough."""
-    return isinstance(error, MemoryError) or any(text in str(error) for text in _NO_MEMORY)
 
 
 def _fits_in_memory(session: Session, size: int) -> bool:

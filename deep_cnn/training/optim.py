@@ -13,7 +13,9 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from deep_cnn.config import TrainConfig
 from deep_cnn.models import Network
+from deep_cnn.options import is_code
 from deep_cnn.training.checkpoint import Checkpoint
+from deep_cnn.training.schedule import OwnSchedule
 
 Parameters = Iterable[nn.Parameter] | Iterable[dict[str, Any]]
 Losses = Sequence[float]
@@ -92,6 +94,16 @@ class Stepper:
             torch.amp.GradScaler, device.type, enabled=dtype == torch.float16
         )
         self.reset_grad_scaler()
+        self.schedule: OwnSchedule | None = None
+
+    def follow_own_schedule(self) -> None:
+        """Let a --schedule of the user, if it is one, choose the rates; raise ConfigError."""
+        config = self.config
+        if is_code(config.schedule):
+            self._set_rates(config.lr)
+            self.schedule = OwnSchedule(
+                config.schedule, self.optimizer, config.epochs, config.initial_epoch
+            )
 
     def _groups(self) -> Parameters:
         """Return the trainable parameters, with a separate group for the head if rates differ."""
@@ -104,14 +116,23 @@ class Stepper:
         """Set the learning rates of an epoch and return the head's.
 
         They depend only on the options, the epoch and the losses of earlier epochs, so a larger
-        --epochs stretches the schedule.
+        --epochs stretches the schedule. A schedule of the user knows its rate by itself.
         """
         config = self.config
+        if self.schedule:
+            rate = self.schedule.rate
+            if self.schedule.has_rate:
+                self._set_rates(rate)
+            return rate
         rate = config.lr * SCHEDULES[config.schedule](epoch, config, losses)
         rate *= min(1.0, (epoch + 1) / (config.warmup + 1))
-        for group, factor in zip(self.optimizer.param_groups, (1, config.lr_trunk), strict=False):
-            group["lr"] = rate * factor
+        self._set_rates(rate)
         return rate
+
+    def _set_rates(self, rate: float) -> None:
+        factors = (1, self.config.lr_trunk)
+        for group, factor in zip(self.optimizer.param_groups, factors, strict=False):
+            group["lr"] = rate * factor
 
     def step(self, loss: Tensor) -> None:
         """Take one step down the gradient of `loss`, a scalar."""
@@ -131,6 +152,8 @@ class Stepper:
 
     def end(self) -> None:
         """End an epoch; buffers such as a batch norm's mean are copied to the average."""
+        if self.schedule:
+            self.schedule.step()
         if self.config.ema:
             pairs = zip(self.network.buffers(), self.ema_model.buffers(), strict=True)
             for buffer, averaged in pairs:

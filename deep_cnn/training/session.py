@@ -22,12 +22,15 @@ from deep_cnn.data.preprocessing import Preprocessing
 from deep_cnn.data.splits import Examples, Splits, choose_pictures, joined
 from deep_cnn.errors import CheckpointError, DeepCnnError
 from deep_cnn.models import Network
+from deep_cnn.models.own import OwnNetwork
+from deep_cnn.source import Source
 from deep_cnn.tasks import Labels, Task, get_task
 from deep_cnn.tasks.describe_data import summarize
 from deep_cnn.training import devices
 from deep_cnn.training.checkpoint import Checkpoint
 from deep_cnn.training.digests import dataset_of, digest_of
 from deep_cnn.training.optim import Stepper
+from deep_cnn.training.schedule import OwnSchedule
 from deep_cnn.training.stop import StopToken
 
 _LOGGER = logging.getLogger("deep_cnn")
@@ -87,6 +90,12 @@ class Session:
     dataset: str
     digests: Mapping[str, NDArray[np.uint64]]
     marked: frozenset[str]
+
+    @property
+    def sources(self) -> list[Source]:
+        """The sources of the user's network and schedule, if any."""
+        users = (self.network, self.stepper.schedule)
+        return [each.source for each in users if isinstance(each, OwnNetwork | OwnSchedule)]
 
     @property
     def evaluation_batch(self) -> int:
@@ -258,7 +267,7 @@ def _place(
     """Freeze the network as --freeze says, and move it to the device."""
     network.freeze(freeze)
     network.to(device)
-    if dtype != torch.float32:
+    if dtype != torch.float32 and not isinstance(network, OwnNetwork):
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return network
 

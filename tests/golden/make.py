@@ -48,7 +48,8 @@ def _histories() -> None:
 def _folders() -> None:
     found: dict[str, dict[str, object]] = {}
     for name in folders.TEXTS:
-        folders.make(name)
+        if not (HERE / "folders" / name).exists():  # They are of earlier versions on purpose.
+            folders.make(name)
         with _folder() as folder:
             found[name] = folders.expected(name, folders.copied(name, folder))
     with _folder() as folder:

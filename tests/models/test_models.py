@@ -64,7 +64,7 @@ def test_the_names_are_torchvisions_classifiers_and_ours() -> None:
     models = torchvision().models
     theirs = models.list_models(module=models)
     assert len(theirs) == 80
-    assert sorted(names.MODELS) == sorted([*theirs, "efficientnet_lite0", "lenet"])
+    assert sorted(names.MODELS) == sorted([*theirs, "efficientnet_lite0", "lenet", "mnistnet"])
 
 
 @pytest.mark.parametrize("name", names.MODELS)
@@ -83,7 +83,7 @@ def test_every_model_has_its_stages_and_can_be_frozen(name: str) -> None:
 
 
 def test_pictures_are_resized_to_squares_with_the_filters_that_pillow_has() -> None:
-    for name in names.MODELS.keys() - {"efficientnet_lite0", "lenet"}:
+    for name in names.MODELS.keys() - {"efficientnet_lite0", "lenet", "mnistnet"}:
         preset = torchvision().models.get_model_weights(name).DEFAULT.transforms()
         assert preset.antialias, name
         assert preset.interpolation.value in ("bilinear", "bicubic"), name
@@ -299,7 +299,7 @@ def test_a_pickled_model_is_refused_with_the_code_that_saves_its_weights(tmp_pat
 
 
 def test_the_names_of_weights_are_torchvisions() -> None:
-    for name in names.MODELS.keys() - {"efficientnet_lite0", "lenet"}:
+    for name in names.MODELS.keys() - {"efficientnet_lite0", "lenet", "mnistnet"}:
         entries = torchvision().models.get_model_weights(name)
         legal = [entry.name for entry in entries if entry.name != "IMAGENET1K_FEATURES"]
         assert sorted(names.TORCHVISION_WEIGHTS[name]) == sorted(legal)

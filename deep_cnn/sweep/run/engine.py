@@ -103,6 +103,7 @@ class LocalSweep:
 
         def update(known: SweepRecord | None) -> SweepRecord:
             self.spec, record = continue_sweep(path, known, spec, options.seed)
+            self.code = record.code
             if not reads_data:
                 return record
             self.spec, record = check_data(
@@ -120,6 +121,7 @@ class LocalSweep:
             retries=options.retries,
             limit=limit,
             lease=self.store.owners.lease,
+            code=self.code,
         )
         self.work = WorkFolders(self.store.io, folder, out)
         self.work.make_folders()

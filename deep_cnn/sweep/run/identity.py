@@ -5,12 +5,14 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from deep_cnn.config import all_options
+from deep_cnn.argv import parse_run
+from deep_cnn.config import TrainConfig, all_options
 from deep_cnn.errors import SpecError
-from deep_cnn.options import option_name
+from deep_cnn.options import is_code, option_name
+from deep_cnn.source import CODE_OPTIONS, read_source
 from deep_cnn.sweep.run.folder_io import FolderIO
 from deep_cnn.sweep.run.records import read_record
-from deep_cnn.sweep.spec.distributions import Distribution
+from deep_cnn.sweep.spec.distributions import Distribution, Listed
 from deep_cnn.sweep.spec.parse import parse_content
 from deep_cnn.sweep.spec.points import next_point
 from deep_cnn.sweep.spec.schema import SweepSpec, is_identity
@@ -39,6 +41,7 @@ class SweepRecord:
         data: The data, or None if an earlier version began the sweep.
         by_level: Whether nested parameters are sorted within each level, as W&B does; earlier
             versions sorted a grid by the whole names.
+        code: Digests of the sources of the user's networks and schedules, as in `code_of`.
     """
 
     content: dict[str, Any]
@@ -47,6 +50,7 @@ class SweepRecord:
     grids: list[dict[str, Any]] = field(default_factory=list)
     data: DataRecord | None = None
     by_level: bool = False
+    code: dict[str, str] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
@@ -71,7 +75,7 @@ def continue_sweep(
     """
     wanted = SweepRecord(to_jsonable(spec.content), seed, dict(spec.constants), by_level=True)
     if known is None:
-        return spec, wanted
+        return spec, replace(wanted, code=code_of(spec))
     if known.seed != seed:
         raise SpecError(
             f"{path}: this sweep has --seed={known.seed}, not {seed}; keep it, {NEW_SWEEP}"
@@ -90,7 +94,11 @@ def continue_sweep(
             f" change it back, {NEW_SWEEP}"
         )
     earlier = tuple(space for grid in grids if (space := _space_of(grid, spec)) is not None)
-    record = replace(wanted, constants=dict(spec.constants), grids=grids)
+    code = code_of(spec)
+    for what, digest in known.code.items():
+        if code.get(what, digest) != digest:
+            raise SpecError(f"{path}: {_changed_code(what)}")
+    record = replace(wanted, constants=dict(spec.constants), grids=grids, code=code)
     record = replace(record, data=known.data, by_level=known.by_level)
     return replace(spec, earlier=earlier), record
 
@@ -103,12 +111,62 @@ def stored_constants(folder: Path, spec: SweepSpec) -> dict[str, str]:
     record = read_record(SweepRecord, FolderIO().read(folder / "sweep.json"))
     set_in_file = {option_name(name.rpartition("/")[2]) for name in spec.space}
     stored = record.constants.items() if record else ()
-    return {k: v for k, v in stored if k in all_options() and k not in set_in_file}
+    constants = {k: v for k, v in stored if k in all_options() and k not in set_in_file}
+    _refuse_stored_code(folder, constants, spec)
+    return constants
+
+
+def _refuse_stored_code(folder: Path, stored: Mapping[str, str], spec: SweepSpec) -> None:
+    """Raise SpecError if the stored options name code of the user, and the command does not."""
+    for name in CODE_OPTIONS:
+        if is_code(stored.get(name)) and name not in spec.constants:
+            raise SpecError(
+                f"{folder}: this sweep was begun with --{name}={stored[name]}, which is code; name"
+                " it again on the command line"
+            )
+
+
+def code_of(spec: SweepSpec) -> dict[str, str]:
+    """Return the digest of each class of the user that a sweep names, by `--option=text`.
+
+    Raises ConfigError if a source is missing or is not Python.
+    """
+    if not spec.runs_deep_cnn:
+        return {}
+    named = list(parse_run(spec.argv({}), from_agent=True).items())
+    for name, one in spec.space.items():
+        values = one.values if isinstance(one, Listed) else ()
+        named += [(option_name(name.rpartition("/")[2]), str(value)) for value in values]
+    return {
+        f"--{name}={text}": read_source(name, text).digest
+        for name, text in named
+        if name in CODE_OPTIONS and is_code(text)
+    }
+
+
+def check_code(config: TrainConfig, code: Mapping[str, str]) -> None:
+    """Raise SpecError if a trial needs code that its sweep does not name, or that has changed.
+
+    Args:
+        config: The configuration of the trial, which the folder of the sweep may have stored.
+        code: What `code_of` returned when the sweep was started.
+    """
+    for name in CODE_OPTIONS:
+        text = getattr(config, name)
+        if is_code(text) and f"--{name}={text}" not in code:
+            raise SpecError(f"--{name}={text} is not in the sweep file; add it there, {NEW_SWEEP}")
+        if is_code(text) and read_source(name, text).digest != code[f"--{name}={text}"]:
+            raise SpecError(_changed_code(f"--{name}={text}"))
+
+
+def _changed_code(what: str) -> str:
+    return f"{what} has changed since the sweep began; change the code back, {NEW_SWEEP}"
 
 
 def _with_constants(path: Path, known: SweepRecord, spec: SweepSpec, seed: int) -> SweepSpec:
     """Return the sweep with the stored constants; raise SpecError for one that has changed."""
     stored = {k: v for k, v in known.constants.items() if k in all_options()}
+    _refuse_stored_code(path.parent, stored, spec)
     before = replace(spec, constants=stored)
     after = replace(spec, constants={**stored, **spec.constants})
     first = next_point(before, seed, 0, frozenset()) if spec.constants else None

@@ -12,6 +12,7 @@ from pathlib import Path
 from deep_cnn.errors import OutputError
 from deep_cnn.files import RunFiles
 from deep_cnn.results import EpochRecord, RunResult, State, StopReason, SweepTrial
+from deep_cnn.sweep.run.identity import check_code
 from deep_cnn.sweep.run.pool import ASKED_TO_END, LOST_CLAIM
 from deep_cnn.sweep.run.records import Trial, TrialOutcome
 from deep_cnn.sweep.run.trial import (
@@ -197,8 +198,10 @@ class TrainingSource(StoreSource):
     def _run(self, claim: Claim, stop: StopToken) -> RunResult:
         trial = claim.trial
         assert trial.point is not None
+        config = trial_config(self.spec, trial.point, self.config.out)
+        check_code(config, self.config.code)
         run = TrialRun(
-            config=trial_config(self.spec, trial.point, self.config.out),
+            config=config,
             sweep=SweepTrial(self.spec.name, trial.number),
             files=self._open_files(claim),
             stop=stop,

@@ -1,8 +1,8 @@
 """Say what the trials of a sweep mean for its next ones, and for the one that runs."""
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from deep_cnn.results import StopReason
@@ -30,6 +30,7 @@ class StoreConfig:
         retries: How often a failed trial is tried again.
         limit: The number of trials at which no more are proposed.
         lease: The seconds after which a silent owner on another host counts as dead.
+        code: Digests of the user's networks and schedules that the sweep names.
     """
 
     spec: SweepSpec
@@ -39,6 +40,7 @@ class StoreConfig:
     retries: int
     limit: int | None
     lease: float
+    code: Mapping[str, str] = field(default_factory=dict)
 
     def open_store(self) -> FolderStore:
         """Return the store."""

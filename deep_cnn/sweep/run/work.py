@@ -151,4 +151,6 @@ class WorkFolders:
 def _folder(files: RunFiles, name: str) -> Path:
     """Return the folder for results that a file belongs to."""
     suffix = Path(name).suffix
-    return {".log": files.log, ".pt": files.last}.get(suffix, files.result).parent
+    return {".log": files.log, ".zip": files.source, ".pt": files.last}.get(
+        suffix, files.result
+    ).parent

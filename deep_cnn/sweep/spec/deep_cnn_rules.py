@@ -12,8 +12,9 @@ from deep_cnn.config import TrainConfig, all_options
 from deep_cnn.effects import format_unused, without_effect
 from deep_cnn.errors import DataError, DeepCnnError, nearest
 from deep_cnn.home import expand_user
-from deep_cnn.options import Option, option_name
+from deep_cnn.options import Option, is_code, option_name
 from deep_cnn.resolve import data_folder, resolve
+from deep_cnn.source import CODE_OPTIONS, read_source
 from deep_cnn.sweep.spec.distributions import Distribution, Listed, WeightedCategorical
 from deep_cnn.sweep.spec.document import Issue, parameter_path
 from deep_cnn.sweep.spec.numeric import Continuous
@@ -157,6 +158,8 @@ def _missing_paths(spec: SweepSpec) -> Iterator[Issue]:
             paths["data_dir"] = str(data_folder(config))
             if config.options.get("scores"):
                 paths["scores"] = str(data_folder(config) / expand_user(config.options["scores"]))
+        for option in CODE_OPTIONS:
+            yield from _code_problem(option, getattr(config, option), names_of.get(option))
         for option, path in paths.items():
             # Path's own `exists` fails for a name that is too long.
             if os.path.exists(path):  # noqa: PTH110
@@ -164,6 +167,17 @@ def _missing_paths(spec: SweepSpec) -> Iterator[Issue]:
             name, value = names_of.get(option), config.to_dict()[option]
             text = f"{name or f'--{option}'}: {value} is not on this machine; the sweep needs it"
             yield Issue(parameter_path(name) if name else ("command",), text, is_error=False)
+
+
+def _code_problem(option: str, text: str, name: str | None) -> Iterator[Issue]:
+    """Find what is wrong with the source of a class of the user, without executing it."""
+    if is_code(text):
+        try:
+            read_source(option, text)
+        except DeepCnnError as error:
+            is_missing = isinstance(error.__cause__, OSError)
+            path = parameter_path(name) if name else ("command",)
+            yield Issue(path, str(error), is_error=not is_missing)
 
 
 def _no_effect(spec: SweepSpec) -> Iterator[Issue]:

@@ -128,7 +128,8 @@ def _runs(text: str) -> list[RunFiles]:
         files = [RunFiles(out, name) for name in _names(out / "results")]
         # A trial that is not over has its files in the folder of its sweep.
         works = [work for work in out.glob("sweeps/*/work/*.*") if not work.name.startswith(".")]
-        return files + [RunFiles(out, name, work=work) for work in works for name in _names(work)]
+        open_runs = {name: RunFiles(out, name, work=w) for w in sorted(works) for name in _names(w)}
+        return files + list(open_runs.values())  # Of several attempts, the last one.
     out, name = Path("outputs"), text
     if path.is_file():
         suffix = next((each for each in _SUFFIXES if path.name.endswith(each)), "")
@@ -146,7 +147,8 @@ def _sweep_of(files: RunFiles) -> str | None:
 
 def _names(results: Path) -> list[str]:
     """Return the names of the runs with arguments or a result in a folder."""
-    others = (".args.json", ".upload.json")
+    # Of these, args.json is for a program that runs as a trial.
+    others = (".args.json", ".upload.json", "args.json")
     names = {path.name.removesuffix(".args.json") for path in results.glob("*.args.json")}
     names |= {p.stem for p in results.glob("*.json") if not p.name.endswith(others)}
     return sorted(names)

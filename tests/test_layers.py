@@ -47,7 +47,7 @@ HOMES = {
 # Its client is slow to import, and changes: a few files know it.
 KNOW_WANDB = {
     "wandb_tracker.py", "wandb_client.py", "wandb_server.py", "wandb_upload.py", "wandb_file.py",
-    "wandb_media.py", "wandb_sync.py", "api.py",
+    "wandb_media.py", "wandb_sync.py", "wandb_session.py", "api.py",
 }  # fmt: skip
 # What takes so long to import that no module has it at its top.
 IMPORTED_WHEN_USED = {"pandas"}

@@ -7,18 +7,18 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from traceback import format_exc
+from traceback import print_exception
 from typing import Any
 
 import yaml
 
 from deep_cnn.config import format_options
-from deep_cnn.errors import DeepCnnError, OutputError, SpecError
+from deep_cnn.errors import ConfigError, DeepCnnError, OutputError, SpecError
 from deep_cnn.results import RunResult
 from deep_cnn.sweep.formatting import format_summary, format_upload, without_value
 from deep_cnn.sweep.run.engine import EngineOptions, LocalSweep, SweepSummary, open_sweep
 from deep_cnn.sweep.run.program.attempt import Ending, Program, run_attempt
-from deep_cnn.sweep.run.program.environment import Attempt, ProgramOptions
+from deep_cnn.sweep.run.program.environment import COOKIE, Attempt, ProgramOptions
 from deep_cnn.sweep.run.program.source import ProgramSource
 from deep_cnn.sweep.run.store_source import Claim
 from deep_cnn.sweep.run.table import write_table
@@ -59,9 +59,12 @@ def agent(
         out_dir: The folder for results.
 
     Raises:
+        ConfigError: An argument is not legal, or `function` is a call of this function itself.
         SpecError: The sweep has errors, cannot run here, or would never end.
         OutputError: The folder for results cannot be written.
     """
+    if not callable(function):
+        raise ConfigError(f"function={function!r} cannot be called; give a function")
     spec = _read(sweep)
     _check(spec, count)
     if spec.early_terminate is not None:
@@ -85,6 +88,8 @@ def _print_end(local: LocalSweep, summary: SweepSummary) -> None:
 
 
 def _read(sweep: str | Path | Mapping[str, Any]) -> SweepSpec:
+    if not isinstance(sweep, str | Path | Mapping):
+        raise ConfigError(f"{sweep!r} is no sweep; name a sweep file, or give its content")
     if not isinstance(sweep, Mapping):
         return read_sweep(Path(sweep))
     spec, findings = parse_text(yaml.safe_dump(dict(sweep)), "sweep")
@@ -94,7 +99,9 @@ def _read(sweep: str | Path | Mapping[str, Any]) -> SweepSpec:
 
 
 def _check(spec: SweepSpec, count: int | None) -> None:
-    """Raise SpecError if a sweep cannot be run by calls, or would never end."""
+    """Raise an error if a sweep cannot be run by calls, or would never end."""
+    if count is not None and count < 1:
+        raise ConfigError(f"count={count} is less than 1; leave it out for no limit")
     if spec.runs_deep_cnn:
         raise SpecError(f"{spec.name}: its command runs deep_cnn; use: python -m deep_cnn sweep")
     if spec.method == "custom":
@@ -114,6 +121,8 @@ def _summary(local: LocalSweep) -> SweepSummary:
 
 def _run(local: LocalSweep, source: "FunctionSource") -> None:
     """Call the function for trials until there are no more, or until it is interrupted."""
+    if "WANDB_SWEEP_PARAM_PATH" in os.environ and COOKIE in os.environ:
+        raise ConfigError("agent is called in a trial of a sweep; call it outside")
     claim: Claim | None = None
     due = 0.0
     try:
@@ -169,13 +178,16 @@ class FunctionSource(ProgramSource):
 
     def _execute(self, program: Program, number: int, stop: StopToken) -> RunResult:
         def call(values: object) -> Ending:
-            with _environment(program.environment):
+            from deep_cnn.tracking.wandb_session import noted_folders
+
+            # The function may name another folder for its run than the environment does.
+            with _environment(program.environment), noted_folders():
                 return self._call()
 
         return run_attempt(program, call)
 
     def _call(self) -> Ending:
-        from deep_cnn.tracking.wandb_client import end_session  # W&B's client takes a second.
+        from deep_cnn.tracking.wandb_session import end_session  # W&B's client takes a second.
 
         end_session()
         ending = Ending(status=1)
@@ -187,9 +199,11 @@ class FunctionSource(ProgramSource):
                 raise _LostClaim("another process has taken the trial over") from None
             self.is_interrupted = ending.is_interrupted = True
         except SystemExit as error:
-            ending.status = error.code if isinstance(error.code, int) else int(bool(error.code))
+            ending.status = int(error.code not in (None, 0))
+            ending.problem = f"the function exited with {error.code}" if ending.status else None
         except Exception as error:
-            print(format_exc(), file=sys.stderr)
+            own = error.__traceback__ and error.__traceback__.tb_next  # Without this frame.
+            print_exception(type(error), error, own)
             ending.problem = one_line(error)
         finally:
             end_session(ending.status)

@@ -2,20 +2,21 @@
 
 import os
 import shlex
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
 from deep_cnn.errors import ConfigError
 from deep_cnn.files import safe_name
 from deep_cnn.options import SWITCH_VALUES
-from deep_cnn.sweep.options import SharedSweepOptions
+from deep_cnn.sweep.options import SharedSweepOptions, SweepOptions
 from deep_cnn.sweep.run.program.environment import (
     Attempt,
     ProgramOptions,
     program_command,
     program_environment,
 )
-from deep_cnn.sweep.spec.command import DEEP_CNN_COMMAND
+from deep_cnn.sweep.spec.command import DEEP_CNN_COMMAND, expand
 from deep_cnn.sweep.spec.parse import read_unchecked
 from deep_cnn.sweep.spec.points import first_points
 from deep_cnn.sweep.spec.schema import SweepSpec
@@ -57,16 +58,28 @@ def program_problem(spec: SweepSpec, options: SharedSweepOptions) -> str | None:
     if options.refit:
         return "--refit trains deep_cnn; leave it out for another program"
     program = str(spec.content.get("program") or "")
+    if isinstance(options, SweepOptions) and (word := _missing_command(spec)):
+        return f"{word}, with which the command begins, is not on PATH; correct one of them"
     if "${program}" in spec.command:
         if not program:
             return f"no program to run; add program: FILE.py, or for deep_cnn {DEEP_CNN_COMMAND}"
         before = spec.command[spec.command.index("${program}") - 1]
+        is_module = before == "-m" or (Path(program) / "__main__.py").is_file()
+        if Path(program).is_dir() and not is_module:
+            return f"program {program} is a folder; name a file"
         if program.endswith(".py") and before != "-m" and not Path(program).is_file():
             return (
                 f"program {program} is not in {Path.cwd()}, where this command was given; give it"
                 " in the folder in which `wandb agent` would be started"
             )
     return None
+
+
+def _missing_command(spec: SweepSpec) -> str | None:
+    """Return the first word of the command if no program of this name can be started."""
+    words = expand(spec.command, str(spec.content.get("program") or ""), {})
+    word = words[0] if words else ""
+    return word if word and shutil.which(word) is None else None
 
 
 def describe_programs(spec: SweepSpec, out: Path, seed: int, options: ProgramOptions) -> list[str]:

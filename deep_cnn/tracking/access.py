@@ -20,7 +20,7 @@ _LOGGER = logging.getLogger("deep_cnn")
 VARIABLES = {"WB_KEY": "WANDB_API_KEY", "WB_PROJECT": "WANDB_PROJECT", "WB_USER": "WANDB_ENTITY"}
 # The names in W&B's settings files, where `wandb init` and `wandb login` write them.
 _SETTINGS = {"WB_PROJECT": "project", "WB_USER": "entity"}
-_DEFAULT_PROJECT = "deep_cnn"
+DEFAULT_PROJECT = "deep_cnn"
 # The server of `wandb login` if the user has set no other one.
 _DEFAULT_HOSTS = {"api.wandb.ai", "api.forge.coreweave.com"}
 _SHORTEST_KEY = 40
@@ -66,7 +66,7 @@ def access_of(
     if not missing:
         key, project, entity = values.values()
         key = None if offline else key
-        access = Access(project or _DEFAULT_PROJECT, entity, key, offline, bool(wanted))
+        access = Access(project or DEFAULT_PROJECT, entity, key, offline, bool(wanted))
         problem = _problem(access)
         if problem and wanted:
             raise ConfigError(f"{problem}; correct it{without}")

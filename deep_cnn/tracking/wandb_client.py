@@ -38,7 +38,9 @@ _OUT_OF_REACH = re.compile(
 )
 # What the client says in its own log, and nowhere else, when it does not upload something.
 _NOT_UPLOADED = re.compile(
-    r'"level":"ERROR.*(fatal|upload|artifact|runfiles|giving up|json decode)', re.IGNORECASE
+    r'"level":"ERROR[^"]*","msg":"(?:[^"\\]|\\.)*'
+    r"(?:fatal|upload|artifact|runfiles|giving up|json decode)",
+    re.IGNORECASE,
 )
 _PROGRAM = "-m deep_cnn"
 # Settings that W&B's variables change.
@@ -285,10 +287,3 @@ def failed_upload(log: Path) -> str | None:
     except OSError:
         return None
     return "an upload broke off" if _NOT_UPLOADED.search(text) else None
-
-
-def end_session(status: int = 0) -> None:
-    """End the run that a function has left open, and forget the client's settings, if any."""
-    if wandb.run is not None:
-        wandb.finish(exit_code=status)
-    wandb.teardown(exit_code=status)

@@ -1,4 +1,4 @@
-"""Hand offline runs of other programs to `wandb sync`, each of them once."""
+"""Hand runs of other programs that W&B lacks to `wandb sync`, each of them once."""
 
 import os
 import re
@@ -13,7 +13,7 @@ from shutil import rmtree
 from deep_cnn.errors import DeepCnnError
 from deep_cnn.files import RunFiles, unwritable
 from deep_cnn.results import RunResult
-from deep_cnn.tracking.access import Access, redacted
+from deep_cnn.tracking.access import DEFAULT_PROJECT, Access, redacted
 from deep_cnn.tracking.files import change_result
 from deep_cnn.tracking.wandb_client import failed_upload
 from deep_cnn.tracking.wandb_file import RecordFile, copy_without_sweep, folder_of
@@ -32,7 +32,7 @@ class SyncError(DeepCnnError):
 
 
 def sync_run(files: RunFiles, result: RunResult, access: Access) -> str | None:
-    """Upload the offline run of a trial, or return None if there is none that W&B lacks.
+    """Upload what W&B's client keeps of a trial, or return None if W&B lacks nothing of it.
 
     The copy that is uploaded has no sweep, because W&B's server does not know it. The group of the
     run is the name of the sweep.
@@ -57,7 +57,7 @@ def _marker(path: Path) -> Path:
 
 def _sync(path: Path, access: Access) -> None:
     # It stays until its original is marked: what a killed upload had sent is not sent again.
-    copy = path.parents[1] / "uploads" / path.parent.name / path.name
+    copy = path.parents[1] / "copies" / path.parent.name / path.name
     try:
         if not _marker(copy).exists():
             rmtree(copy.parent, ignore_errors=True)
@@ -79,8 +79,9 @@ def _call(copy: Path, access: Access) -> None:
     if run is None:
         return  # Its program was killed before W&B's client wrote anything.
     words = [] if run.entity or not access.entity else [f"--entity={access.entity}"]
-    words += [f"--project={access.project}"] if run.project in ("", _NO_PROJECT) else []
-    command = [sys.executable, "-m", "wandb", "sync", *words, str(copy.parent)]
+    if run.project in ("", _NO_PROJECT) and access.project != DEFAULT_PROJECT:
+        words.append(f"--project={access.project}")
+    command = [sys.executable, "-m", "wandb", "sync", "--include-online", *words, str(copy.parent)]
     size = sum(path.stat().st_size for path in (copy.parent / "files").rglob("*"))
     try:
         done = subprocess.run(

@@ -42,9 +42,9 @@ print("went on")
 """
 
 
-def start(folder: Path, *words: str) -> subprocess.Popen[str]:
+def start(folder: Path, *words: str, script: str = SCRIPT) -> subprocess.Popen[str]:
     (folder / "s.yaml").write_text(SWEEP)
-    (folder / "script.py").write_text(SCRIPT)
+    (folder / "script.py").write_text(script)
     return subprocess.Popen(
         [sys.executable, "script.py", *words],
         cwd=folder, env=environment(WANDB_SILENT="true"), text=True,
@@ -52,8 +52,8 @@ def start(folder: Path, *words: str) -> subprocess.Popen[str]:
     )  # fmt: skip
 
 
-def run(folder: Path, *words: str) -> tuple[str, str]:
-    process = start(folder, *words)
+def run(folder: Path, *words: str, script: str = SCRIPT) -> tuple[str, str]:
+    process = start(folder, *words, script=script)
     out, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, out + err
     return out, err
@@ -115,6 +115,16 @@ def test_a_script_that_is_ended_goes_on_where_it_was(tmp_path: Path, signum: int
     assert len(list((tmp_path / "outputs/wandb/superseded").iterdir())) == 1
 
 
+def test_a_function_may_keep_its_run_elsewhere_and_may_exit(tmp_path: Path) -> None:
+    script = SCRIPT.replace("wandb.init()", "wandb.init(dir=os.path.abspath('mine'))")
+    script = script.replace('raise ValueError("two is bad")', 'sys.exit("enough")')
+    script = script.replace("import os", "import os; os.makedirs('mine', exist_ok=True); import os")
+    err = run(tmp_path, "bad", script=script)[1]
+    assert [state for _, state, _ in trials(tmp_path)] == ["finished", "failed", "finished"]
+    assert "trial 1 failed: the function exited with enough" in err
+    assert len(list((tmp_path / "mine/wandb").glob("offline-run-*"))) == 3
+
+
 def test_errors_of_a_sweep_are_exceptions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     content = {"method": "random", "parameters": {"x": {"min": 0.0, "max": 1.0}}}
@@ -126,4 +136,8 @@ def test_errors_of_a_sweep_are_exceptions(tmp_path: Path, monkeypatch: pytest.Mo
     ):
         with pytest.raises(DeepCnnError, match=expected):
             agent(sweep, lambda: pytest.fail("it was called"))
+    with pytest.raises(DeepCnnError, match="count=0 is less than 1"):
+        agent({**content, "run_cap": 1}, lambda: None, count=0)
+    with pytest.raises(DeepCnnError, match="cannot be called"):
+        agent(content, None)  # type: ignore[arg-type]
     assert not list(tmp_path.iterdir())

@@ -207,6 +207,7 @@ class _Engine:
                     self._write_table()
 
     def _watch(self, display: SweepDisplay) -> SweepSummary:
+        self._count(is_new=False)  # What failed before this start does not count against it.
         if self.stop.signum is None:
             self.pool.start()
         while True:
@@ -228,8 +229,8 @@ class _Engine:
                 return SweepSummary(tuple(self.store.trials()))
             time.sleep(_PAUSE)
 
-    def _count(self) -> None:
-        """Count the trials that have changed, and report what began and ended to the pool."""
+    def _count(self, *, is_new: bool = True) -> None:
+        """Count the trials that have changed, and report what is new to the pool."""
         for trial in self.store.changes():
             before = self.seen.get(trial.number, Trial(trial.number, None, state=""))
             self.seen[trial.number] = trial
@@ -239,6 +240,8 @@ class _Engine:
             if trial.value is not None:
                 values = [value for value in (self.best, trial.value) if value is not None]
                 self.best = self.spec.objective.best(values)
+            if not is_new:
+                continue
             if trial.claim > before.claim:
                 self.pool.record_begin()
             if trial.over and not before.over:

@@ -255,16 +255,71 @@ def test_a_crash_is_tried_again_and_says_its_last_output(tmp_path: Path) -> None
     assert lines[-1] in done.stderr
 
 
-def test_a_program_that_cannot_be_started_is_an_error_of_the_trial(tmp_path: Path) -> None:
-    write(tmp_path, GRID.replace("[3, 1, 2]", "[3]") + 'command: [./gone, "${args}"]\n', "")
+def test_a_program_that_cannot_be_started(tmp_path: Path) -> None:
+    command = 'command: [./gone, "${args}"]\n'
+    write(tmp_path, GRID.replace("[3, 1, 2]", "[3]") + command, "")
+    (tmp_path / "folder").mkdir()
+    for yaml, expected in (
+        (GRID + command, "./gone, with which the command begins, is not on PATH"),
+        (GRID.replace("p.py", "gone.py"), "program gone.py is not in"),
+        (GRID.replace("p.py", "folder"), "program folder is a folder"),
+    ):
+        (tmp_path / "s.yaml").write_text(yaml)
+        done = sweep(tmp_path)
+        assert (done.returncode, len(done.stderr.splitlines())) == (2, 1), done.stderr
+        assert expected in done.stderr
+    # What the system refuses only when it starts it costs the trial.
+    (tmp_path / "gone").write_text("#!/no/such/interpreter\n")
+    (tmp_path / "gone").chmod(0o755)
+    (tmp_path / "s.yaml").write_text(GRID.replace("[3, 1, 2]", "[3]") + command)
     done = sweep(tmp_path)
     assert done.returncode == 1
     assert "./gone cannot be started (No such file or directory)" in done.stderr
-    (tmp_path / "p.py").unlink()
-    (tmp_path / "s.yaml").write_text(GRID)
-    done = sweep(tmp_path)
-    assert done.returncode == 2
-    assert "program p.py is not in" in done.stderr
+
+
+def test_failures_before_a_start_do_not_count_against_it(tmp_path: Path) -> None:
+    yaml = GRID.replace("[3, 1, 2]", "[1, 2, 3, 4, 5, 6, 7]")
+    write(tmp_path, yaml, "import sys\nsys.exit(1)\n")
+    done = sweep(tmp_path, "--retries=3")
+    assert done.returncode == 1
+    assert "failures in a row" in done.stderr
+    # Slow enough to be killed, if the sweep were stopped again.
+    (tmp_path / "p.py").write_text("import time\ntime.sleep(1)\nprint('loss=1')\n")
+    ended_well(sweep(tmp_path, "--retries=3", "--workers=4"))
+    assert [trial["state"] for trial in trials(tmp_path)] == ["finished"] * 7
+
+
+@pytest.mark.parametrize(
+    ("program", "words", "expected"),
+    [
+        ("", ("--metric_file=gone.csv",), "the metric loss; gone.csv does not exist"),
+        (
+            "import wandb\nwandb.init().log({'name': 'a', 'flag': True})\n", (),
+            "the metric loss; it logged: flag, name",
+        ),
+    ],
+)  # fmt: skip
+def test_the_error_of_a_program_without_the_metric(
+    tmp_path: Path, program: str, words: tuple[str, ...], expected: str
+) -> None:
+    write(tmp_path, GRID.replace("[3, 1, 2]", "[3]"), program)
+    done = sweep(tmp_path, "--retries=0", *words)
+    assert done.returncode == 1
+    assert expected in done.stderr
+
+
+def test_a_program_that_has_ended_is_not_stopped(tmp_path: Path) -> None:
+    yaml = GRID.replace("[3, 1, 2]", "[1, 2, 3]") + (
+        "early_terminate: {type: hyperband, min_iter: 2}\n"
+    )
+    program = (
+        "import os, sys\nx = float(sys.argv[1].partition('=')[2])\n"
+        "for step in range(9):\n    print('{\"loss\": %f}' % (x + step))\n"
+        "sys.stdout.flush()\nos._exit(0)\n"
+    )
+    write(tmp_path, yaml, program)
+    ended_well(sweep(tmp_path))
+    assert [(t["state"], t["epochs_run"]) for t in trials(tmp_path)] == [("finished", "9")] * 3
 
 
 def test_programs_share_gpus_and_cores_and_need_no_metric(tmp_path: Path) -> None:
@@ -523,7 +578,7 @@ def test_upload_hands_each_run_to_wandb_sync_once_without_the_sweep(tmp_path: Pa
     offline = list((tmp_path / "outputs/wandb").glob("offline-run-*/*.wandb"))
     assert len(offline) == 3
     assert all(path.with_name(f"{path.name}.synced").exists() for path in offline)
-    assert not (tmp_path / "outputs/wandb/uploads").exists()
+    assert not (tmp_path / "outputs/wandb/copies").exists()
     assert result(tmp_path, "s-00000")["unsynced"] == []
 
 
@@ -588,8 +643,31 @@ def test_runs_go_online_with_the_account_of_the_user_if_asked(tmp_path: Path) ->
             (run.config["x"], run.sweep, run.group, run.project) for run in server.runs.values()
         ]
         assert runs == [(x, None, "s", "places") for x in (3, 1, 2)]
+        assert [result(tmp_path, f"s-{i:05d}")["unsynced"] for i in range(3)] == [[]] * 3
         assert all(len(run.history) == 4 for run in server.runs.values())
         key = server.key.encode()
     assert [float(trial["value"]) for trial in trials(tmp_path)] == [3.25, 1.25, 2.25]
     outputs = [path for path in (tmp_path / "outputs").rglob("*") if path.is_file()]
     assert not [path for path in outputs if key in path.read_bytes()]
+
+
+def test_upload_completes_an_online_run_whose_program_was_killed(tmp_path: Path) -> None:
+    program = (
+        "import os, signal, time, wandb\nrun = wandb.init()\nrun.log({'loss': 1})\n"
+        "run.log({'loss': 2})\ntime.sleep(1)\nos.kill(os.getpid(), signal.SIGSEGV)\n"
+    )
+    write(tmp_path, GRID.replace("[3, 1, 2]", "[3]"), program)
+    with WandbServer() as server:
+        server.knows_sweeps_only = True
+        account = {"WB_KEY": server.key, "WB_PROJECT": "places", "WB_USER": server.entity}
+        settings = env(**server.environment(tmp_path / "home"), **account)
+        done = sweep(tmp_path, "--wandb=True", "--retries=0", **settings)
+        assert done.returncode == 1
+        upload = subprocess.run(
+            [sys.executable, "-m", "deep_cnn", "upload"],
+            cwd=tmp_path, env=settings, capture_output=True, text=True, timeout=PATIENCE,
+        )  # fmt: skip
+        ended_well(upload)
+        assert "uploaded with wandb sync" in upload.stdout
+        (run,) = server.runs.values()
+        assert [row["loss"] for row in run.history] == [1, 2]

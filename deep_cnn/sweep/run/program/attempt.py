@@ -129,7 +129,10 @@ def _result(program: Program, values: Values, ending: Ending) -> RunResult:
         error = _error(ending, values, has_value=metric is None or bool(logged))
         state = State.FAILED if error else State.FINISHED
     folder = values.folder
-    is_offline = folder is not None and folder.name.startswith("offline-run-")
+    # A run that went online is complete on W&B if its client has ended it.
+    is_lacking = folder is not None and (
+        folder.name.startswith("offline-run-") or not values.is_run_over
+    )
     return RunResult(
         run_name=program.files.name,
         state=state,
@@ -140,7 +143,7 @@ def _result(program: Program, values: Values, ending: Ending) -> RunResult:
         best=_best(metric, logged, values.summary),
         metrics={name: value for name, value in numbers.items() if not name.startswith("_")},
         error=error,
-        unsynced=(os.path.relpath(folder),) if is_offline and folder else (),
+        unsynced=(os.path.relpath(folder),) if is_lacking and folder else (),
         history=tuple(
             EpochRecord(i, math.nan, {metric.name: value}) for i, value in logged if metric
         ),
@@ -177,6 +180,8 @@ def _error(ending: Ending, values: Values, *, has_value: bool) -> str | None:
         names = values.names()
         shown = ", ".join(names[:_MOST_NAMES]) + (", ..." if len(names) > _MOST_NAMES else "")
         what = f"it logged: {shown}" if names else "it logged no numbers"
+        if values.file is not None and not values.file.path.exists():
+            what = f"{values.file.path} does not exist"
         return f"the program exited with 0 and never logged the metric {values.metric}; {what}"
     return None
 
@@ -188,4 +193,5 @@ def _said(result: RunResult, values: Values) -> str:
     text = f"{str(result.state).capitalize()}"
     if values.metric is None:
         return text
-    return f"{text}: {len(result.history)} values of {values.metric} from {source}"
+    count = len(result.history)
+    return f"{text}: {count} value{'s' * (count != 1)} of {values.metric} from {source}"

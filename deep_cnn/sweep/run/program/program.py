@@ -76,12 +76,17 @@ class Watch:
         self.ending.is_interrupted = self.stop.reason is not None
         if not self.ending.is_interrupted:
             self.ending.reason = self._judge(values)
+        if process.poll() is not None:  # It has ended by itself.
+            self.ending.is_interrupted, self.ending.reason = False, None
+            return False
         if self.ending.is_interrupted or self.ending.reason is not None:
             self._stop(process)
             return False
         return True
 
     def _judge(self, values: Sequence[float]) -> StopReason | None:
+        if self.values.output.has_old_client:  # Its values arrive when it has ended.
+            return None
         if len(values) == self.judged and time.monotonic() < self.due:
             return None
         begun = time.monotonic()

@@ -158,6 +158,11 @@ class Values:
         return self._log.path.parent if self.logs else None
 
     @property
+    def is_run_over(self) -> bool:
+        """Whether W&B's client has ended the run."""
+        return bool(self.logs) and self._log.is_over
+
+    @property
     def _log(self) -> WandbLog:
         # A run that was opened again has started over.
         logs = [self.logs[path] for path in sorted(self.logs)]
@@ -199,9 +204,10 @@ class Values:
         return self._log.summary.get(self.metric or "") if self.logs else None
 
     def names(self) -> list[str]:
-        """Return the names of all numbers that were logged, without W&B's own."""
+        """Return the names of all that was logged, without W&B's own."""
         found = [name for row in self.source(is_over=True)[1] for name in row]
-        return [name for name in dict.fromkeys(found) if not name.startswith("_")]
+        found += self._log.names if self.logs else ()
+        return sorted({name for name in found if not name.startswith("_")})
 
     def _has(self, rows: Rows) -> bool:
         return any(self.metric in row for row in rows)

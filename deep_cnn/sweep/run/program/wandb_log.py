@@ -15,12 +15,16 @@ class WandbLog:
     Attributes:
         rows: The numbers of each step, by name; nested names are joined with dots.
         summary: The numbers of the summary.
+        names: The names of all that was logged, as keys.
+        is_over: Whether the client has ended the run.
     """
 
     def __init__(self, path: Path) -> None:
         self.path, self.records = path, RecordFile(path)
         self.rows: list[dict[str, float]] = []
         self.summary: dict[str, float] = {}
+        self.names: dict[str, None] = {}
+        self.is_over = False
 
     def read(self) -> None:
         """Take in what was written since the last call."""
@@ -29,8 +33,15 @@ class WandbLog:
                 kind = record.WhichOneof("record_type")
                 if kind == "history":
                     self.rows.append(_numbers(record.history.item))
+                    self.names |= dict.fromkeys(map(_name, record.history.item))
                 elif kind == "summary":
                     self.summary.update(_numbers(record.summary.update))
+                elif kind == "exit":
+                    self.is_over = True
+
+
+def _name(item: Any) -> str:
+    return item.key or ".".join(item.nested_key)
 
 
 def _numbers(items: Iterable[Any]) -> dict[str, float]:
@@ -38,7 +49,7 @@ def _numbers(items: Iterable[Any]) -> dict[str, float]:
     found: dict[str, float] = {}
     media = []
     for item in items:
-        name = item.key or ".".join(item.nested_key)
+        name = _name(item)
         if name.endswith("._type"):
             media.append(name.removesuffix("_type"))
         try:

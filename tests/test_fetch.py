@@ -15,6 +15,7 @@ from deep_cnn.cli import main
 from deep_cnn.data.preprocessing import decode
 from deep_cnn.models.weights import weights_address
 from tests.conftest import make_classes
+from tests.mnist_files import contents, gzipped, write
 
 
 class Handler(SimpleHTTPRequestHandler):
@@ -147,6 +148,21 @@ def test_data_that_cannot_be_fetched(
     assert said in error
     assert error.count("\n") == 1
     assert not list(tmp_path.rglob("*.part"))
+
+
+@pytest.mark.parametrize("address", ["half", "nowhere"])
+def test_a_file_of_mnist_that_breaks_off_or_is_missing_leaves_nothing(
+    address: str, served: tuple[Path, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, url = served
+    write(folder / "half", contents(), gzipped)
+    assert main(["fetch", "--data=mnist", f"--url={url}/{address}"]) == 2
+    error = capsys.readouterr().err
+    said = {"half": "or broke off (its checksum differs)", "nowhere": "HTTP Error 404"}[address]
+    assert said in error
+    assert f"{url}/{address}/train-images-idx3-ubyte.gz" in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "mnist").exists()
 
 
 @pytest.mark.parametrize(

@@ -223,7 +223,7 @@ def test_for_another_program_only_what_w_and_b_refuses_is_an_error(tmp_path: Pat
     )
     spec, findings = look(tmp_path, text)
     assert spec
-    assert [f.split()[0] for f in findings] == ["note"] * 4
+    assert [f.split()[0] for f in findings] == ["note"] * 3
     assert spec.early_terminate
     assert spec.early_terminate.bands == (1, 3)
 

@@ -69,7 +69,7 @@ PREPARATION = (
     f"{FAST} --run_name=first",
     f"{FAST} --batch_size=16 --run_name=second",
     f"{FAST} --seed=1 --run_name=third",
-    "--task=digits --model=nets/net.py:Net --epochs=1 --wandb=False --run_name=own",
+    "--task=digits --model=sweeps/examples/net.py:Net --epochs=1 --wandb=False --run_name=own",
 )
 QUICK_SWEEP = """\
 method: grid
@@ -208,22 +208,11 @@ def share_cache(folder: Path, factory: pytest.TempPathFactory) -> None:
     (folder / "outputs" / "cache").symlink_to(cache)
 
 
-def write_examples(folder: Path) -> None:
-    """Write the files of the user that the page on data shows: their first line has the path."""
-    for _, language, code in code_blocks("deep_cnn/tasks/README.md"):
-        name = re.match(r"# (\S+\.py)\n", code)
-        if language == "python" and name:
-            path = folder / name[1]
-            path.parent.mkdir(exist_ok=True)
-            path.write_text(code)
-
-
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the repository's sweep files, quick ones, and two runs that are over."""
     folder = tmp_path_factory.mktemp("docs")
     share_cache(folder, tmp_path_factory)
-    write_examples(folder)
     shutil.copytree(ROOT / "sweeps", folder / "sweeps")
     (folder / "quick").mkdir()
     for name in ("lr", "model", "smoke"):
@@ -335,3 +324,13 @@ def test_pages_are_part_of_the_repository() -> None:
             ["git", "check-ignore", "--no-index", "-q", page], cwd=ROOT, check=False
         )
         assert ignored.returncode != 0, page
+
+
+def test_the_page_on_data_shows_the_examples_as_they_are() -> None:
+    shown = []
+    for _, language, code in code_blocks("deep_cnn/tasks/README.md"):
+        name = re.match(r"# (sweeps/examples/\S+\.py)\n", code)
+        if language == "python" and name:
+            shown.append(name[1])
+            assert code[name.end() :] == (ROOT / name[1]).read_text(encoding="utf-8")
+    assert shown == ["sweeps/examples/net.py", "sweeps/examples/schedule.py"]

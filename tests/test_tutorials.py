@@ -20,8 +20,6 @@ from tests.conftest import PATIENCE, ROOT, environment, make_classes
 from tests.mnist_files import contents, gzipped, write
 
 PAGE = "deep_cnn/tasks/TUTORIALS.md"
-# Set this to True once --model=FILE:CLASS and --schedule=FILE:CLASS are options.
-OWN_CODE = False
 # Part of a command, and why it does not run here.
 NOT_RUN = {
     "fetch --data": "needs a network; tests of the verb fetch have mirrors of their own",
@@ -42,21 +40,6 @@ method: grid
 metric: {name: loss_val, goal: minimize}
 parameters: {epochs: {value: 1}, freeze: {value: trunk}, lr: {values: [0.01, 0.1]}}
 command: ["${env}", python, -m, deep_cnn, "${args}"]
-"""
-OWN_NETWORK = """\
-from torch import nn
-
-
-class ClassName(nn.Sequential):
-    def __init__(self):
-        super().__init__(nn.Flatten(), nn.LazyLinear(20), nn.ReLU(), nn.Linear(20, 10))
-"""
-OWN_SCHEDULE = """\
-class Class:
-    lr = 0.1
-
-    def step(self):
-        self.lr /= 2
 """
 
 
@@ -82,8 +65,6 @@ def prepare(folder: Path) -> None:
     shutil.copytree(ROOT / "tests" / "places_test_input", folder / "tests" / "places_test_input")
     for path, text in (
         ("quick/lr.yaml", QUICK_SWEEP),
-        ("path/to/file.py", OWN_NETWORK),
-        ("file.py", OWN_SCHEDULE),
         ("input/keep.txt", "dark\nlight\n"),
     ):
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
@@ -119,21 +100,12 @@ def typed(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
 def test_every_command_works_in_the_order_of_the_page(tmp_path: Path, section: str) -> None:
     prepare(tmp_path)
     for title, command in ROWS:
-        is_own = "file.py:" in command
-        if title != section or is_own or any(part in command for part in NOT_RUN):
+        if title != section or any(part in command for part in NOT_RUN):
             continue
         for pattern, replacement in SUBSTITUTIONS:
             command = re.sub(pattern, replacement, command)
         done = typed(command, tmp_path)
         assert done.returncode == 0, f"{command}\n{done.stderr[-2000:]}"
-
-
-@pytest.mark.skipif(not OWN_CODE, reason="these options do not exist yet")
-@pytest.mark.parametrize("command", [command for _, command in ROWS if "file.py:" in command])
-def test_a_file_of_your_own_is_used(tmp_path: Path, command: str) -> None:
-    prepare(tmp_path)
-    done = typed(command, tmp_path)
-    assert done.returncode == 0, done.stderr[-2000:]
 
 
 def test_the_script_of_the_page_runs(tmp_path: Path) -> None:
@@ -170,12 +142,7 @@ def test_tensorboard_shows_the_runs(tmp_path: Path, command: str) -> None:
         server.wait()
 
 
-def test_the_page_has_both_rows_for_files_of_your_own_and_what_cannot_run() -> None:
+def test_what_cannot_run_here_is_on_the_page() -> None:
     commands = [command for _, command in ROWS]
-    own = [command for command in commands if "file.py:" in command]
-    assert [re.sub(".* --", "--", command) for command in own] == [
-        "--schedule=file.py:Class",
-        "--model=path/to/file.py:ClassName",
-    ]
     for part in NOT_RUN:
         assert any(part in command for command in commands), part

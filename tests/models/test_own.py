@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import shutil
 import zipfile
 from pathlib import Path
 
@@ -18,9 +19,8 @@ from deep_cnn.models.lenet import FORMAT
 from deep_cnn.models.own import OwnNetwork, build_own
 from deep_cnn.names import IMAGENET
 from deep_cnn.source import read_source
-from tests.conftest import Command, read_checkpoint
+from tests.conftest import ROOT, Command, read_checkpoint
 from tests.models.common import BLOCKS, FAST, write_evil, write_net
-from tests.test_docs import write_examples
 
 HEAD = "import torch\nfrom torch import nn\n\n\n"
 
@@ -93,7 +93,7 @@ def test_an_ensemble_takes_the_classes_of_its_checkpoints(here: Command, tmp_pat
 
 
 def test_the_example_of_the_page_runs(here: Command, tmp_path: Path) -> None:
-    write_examples(tmp_path)
+    shutil.copytree(ROOT / "sweeps" / "examples", tmp_path / "nets")
     words = ("--model=nets/net.py:Net", "--schedule=nets/schedule.py:Linear", "--epochs=2")
     done = here(*FAST, *words, "--run_name=one")
     assert done.returncode == 0, done.stderr

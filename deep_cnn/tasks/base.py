@@ -171,7 +171,8 @@ class Regression(Task):
     def predictions(self, outputs: Tensor, labels: Labels) -> NDArray[np.float64]:
         """Return (N, 1) outputs as (N,) scores on the original scale."""
         scores: NDArray[np.float64] = outputs.squeeze(1).double().cpu().numpy()
-        return scores * float(labels["std"]) + float(labels["mean"])
+        with np.errstate(over="ignore"):  # Scores of 1e308 give inf.
+            return scores * float(labels["std"]) + float(labels["mean"])
 
     def loss(self, outputs: Tensor, encoded: Tensor, config: TrainConfig, *, learn: bool) -> Tensor:
         """Return the squared error of each standardised score, or its Huber loss with delta 1."""

@@ -88,7 +88,7 @@ class Source:
             lines = [
                 f"{one.filename}, line {one.lineno}: " for one in frames if one.filename in paths
             ]
-            what = f"{type(error).__name__}: {first_line(error)}"
+            what = f"{type(error).__name__}: {first_line(error)}".replace(f"{self.package}.", ".")
             raise self.error(f"{lines[-1] if lines else ''}{what}; {advice}") from error
 
 

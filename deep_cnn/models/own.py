@@ -92,6 +92,8 @@ def build_own(
     """
     source = read_source("model", text)
     module, taken = create(source, nn.Module, outputs=outputs)
+    if "_modules" not in vars(module):
+        raise source.error("its constructor does not call super().__init__(); add that")
     spec = input_spec or _spec_of(source, type(module), task_spec)
     x = torch.zeros(_TRIED, spec.channels, spec.crop, spec.crop)
     y, last = _try(source, module, x)

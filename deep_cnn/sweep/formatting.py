@@ -74,6 +74,16 @@ def models_of(spec: SweepSpec) -> list[str]:
     return [str(name) for name in values or (spec.config(first_points(spec, 0, 1)[0]).model,)]
 
 
+def format_earlier_lenet(spec: SweepSpec) -> list[str]:
+    """Return a note for a sweep that an earlier version began, if it trains `lenet`."""
+    if not spec.runs_deep_cnn or "lenet" not in models_of(spec):
+        return []
+    return [
+        f"{spec.name}: an earlier version began this sweep with another lenet, and its new trials"
+        " train the present one; to compare them, begin a new sweep: another name: in the file"
+    ]
+
+
 def _size(count: float) -> str:
     return f"{count / 1e9:.3g} GB" if count >= 1e9 else f"{max(count / 1e6, 0.1):.3g} MB"
 

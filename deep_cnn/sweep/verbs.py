@@ -19,6 +19,7 @@ from deep_cnn.sweep import repeats
 from deep_cnn.sweep.formatting import (
     FORMATS,
     describe,
+    format_earlier_lenet,
     format_summary,
     format_upload,
     without_value,
@@ -104,19 +105,19 @@ def sweep(argv: list[str]) -> int:
     if options.pilot:
         check_submitted(out / "sweeps" / safe_name(spec.name), os.environ)
     command = shlex.join(["python", "-m", "deep_cnn", "sweep", *argv])
-    keep = checkpoints_to_keep(options.keep)
+    keep, pilot = checkpoints_to_keep(options.keep), options.pilot
     with Signals() as signals:
-        how = engine.EngineOptions(
-            options.workers, options.seed, options.retries, signals, options.pilot, keep, program
-        )
+        seed, retries = options.seed, options.retries
+        how = engine.EngineOptions(options.workers, seed, retries, signals, pilot, keep, program)
         try:
             local, total = engine.open_sweep(spec, out, how, options.count)
         except Interrupted as error:
             print(f"Interrupted; go on with: {command}", file=sys.stderr)
             return exit_status(error.request.signum)
+        for note in format_earlier_lenet(spec) if local.is_of_earlier_version else ():
+            print(printable(note), file=sys.stderr)
         summary = local.run(total)
-        end = _end_as_pilot if options.pilot else _end
-        return end(local, summary, options, command)
+        return (_end_as_pilot if options.pilot else _end)(local, summary, options, command)
 
 
 def _end(

@@ -33,7 +33,11 @@ class OwnSchedule:
         self._schedule, _ = create(self.source, object, optimizer, epochs=epochs)
         with self.source.errors():
             names = ("step", "lr", "state_dict", "load_state_dict")
-            has_step, self.has_rate, *has_state = (hasattr(self._schedule, each) for each in names)
+            # A property with an error would else look as if it were not there.
+            places = (self._schedule, type(self._schedule))
+            has_step, self.has_rate, *has_state = (
+                any(hasattr(place, each) for place in places) for each in names
+            )
         if not has_step:
             raise self.source.error("it has no step(), which is called after each epoch; add it")
         self.is_resumable = all(has_state)
@@ -47,6 +51,9 @@ class OwnSchedule:
         with self.source.errors():
             groups = self.optimizer.param_groups
             lr = self._schedule.lr if self.has_rate else groups[0]["lr"]
+        if isinstance(lr, bool) or not isinstance(lr, int | float | np.number | torch.Tensor):
+            raise self.source.error(f"its lr is {lr!r}, not a number; correct the code")
+        with self.source.errors():
             rate = float(lr)
         if not (math.isfinite(rate) and rate >= 0):
             raise self.source.error(
@@ -68,7 +75,10 @@ class OwnSchedule:
             return None
         file = io.BytesIO()
         with self.source.errors():
-            torch.save(_without_numpy(dict(self._schedule.state_dict())), file)
+            content = self._schedule.state_dict()
+            if not isinstance(content, dict):
+                raise self.source.error(f"its state_dict() returns {content!r}, not a dict; do so")
+            torch.save(_without_numpy(dict(content)), file)
             file.seek(0)
             try:
                 state: StateDict = torch.load(file, map_location="cpu", weights_only=True)

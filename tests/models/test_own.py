@@ -337,6 +337,7 @@ BAD = {
     "function": ("def Net(): return nn.Linear(1, 1)\n", "Net is not a subclass"),
     "arguments": (INIT.format(", depth, *, width, outputs=1", "pass"), "needs depth, width; give"),
     "constructor": (INIT.format("", "1 / 0"), r"line 8: ZeroDivisionError"),
+    "no super": (INIT.replace("super().__init__()", "pass").format("", "pass"), "call super()"),
     "no forward": (INIT.format(", outputs", LINEAR), "NotImplementedError"),
     "forward": (INIT.format(", outputs", LINEAR) + FORWARD.format("x @ x.T[0]"), r"line 11: Runt"),
     "shape": (

@@ -130,3 +130,27 @@ def test_a_bad_schedule_is_refused_in_one_line(here: Command, tmp_path: Path, na
     if result.exists():  # The run had begun.
         content = json.loads(result.read_text())
         assert (content["state"], content["error"] in error) == ("failed", True)
+
+
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [
+        ("    @property\n    def lr(self):\n        return self.nope\n", "nope"),
+        ("    lr = '0.1'\n", "its lr is '0.1', not a number"),
+        ("    lr = True\n", "its lr is True, not a number"),
+        ("    def lr(self):\n        return 0.1\n", "not a number"),
+        (
+            "    def state_dict(self):\n        return None\n"
+            "    def load_state_dict(self, state):\n        pass\n",
+            "its state_dict() returns None, not a dict",
+        ),
+    ],
+)
+def test_mistakes_in_a_schedule_are_named(
+    here: Command, tmp_path: Path, code: str, expected: str
+) -> None:
+    head = "class S:\n    def __init__(self, optimizer): pass\n    def step(self): pass\n"
+    (tmp_path / "s.py").write_text(head + code)
+    done = here(*RUN, "--schedule=s.py:S")
+    assert done.returncode == 2, done.stderr
+    assert expected in done.stderr.splitlines()[-1]

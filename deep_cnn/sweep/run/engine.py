@@ -100,10 +100,12 @@ class LocalSweep:
         folder = out / "sweeps" / safe_name(spec.name)
         path = folder / "sweep.json"
         self.options, self.spec = options, spec
+        self.is_of_earlier_version = False
 
         def update(known: SweepRecord | None) -> SweepRecord:
             self.spec, record = continue_sweep(path, known, spec, options.seed)
-            self.code = record.code
+            self.code = record.code or {}
+            self.is_of_earlier_version |= known is not None and known.code is None
             if not reads_data:
                 return record
             self.spec, record = check_data(

@@ -41,7 +41,8 @@ class SweepRecord:
         data: The data, or None if an earlier version began the sweep.
         by_level: Whether nested parameters are sorted within each level, as W&B does; earlier
             versions sorted a grid by the whole names.
-        code: Digests of the sources of the user's networks and schedules, as in `code_of`.
+        code: Digests of the sources of the user's networks and schedules, as in `code_of`; None
+            if an earlier version began the sweep.
     """
 
     content: dict[str, Any]
@@ -50,7 +51,7 @@ class SweepRecord:
     grids: list[dict[str, Any]] = field(default_factory=list)
     data: DataRecord | None = None
     by_level: bool = False
-    code: dict[str, str] = field(default_factory=dict)
+    code: dict[str, str] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
@@ -95,7 +96,7 @@ def continue_sweep(
         )
     earlier = tuple(space for grid in grids if (space := _space_of(grid, spec)) is not None)
     code = code_of(spec)
-    for what, digest in known.code.items():
+    for what, digest in (known.code or {}).items():
         if code.get(what, digest) != digest:
             raise SpecError(f"{path}: {_changed_code(what)}")
     record = replace(wanted, constants=dict(spec.constants), grids=grids, code=code)

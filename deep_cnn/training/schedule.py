@@ -52,7 +52,9 @@ class OwnSchedule:
             groups = self.optimizer.param_groups
             lr = self._schedule.lr if self.has_rate else groups[0]["lr"]
         if isinstance(lr, bool) or not isinstance(lr, int | float | np.number | torch.Tensor):
-            raise self.source.error(f"its lr is {lr!r}, not a number; correct the code")
+            raise self.source.error(
+                f"its lr is of type {type(lr).__name__}, not a number; correct the code"
+            )
         with self.source.errors():
             rate = float(lr)
         if not (math.isfinite(rate) and rate >= 0):

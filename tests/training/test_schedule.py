@@ -106,8 +106,8 @@ BAD = {
     "arguments": ("def __init__(self, optimizer, k): pass", "its constructor needs k; give"),
     "nan": ("lr = float('nan')\n    def step(self): pass", "its learning rate is nan"),
     "negative": ("lr = -1\n    def step(self): pass", "its learning rate is -1.0"),
-    "text": ("lr = 'fast'\n    def step(self): pass", "ValueError: could not convert string"),
-    "method": ("def lr(self): return 1\n    def step(self): pass", "TypeError: float"),
+    "text": ("lr = 'fast'\n    def step(self): pass", "its lr is of type str"),
+    "method": ("def lr(self): return 1\n    def step(self): pass", "its lr is of type method"),
     "error": ("lr = 1\n    def step(self): 1 / 0", r"s\.py, line 4: ZeroDivisionError"),
     "state": (
         "lr = 1\n    def step(self): pass\n    def state_dict(self): return {'x': object()}\n"
@@ -136,9 +136,9 @@ def test_a_bad_schedule_is_refused_in_one_line(here: Command, tmp_path: Path, na
     ("code", "expected"),
     [
         ("    @property\n    def lr(self):\n        return self.nope\n", "nope"),
-        ("    lr = '0.1'\n", "its lr is '0.1', not a number"),
-        ("    lr = True\n", "its lr is True, not a number"),
-        ("    def lr(self):\n        return 0.1\n", "not a number"),
+        ("    lr = '0.1'\n", "its lr is of type str, not a number"),
+        ("    lr = True\n", "its lr is of type bool, not a number"),
+        ("    def lr(self):\n        return 0.1\n", "its lr is of type method, not"),
         (
             "    def state_dict(self):\n        return None\n"
             "    def load_state_dict(self, state):\n        pass\n",

@@ -47,7 +47,8 @@ class Run:
         epoch: The number of the next epoch.
         started: The `time.monotonic` at which the run would have begun without interruptions.
         validation: The output of the last validation, until it is shown.
-        tracked: Whether the tracker has started.
+        tracked: Whether the tracker was asked to start.
+        is_logged: Whether the tracker has started.
         earlier: The result of the run before it was resumed.
     """
 
@@ -83,7 +84,7 @@ class Run:
         self.started = time.monotonic() - (checkpoint.seconds if checkpoint else 0)
         self.session: Session | None = None
         self.validation: EpochOutput | None = None
-        self.tracked = False
+        self.tracked = self.is_logged = False
         self.earlier: RunResult | None = None
 
 

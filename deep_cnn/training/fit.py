@@ -198,6 +198,7 @@ def _start_tracker(run: Run) -> None:
     run.tracked = True
     options = run.config.to_dict()
     run.tracker.start(Start(run.files, options, run.history, state, own, parameters))
+    run.is_logged = True
 
 
 def _interrupted(run: Run, error: Interrupted) -> RunResult:
@@ -233,7 +234,7 @@ def _close_failed(run: Run, error: DeepCnnError) -> bool:
 
     Returns whether it is written. A sweep writes by itself how its trials fail.
     """
-    if run.sweep or not run.tracked:
+    if run.sweep or not run.is_logged:
         return False
     run.writer.write()
     run.tracker.close(_result(run, State.FAILED, error=str(error)))

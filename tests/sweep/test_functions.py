@@ -20,9 +20,11 @@ parameters:
   opt: {parameters: {lr: {value: 0.5}}}
 """
 SCRIPT = """
-import os, sys, time
+import os, signal, sys, time
 import wandb
 from deep_cnn import agent
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # A shell may have it ignored.
 
 def train():
     run = wandb.init()

@@ -107,7 +107,7 @@ def test_everything_with_tensorboard_true(
     lines = (tensors.parent / "metadata.tsv").read_text().splitlines()
     assert lines[0] == "truth\tprediction"
     assert len(features) == len(lines) - 1 == 256
-    assert features.shape[1] == 120
+    assert features.shape[1] == 500
     pairs = [line.split("\t") for line in lines[1:]]
     right = np.mean([truth == prediction for truth, prediction in pairs])
     rows = table(files)

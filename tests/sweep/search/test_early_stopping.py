@@ -76,7 +76,7 @@ def test_a_sweep_stops_hopeless_runs_and_says_why(tmp_path: Path, here: Command)
         "method: grid\nmetric: {name: loss_val, goal: minimize}\n"
         "parameters: {lr: {values: [0.02, 1.0e-7]}, epochs: {value: 5}, batch_size: {value: 20}}\n"
         "early_terminate: {type: hyperband, min_iter: 3}\n"
-        'command: [python, -m, deep_cnn, --task=digits, --train_samples=120, "${args}"]\n'
+        'command: [python, -m, deep_cnn, --task=digits, --train_samples=400, "${args}"]\n'
     )
     done = here("sweep", "s.yaml", "--workers=1")
     assert done.returncode == 0, done.stderr

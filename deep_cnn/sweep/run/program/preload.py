@@ -12,5 +12,5 @@ from deep_cnn.sweep.run.program.descendants import become_subreaper, end_descend
 
 become_subreaper()
 atexit.register(end_descendants)
-# It is told of the end of orphans, which it did not start.
+# It learns of the end of orphans, which it did not start.
 warnings.filterwarnings("ignore", message="forkserver: waitpid returned unexpected pid")
